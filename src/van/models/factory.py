@@ -1,0 +1,70 @@
+"""Build a VAN by name or from a weight file."""
+
+import difflib
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+
+from van.errors import VanError, WeightsError
+from van.models.van import VAN
+from van.models.variants import VARIANTS
+from van.models.weights import Checkpoint, _fitting, _set_norm_eps, read_checkpoint
+
+
+def create_model(
+    name: str | None = None, pretrained: bool | str | Path = False, num_classes: int | None = None, **kwargs: Any
+) -> VAN:
+    """Build a VAN.
+
+    Args:
+        name: "van_b0" to "van_b6", with one of timm's tags after a dot where wanted; None takes it from the file.
+        pretrained: False for random weights, True or "hub" for the published ones, else a weight file of any known
+            layout or a folder with one.
+        num_classes: Classes of the head, 0 for none. Where the weights have another number, the head is new. None
+            keeps theirs.
+        **kwargs: Arguments of van.models.VAN, such as in_chans, drop_path_rate, kernel_size or lka_variant.
+
+    Returns:
+        The model in training mode, its preprocessing in pretrained_cfg.
+
+    Raises:
+        VanError: there is no such model, or the weights do not exist, cannot be read or do not fit.
+    """
+    if pretrained not in (True, False, "hub"):
+        return model_from_checkpoint(read_checkpoint(cast(str, pretrained)), name, num_classes, **kwargs)
+    if name is None or name.partition(".")[0] not in VARIANTS or not timm.is_model(name.partition(".")[0]):
+        close = difflib.get_close_matches(str(name), VARIANTS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise VanError(f"There is no model {name!r}, expected one of {', '.join(VARIANTS)}.{hint}")
+    tagged = timm.list_models(f"{name.partition('.')[0]}*", include_tags=True)
+    if "." in name and name not in tagged:
+        raise VanError(f"There are no weights {name!r}, expected one of {', '.join(t for t in tagged if '.' in t)}.")
+    if num_classes is not None:
+        kwargs["num_classes"] = num_classes
+    try:
+        return cast(VAN, timm.create_model(name, pretrained=bool(pretrained), **kwargs))
+    except OSError as error:
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"The weights of {name} could not be downloaded ({type(error).__name__}). Check the network, or give a "
+            "weight file in place of the hub."
+        ) from error
+
+
+def model_from_checkpoint(
+    ckpt: Checkpoint, name: str | None = None, num_classes: int | None = None, **kwargs: Any
+) -> VAN:
+    """Build the VAN that a checkpoint was made by and load it; arguments as in create_model."""
+    name = name or ckpt.variant
+    if name is None:
+        raise WeightsError(f"{ckpt.source}: its numbers fit none of {', '.join(VARIANTS)}. Name the model.")
+    cfg = {k: v for k, v in ckpt.preprocessing.items() if v is not None}
+    args = {"in_chans": ckpt.in_chans, **ckpt.model_args, **kwargs}
+    classes = ckpt.num_classes if num_classes is None else num_classes
+    model = create_model(name, num_classes=classes, pretrained_cfg_overlay=cfg, **args)
+    state = _fitting(ckpt, model, new_head=classes != ckpt.num_classes)
+    model.load_state_dict(state, strict=len(state) == len(model.state_dict()))
+    _set_norm_eps(model, ckpt)
+    return model

@@ -1,0 +1,550 @@
+"""Checkpoints of VAN in every published layout: recognise, read safely, rename, check, write.
+
+The layouts (section 8 of the facts this project is built on) name the same tensors differently; `_NAMES` is the whole
+difference. Nothing is loaded into a model before every key and shape is known to fit.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import re
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import safetensors
+import safetensors.torch
+import torch
+from timm.models import adapt_input_conv
+from torch import nn
+
+from van.errors import WeightsError
+from van.models.variants import VARIANTS
+
+WeightsFormat = Literal["van", "official", "transformers", "mmpretrain", "mmsegmentation"]
+
+# Module names: ours, official, transformers, OpenMMLab classification. {i} counts stages from 0, {n} from 1, {j} blocks.
+_NAMES = (
+    ("stages.{i}.patch_embed.proj", "patch_embed{n}.proj", "embeddings.convolution", "patch_embed{n}.projection"),
+    ("stages.{i}.patch_embed.norm", "patch_embed{n}.norm", "embeddings.normalization", "patch_embed{n}.norm"),
+    ("stages.{i}.norm", "norm{n}", "normalization", "norm{n}"),
+    ("norm1", "norm1", "pre_normomalization", "norm1"),
+    ("attn.proj_1", "attn.proj_1", "attention.pre_projection.conv", "attn.proj_1"),
+    (
+        "attn.lka.dw_conv",
+        "attn.spatial_gating_unit.conv0",
+        "attention.attention_layer.attention.depth_wise",
+        "attn.spatial_gating_unit.DW_conv",
+    ),
+    (
+        "attn.lka.dw_d_conv",
+        "attn.spatial_gating_unit.conv_spatial",
+        "attention.attention_layer.attention.depth_wise_dilated",
+        "attn.spatial_gating_unit.DW_D_conv",
+    ),
+    (
+        "attn.lka.pw_conv",
+        "attn.spatial_gating_unit.conv1",
+        "attention.attention_layer.attention.point_wise",
+        "attn.spatial_gating_unit.conv1",
+    ),
+    ("attn.proj_2", "attn.proj_2", "attention.post_projection", "attn.proj_2"),
+    ("ls1.gamma", "layer_scale_1", "attention_scaling.weight", "layer_scale_1"),
+    ("norm2", "norm2", "post_normalization", "norm2"),
+    ("mlp.fc1", "mlp.fc1", "mlp.in_dense", "mlp.fc1"),
+    ("mlp.dw_conv", "mlp.dwconv.dwconv", "mlp.depth_wise", "mlp.dwconv"),
+    ("mlp.fc2", "mlp.fc2", "mlp.out_dense", "mlp.fc2"),
+    ("ls2.gamma", "layer_scale_2", "mlp_scaling.weight", "layer_scale_2"),
+)
+_BLOCK_PREFIXES = ("stages.{i}.blocks.{j}.", "block{n}.{j}.", "encoder.stages.{i}.layers.{j}.", "blocks{n}.{j}.")
+_LEAF = r"(?P<leaf>\.(?:weight|bias|running_mean|running_var|num_batches_tracked))?"
+
+
+def _row_names(row: tuple[str, ...]) -> tuple[str, ...]:
+    """Complete the four names of a row: block prefixes, and transformers' stage prefix."""
+    if "{i}" not in row[0]:
+        return tuple(prefix + name for prefix, name in zip(_BLOCK_PREFIXES, row, strict=True))
+    return row[0], row[1], "encoder.stages.{i}." + row[2], row[3]
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    text = re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{n\}", r"(?P<n>\d+)")
+    return re.compile(text.replace(r"\{j\}", r"(?P<j>\d+)") + _LEAF)
+
+
+_TEMPLATES = tuple(_row_names(row) for row in _NAMES)
+_PATTERNS = tuple(tuple(_pattern(name) for name in row) for row in _TEMPLATES)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one format names things around the column of `_NAMES` that it uses."""
+
+    column: int
+    body: str  # prefix of the backbone's keys
+    head: str | None  # module name of the classifier, None where the format has none
+    norm_eps: float | None  # epsilon of LayerNorm that the weights were trained with; None: written in the file
+    ignored: tuple[str, ...] = ()  # prefixes of keys that are not VAN's
+
+
+_LAYOUTS: dict[str, _Layout] = {
+    "van": _Layout(0, "", "head.fc", None),
+    "official": _Layout(1, "", "head", 1e-6),
+    "transformers": _Layout(2, "van.", "classifier", 1e-6, ("van.layernorm.", "layernorm.")),
+    "mmpretrain": _Layout(3, "backbone.", "head.fc", 1e-5),
+    "mmsegmentation": _Layout(1, "", None, 1e-5, ("decode_head.", "auxiliary_head.", "neck.")),
+}
+_IMAGENET_1K = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+_IMAGENET_USUAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@dataclass
+class Checkpoint:
+    """Contents of a weight file in this package's names.
+
+    Attributes:
+        state_dict: Tensors by the names of van.models.VAN.
+        format: Layout of the file.
+        variant: "van_b0" to "van_b6"; None where the numbers fit none.
+        num_classes: Rows of the classifier; 0 without classifier.
+        in_chans: Input channels of the stem.
+        model_args: Arguments of VAN besides those of the variant, such as norm_eps.
+        class_names: Names in the order of the logits; None where the file has none.
+        preprocessing: input_size, mean, std, interpolation, crop_pct, crop_mode, as timm names them.
+        original_keys: The name of each tensor in the file.
+        left_out: Keys of the file that are not VAN's, such as a segmentation head.
+        source: Where the tensors come from, for messages.
+    """
+
+    state_dict: dict[str, torch.Tensor]
+    format: WeightsFormat
+    variant: str | None
+    num_classes: int
+    in_chans: int
+    model_args: dict[str, Any] = field(default_factory=dict)
+    class_names: list[str] | None = None
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    original_keys: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    source: str = "the weights"
+
+    def describe(self) -> str:
+        """Say in a few words what the file holds."""
+        classes = f"{self.num_classes} classes" if self.num_classes else "no classifier"
+        return f"{self.variant or 'a VAN of unknown size'} with {classes}, {self.format} format"
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a file says besides its tensors."""
+        return {
+            "model": self.variant,
+            "model_args": self.model_args,
+            "num_classes": self.num_classes,
+            "in_chans": self.in_chans,
+            "class_names": self.class_names,
+            "preprocessing": self.preprocessing,
+        }
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+def _rename(key: str, source: int, target: int) -> str | None:
+    """Translate one key without prefixes from one column of `_NAMES` to another; None if the column has no such key."""
+    for patterns, names in zip(_PATTERNS, _TEMPLATES, strict=True):
+        if match := patterns[source].fullmatch(key):
+            found = match.groupdict()
+            stage = int(found["i"]) if found.get("i") is not None else int(found["n"]) - 1
+            return names[target].format(i=stage, n=stage + 1, j=found.get("j")) + (found["leaf"] or "")
+    return None
+
+
+def _recognise(keys: list[str]) -> tuple[WeightsFormat, str] | None:
+    """Return the format and the prefix before the backbone's keys; None where this is no VAN."""
+    for name, column in (("van", 0), ("transformers", 2), ("mmpretrain", 3), ("official", 1)):
+        marker = _TEMPLATES[0][column].format(i=0, n=1) + ".weight"
+        for key in keys:
+            if key == marker or key.endswith("." + marker):
+                prefix = key[: -len(marker)]
+                if name == "official" and f"{prefix}head.weight" not in keys:
+                    return "mmsegmentation", prefix
+                return name, prefix  # type: ignore[return-value]
+    return None
+
+
+def _to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
+    """Rename the tensors of any layout and read size, classes and channels off their shapes."""
+    keys = list(tensors)
+    recognised = _recognise(keys)
+    if recognised is None:
+        shown = ", ".join(keys[:3]) or "nothing"
+        raise WeightsError(
+            f"{source} holds no VAN: none of the known layouts ({', '.join(_LAYOUTS)}) has its keys (it starts with "
+            f"{shown}). Give a VAN checkpoint."
+        )
+    name, prefix = recognised
+    layout = _LAYOUTS[name]
+    outer = prefix.removesuffix("backbone.") if layout.body != "van." else prefix.removesuffix("van.")
+    head_prefix = f"{outer if name in ('transformers', 'mmpretrain') else prefix}{layout.head}."
+    state, original, left_out, unknown = {}, {}, [], []
+    for key, tensor in tensors.items():
+        if layout.head and key.startswith(head_prefix):
+            ours = "head.fc." + key.removeprefix(head_prefix)
+        else:
+            ours = _rename(key.removeprefix(prefix), layout.column, 0) if key.startswith(prefix) else None
+        if ours is not None:
+            state[ours], original[ours] = tensor, key
+        elif key.removeprefix(outer).startswith(layout.ignored or ("\0",)):
+            left_out.append(key)
+        elif name == "van":  # an ablation has modules of its own; the model that it is loaded into decides
+            state[key.removeprefix(prefix)], original[key.removeprefix(prefix)] = tensor, key
+        else:
+            unknown.append(key)
+    if unknown:
+        raise WeightsError(
+            f"{source} has {len(unknown)} keys that the {name} layout does not know, first {unknown[0]} "
+            f"{tuple(tensors[unknown[0]].shape)}. Remove them, or check that this is a VAN checkpoint."
+        )
+    stem = state["stages.0.patch_embed.proj.weight"]
+    head = state.get("head.fc.weight")
+    return Checkpoint(
+        state_dict=state,
+        format=name,
+        variant=_variant_of(state),
+        num_classes=0 if head is None else head.shape[0],
+        in_chans=stem.shape[1] if stem.ndim == 4 else 0,
+        model_args={} if layout.norm_eps in (None, 1e-6) else {"norm_eps": layout.norm_eps},
+        preprocessing=dict(_IMAGENET_USUAL if name == "mmsegmentation" else _IMAGENET_1K),
+        original_keys=original,
+        left_out=left_out,
+        source=source,
+    )
+
+
+def _variant_of(state: Mapping[str, torch.Tensor]) -> str | None:
+    """Name the variant whose channels and depths these tensors have."""
+    dims, depths = {}, {}
+    for key, tensor in state.items():
+        if match := re.fullmatch(r"stages\.(\d+)\.patch_embed\.proj\.weight", key):
+            dims[int(match[1])] = tensor.shape[0]
+        elif match := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", key):
+            depths[int(match[1])] = max(depths.get(int(match[1]), 0), int(match[2]) + 1)
+    found = tuple(dims[i] for i in sorted(dims)), tuple(depths[i] for i in sorted(depths))
+    return next((n for n, v in VARIANTS.items() if (v["embed_dims"], v["depths"]) == found), None)
+
+
+# ------------------------------------------------------------------------------------------------ read
+
+
+def _tensors_in(content: Any, source: str) -> dict[str, torch.Tensor]:
+    """Find the state dict inside the wrappers that training scripts put around it."""
+    while isinstance(content, Mapping):
+        inner = next((k for k in ("state_dict", "model", "module") if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+            if tensors:
+                return tensors
+            break
+        content = content[inner]
+    raise WeightsError(
+        f"{source} holds no tensors: expected a state dict, alone or under 'state_dict', 'model' or 'module'."
+    )
+
+
+def _file_in(path: Path) -> Path:
+    """Return the weight file that a path names: itself, or the one inside a run or model folder."""
+    if not path.is_dir():
+        if not path.exists():
+            raise WeightsError(f"{path} does not exist. Give a weight file, or a folder with one.")
+        return path
+    names = ("weights.safetensors", "model.safetensors", "pytorch_model.bin")
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise WeightsError(f"{path} is a folder without {', '.join(names[:-1])} or {names[-1]}. Give the weight file itself.")
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_pickle(path: Path) -> Any:
+    """Read what torch.save wrote, tensors and plain values only: nothing in the file can run."""
+    try:
+        # timm's training script, which made the published files, keeps its argparse.Namespace beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        if blocked is None:
+            raise WeightsError(f"{path} is not a weight file that torch can read; it may be damaged.") from error
+        raise WeightsError(
+            f"{path} was refused and nothing in it was run: it asks for {blocked[1]}, and a file that calls code can "
+            "do anything. Save the tensors alone (state_dict, or safetensors) where you trust the file, and use that."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, struct.error) as error:
+        raise WeightsError(f"{path} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a weight file of any known layout; the layout is recognised from the keys.
+
+    Args:
+        path: File written by torch.save or safetensors, or a folder with weights.safetensors, model.safetensors or
+            pytorch_model.bin. A config.json of transformers beside the file gives the class names.
+
+    Returns:
+        The tensors in this package's names and what is known about them.
+
+    Raises:
+        WeightsError: the file is missing, damaged, no VAN, or a pickle that would run code.
+    """
+    file = _file_in(Path(path))
+    metadata: dict[str, Any] = {}
+    if _is_safetensors(file):
+        try:
+            with safetensors.safe_open(str(file), framework="pt") as handle:
+                metadata = json.loads((handle.metadata() or {}).get("van", "{}"))
+            tensors = _tensors_in(safetensors.torch.load_file(file), str(file))
+        except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+            raise WeightsError(f"{file} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
+    else:
+        content = _read_pickle(file)
+        tensors = _tensors_in(content, str(file))
+        if isinstance(content, Mapping) and isinstance(content.get("van"), Mapping):
+            metadata = dict(content["van"])
+    result = _to_ours(tensors, str(file))
+    if metadata:
+        result.model_args = dict(metadata.get("model_args") or {})
+        result.class_names = metadata.get("class_names")
+        result.preprocessing = dict(metadata.get("preprocessing") or {})
+    elif result.format == "transformers":
+        result.class_names = _transformers_class_names(file.with_name("config.json"), result.num_classes)
+    return result
+
+
+def _transformers_class_names(config: Path, num_classes: int) -> list[str] | None:
+    if not config.is_file():
+        return None
+    labels = json.loads(config.read_text()).get("id2label") or {}
+    return [labels[str(i)] for i in range(num_classes)] if len(labels) == num_classes else None
+
+
+# ------------------------------------------------------------------------------------------------ load
+
+
+def _fitting(ckpt: Checkpoint, model: nn.Module, new_head: bool) -> dict[str, torch.Tensor]:
+    """Return the tensors to load, after every key and shape is known to fit; say what does not.
+
+    With new_head the classifier of the file, if any, is left out.
+    """
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    state = dict(ckpt.state_dict)
+    is_head = re.compile(r"head\.fc\..*").fullmatch
+    if new_head or not any(map(is_head, expected)):
+        state = {k: v for k, v in state.items() if not is_head(k)}
+        expected = {k: v for k, v in expected.items() if not is_head(k)}
+    stem = "stages.0.patch_embed.proj.weight"
+    if stem in expected and state[stem].ndim == 4 and state[stem].shape[1] == 3 != expected[stem][1]:
+        state[stem] = adapt_input_conv(expected[stem][1], state[stem])
+
+    own = _variant_of({k: v for k, v in model.state_dict().items()})
+    advice = "Check that file and model belong together."
+    if ckpt.variant and ckpt.variant != own:
+        advice = f"The file is a {ckpt.variant}: build van.create_model({ckpt.variant!r}) for it."
+    shape = next(
+        ((k, tuple(v.shape)) for k, v in state.items() if k in expected and tuple(v.shape) != expected[k]), None
+    )
+    missing = [k for k in expected if k not in state]
+    extra = [k for k in state if k not in expected]
+    this = f"this model ({own or type(model).__name__})"
+    if shape and not (missing or extra) and is_head(shape[0]):
+        raise WeightsError(
+            f"{ckpt.source}: {ckpt.original_keys[shape[0]]} has shape {shape[1]}, {this} expects {expected[shape[0]]}: "
+            f"the file ({ckpt.describe()}) has another number of classes. "
+            f"Give num_classes={expected[shape[0]][0]} to start with a new classifier."
+        )
+    if missing and all(map(is_head, missing)) and not (shape or extra):
+        count = expected["head.fc.weight"]
+        raise WeightsError(
+            f"{ckpt.source} has no classifier: the model expects head.fc.weight {count}, the file "
+            f"({ckpt.describe()}) has none. Give num_classes={count[0]} to start with a new one, or 0 for none."
+        )
+    if shape:
+        raise WeightsError(
+            f"{ckpt.source}: {ckpt.original_keys[shape[0]]} has shape {shape[1]}, {this} expects {expected[shape[0]]}. "
+            f"{advice}"
+        )
+    if missing:
+        raise WeightsError(
+            f"{ckpt.source}: {len(missing)} tensors are missing, first {missing[0]} of shape {expected[missing[0]]} "
+            f"for {this}; the file has none of that name. {advice}"
+        )
+    if extra:
+        raise WeightsError(
+            f"{ckpt.source}: {len(extra)} tensors have no place in {this}, first {ckpt.original_keys[extra[0]]} of "
+            f"shape {tuple(state[extra[0]].shape)}; the model has none of that name. {advice}"
+        )
+    return state
+
+
+def _set_norm_eps(model: nn.Module, ckpt: Checkpoint) -> None:
+    """Give the LayerNorms the epsilon that the weights were trained with."""
+    eps = ckpt.model_args.get("norm_eps", 1e-6)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+
+
+def load_weights(model: nn.Module, path: str | Path, num_classes: int | None = None) -> Checkpoint:
+    """Load a weight file of any known layout into a model, all of it or nothing.
+
+    A stem trained on three channels is adapted to another number as timm does it. LayerNorm's epsilon becomes that of the
+    weights.
+
+    Args:
+        model: A VAN as van.create_model or timm.create_model builds it.
+        path: The file, or a folder with one.
+        num_classes: Asks for a new classifier where the file has another number of classes or none; the number of
+            classes of the model.
+
+    Returns:
+        What the file holds besides its tensors: class names, preprocessing, format.
+
+    Raises:
+        WeightsError: the file cannot be read or does not fit; the model is left as it was.
+    """
+    ckpt = read_checkpoint(path)
+    own = getattr(model, "num_classes", 0)
+    if num_classes not in (None, own):
+        raise WeightsError(
+            f"num_classes is {num_classes}, but the model has {own} classes. Build the model with num_classes first."
+        )
+    state = _fitting(ckpt, model, new_head=num_classes is not None and num_classes != ckpt.num_classes)
+    model.load_state_dict(state, strict=len(state) == len(model.state_dict()))
+    _set_norm_eps(model, ckpt)
+    return ckpt
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, torch.Tensor]:
+    """Turn a state dict of any known layout into that of this model; timm calls it on every pre-trained file.
+
+    Raises:
+        WeightsError: a key or shape does not fit; nothing has been loaded then.
+    """
+    cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    origins = (cfg.get("file"), cfg.get("hf_hub_filename"), cfg.get("hf_hub_id"), cfg.get("url"))
+    source = next((str(o) for o in origins if o), "the state dict")
+    ckpt = _to_ours(_tensors_in(state_dict, source), source)
+    # timm itself leaves the classifier out exactly where the wanted number of classes is not the configured one
+    new_head = getattr(model, "num_classes", 0) != cfg.get("num_classes", 1000)
+    state = _fitting(ckpt, model, new_head)
+    stem = "stages.0.patch_embed.proj.weight"
+    state[stem] = ckpt.state_dict[stem]  # timm adapts the stem after this
+    _set_norm_eps(model, ckpt)
+    return state
+
+
+# ------------------------------------------------------------------------------------------------ write
+
+
+def to_format(ckpt: Checkpoint, format: WeightsFormat) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint in the names of a format.
+
+    Raises:
+        WeightsError: the format has no name for a tensor, or there is no such format.
+    """
+    if format not in get_args(WeightsFormat):
+        raise WeightsError(f"format is {format!r}, expected one of {', '.join(get_args(WeightsFormat))}.")
+    layout = _LAYOUTS[format]
+    renamed = {}
+    for key, tensor in ckpt.state_dict.items():
+        if key.startswith("head.fc."):
+            if layout.head:
+                renamed[layout.head + key.removeprefix("head.fc")] = tensor
+            continue
+        name = key if format == "van" else _rename(key, 0, layout.column)
+        if name is None:
+            raise WeightsError(
+                f"{ckpt.source}: the {format} format has no name for {key}; only plain VANs can be written to it. "
+                "Use the van format."
+            )
+        renamed[layout.body + name if format != "van" else name] = tensor
+    if format == "transformers":  # transformers' class has one more norm that it never calls
+        last = renamed["van.encoder.stages.3.normalization.weight"]
+        renamed["van.layernorm.weight"] = torch.ones_like(last)
+        renamed["van.layernorm.bias"] = torch.zeros_like(last)
+    return {k: v.contiguous() for k, v in renamed.items()}
+
+
+def _transformers_config(ckpt: Checkpoint) -> dict[str, Any]:
+    """The config.json that transformers 4.x needs beside the tensors."""
+    if ckpt.variant is None:
+        raise WeightsError(f"{ckpt.source}: its numbers fit no variant, so there is no transformers configuration.")
+    numbers = VARIANTS[ckpt.variant]
+    names = ckpt.class_names or [f"LABEL_{i}" for i in range(ckpt.num_classes)]
+    return {
+        "architectures": ["VanForImageClassification"],
+        "model_type": "van",
+        "num_channels": ckpt.in_chans,
+        "hidden_sizes": list(numbers["embed_dims"]),
+        "depths": list(numbers["depths"]),
+        "mlp_ratios": list(numbers["mlp_ratios"]),
+        "hidden_act": "gelu",
+        "layer_norm_eps": ckpt.model_args.get("norm_eps", 1e-6),
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def write_checkpoint(ckpt: Checkpoint, path: str | Path, format: WeightsFormat = "van") -> Path:
+    """Write a checkpoint in a format; a file already there is replaced only when the new one is complete.
+
+    Args:
+        ckpt: What to write.
+        path: A .safetensors file, or any other name for torch.save; the van format is always safetensors. For
+            transformers a folder (no suffix) gets model.safetensors and config.json.
+        format: "van", "official", "transformers", "mmpretrain" or "mmsegmentation" (a backbone, without classifier).
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        WeightsError: the format cannot hold the checkpoint, or the file cannot be written.
+    """
+    path = Path(path)
+    tensors = to_format(ckpt, format)
+    as_folder = format == "transformers" and (path.is_dir() or not path.suffix)
+    if format == "van" and path.suffix != ".safetensors":
+        raise WeightsError(f"{path} should end in .safetensors: that is the van format.")
+    config = json.dumps(_transformers_config(ckpt), indent=2) + "\n" if as_folder else None
+    try:
+        if config is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "config.json").write_text(config)
+            path = path / "model.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            if path.suffix == ".safetensors":
+                metadata = {"format": "pt", "van": json.dumps(ckpt.metadata())}
+                safetensors.torch.save_file(tensors, name, metadata=metadata)
+            else:
+                # transformers wants the bare tensors; the others keep them under state_dict
+                torch.save(
+                    tensors if format == "transformers" else {"state_dict": tensors, "van": ckpt.metadata()}, name
+                )
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(name, 0o666 & ~mask)  # mkstemp's files are private; a weight file is an ordinary one
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be written ({error}). Check the folder, permissions and free space.") from error
+    return path
