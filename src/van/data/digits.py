@@ -1,0 +1,28 @@
+"""The built-in data: 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries (UCI, Alpaydin and Kaynak)."""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from van.data.samples import Samples, split_samples
+
+
+class DigitSamples(Samples):
+    """All digits as grey images, in scikit-learn's order."""
+
+    def __init__(self) -> None:
+        digits = load_digits()
+        super().__init__([int(label) for label in digits.target], [str(digit) for digit in range(10)])
+        self._images = (digits.images * (255 / 16)).round().astype(np.uint8)  # 17 grey levels
+
+    def load(self, index: int) -> np.ndarray:
+        """Return the (8, 8) grey image of an index."""
+        return self._images[index]
+
+    def name(self, index: int) -> str:
+        """Return "digit" and the position in scikit-learn's order."""
+        return f"digit {index}"
+
+
+def load_split() -> tuple[Samples, Samples]:
+    """Return the training part (1,437 images) and the held-out part (360), always the same, equal shares per digit."""
+    return split_samples(DigitSamples(), 0.2, seed=0)

@@ -1,0 +1,118 @@
+"""Turn images as they come, in any file format, colour mode or array type, into plain RGB or grey PIL images."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from van.errors import DataError
+
+ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | torch.Tensor
+
+# What Pillow's decoders raise on files that are broken in one way or another
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
+
+
+def mode_for(in_chans: int) -> str:
+    """Return the PIL mode whose images have this many channels.
+
+    Raises:
+        DataError: image files never have this many.
+    """
+    if in_chans not in (1, 3):
+        raise DataError(f"The model takes {in_chans} channels; image files give 1 or 3. Feed it tensors yourself.")
+    return "L" if in_chans == 1 else "RGB"
+
+
+def read_image(source: ImageLike, mode: str = "RGB", name: str | None = None) -> Image.Image:
+    """Decode one image completely and bring it into one colour mode.
+
+    EXIF rotation is applied, transparency put on white, 16-bit and floating-point greys scaled to 8 bits, and an animation
+    gives its first frame.
+
+    Args:
+        source: Path, bytes, open file, PIL image, array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or tensor (C, H, W) with
+            the same numbers of channels. Arrays and tensors are uint8 0-255, uint16 0-65535, or floating point 0-1.
+        mode: "RGB" or "L".
+        name: What to call the image in an error; its path where it has one.
+
+    Raises:
+        DataError: the image cannot be decoded, is too large (Pillow's limit against decompression bombs), or an array has
+            another shape, type or range.
+    """
+    if isinstance(source, torch.Tensor):
+        if source.ndim != 3:
+            raise DataError(f"{name or 'The tensor'} has shape {tuple(source.shape)}, expected (C, H, W).")
+        source = source.detach().cpu().permute(1, 2, 0).numpy()
+    if isinstance(source, np.ndarray):
+        return _one_mode(_from_array(source, name or "The array"), mode)
+    if isinstance(source, Image.Image):
+        return _decode(source, mode, name or getattr(source, "filename", "") or "The image")
+    if isinstance(source, str | Path):
+        name = name or str(source)
+        if Path(source).is_dir():
+            raise DataError(f"{name} is a folder, expected an image file.")
+        if not Path(source).exists():
+            raise DataError(f"{name} does not exist.")
+    opened: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    name = name or getattr(source, "name", None) or "The image"
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from half its limit on and refuses above it; the refusal is enough
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(opened) as image:
+                return _decode(image, mode, name)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} is too large to decode safely: {error} Make it smaller, or cut it.") from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"{name} is not an image in a format that Pillow knows. Remove or replace it.") from error
+    except PermissionError as error:
+        raise DataError(f"{name} may not be read ({error.strerror}). Check its permissions.") from error
+    except _BROKEN as error:
+        raise DataError(f"{name} cannot be decoded, the file is broken ({error}). Remove or replace it.") from error
+
+
+def _decode(image: Image.Image, mode: str, name: str) -> Image.Image:
+    try:
+        image.load()
+        return _one_mode(ImageOps.exif_transpose(image), mode)
+    except _BROKEN as error:
+        raise DataError(f"{name} cannot be decoded, the file is broken ({error}). Remove or replace it.") from error
+
+
+def _one_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these instead of scaling
+        pixels = np.asarray(image, dtype=np.float64)
+        if image.mode == "F" and pixels.size and pixels.max() <= 1.0:
+            pixels = pixels * 255.0
+        elif image.mode.startswith("I;16") or (pixels.size and pixels.max() > 255.0):
+            pixels = pixels / 257.0
+        image = Image.fromarray(np.clip(np.nan_to_num(pixels), 0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
+        raise DataError(f"{name} has shape {array.shape}, expected (H, W) or (H, W, C) with C 1, 3 or 4 (tensor: C, H, W).")
+    if array.dtype == np.uint16:
+        array = (array / 257.0).round().astype(np.uint8)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0.0 and array.max() <= 1.0):
+            raise DataError(f"{name} has floating-point values outside 0 to 1. Scale it, and do not normalise it.")
+        array = (array * 255.0).round().astype(np.uint8)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype != np.uint8:
+        raise DataError(f"{name} has type {array.dtype}, expected uint8, uint16, bool or floating point from 0 to 1.")
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,78 @@
+"""What every task shares: optimiser groups, the schedule by steps, and a guard against losses that are not finite."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+
+from van.errors import VanError
+from van.tasks.optimization import Optimization
+
+_CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
+
+
+class Task(LightningModule):
+    """A model with its optimiser and schedule; subclasses add the loss and the metrics.
+
+    Args:
+        model: The network to train.
+        lr: Highest learning rate.
+        epochs: Epochs of the cosine, warm-up included, cool-down not.
+        steps_per_epoch: Optimiser steps in an epoch.
+        optimization: The other options.
+
+    Raises:
+        VanError: there is no such optimiser.
+    """
+
+    def __init__(
+        self, model: nn.Module, lr: float, epochs: int, steps_per_epoch: int, optimization: Optimization
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.lr = lr
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.optimization = optimization
+
+    def configure_optimizers(self) -> Any:
+        """Build timm's optimiser, decay left off biases, norms and layer scales, and a cosine over all steps."""
+        options = self.optimization
+        try:
+            optimizer = create_optimizer_v2(
+                self.model, opt=options.optimizer, lr=self.lr, weight_decay=options.weight_decay
+            )
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise VanError(f"The optimizer {options.optimizer!r} cannot be built ({error}).") from error
+        scheduler = CosineLRScheduler(
+            optimizer,
+            t_initial=max(1, self.epochs * self.steps_per_epoch),
+            lr_min=options.min_lr,
+            warmup_t=round(options.warmup_epochs * self.steps_per_epoch),
+            warmup_lr_init=min(options.min_lr, self.lr),
+            cycle_limit=1,
+            t_in_epochs=False,
+        )
+        scheduler.step_update(0)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Set the learning rate of the next step."""
+        scheduler.step_update(self.global_step)
+
+    def checked(self, loss: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        """Return the loss, looked at now and then.
+
+        Raises:
+            VanError: it is NaN or infinite.
+        """
+        last = batch_idx == self.steps_per_epoch - 1
+        if (self.global_step % _CHECK_EVERY == 0 or last) and not torch.isfinite(loss):
+            raise VanError(
+                f"The loss is {loss.item()} in epoch {self.current_epoch}, step {self.global_step}. Checkpoints of earlier "
+                "epochs are kept. Lower --lr, lengthen the warm-up, set optimization.clip_grad, or use --precision 32-true."
+            )
+        return loss
