@@ -28,7 +28,12 @@ __all__ = [
     "load_weights",
 ]
 
-_HOME = {"Predictor": "van.inference.predictor"} | dict.fromkeys(("DataError", "VanError", "WeightsError"), "van.errors")
+_HOME = {
+    "DataError": "van.errors",
+    "Predictor": "van.inference.predictor",
+    "VanError": "van.errors",
+    "WeightsError": "van.errors",
+}
 
 
 def __getattr__(name: str) -> Any:

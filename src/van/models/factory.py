@@ -42,6 +42,8 @@ def create_model(
         raise VanError(f"There are no weights {name!r}, expected one of {', '.join(t for t in tagged if '.' in t)}.")
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
+    if kwargs.get("ls_init_value", ...) is None:
+        kwargs["ls_init_value"] = 0.0  # timm drops what is None
     try:
         return cast(VAN, timm.create_model(name, pretrained=bool(pretrained), **kwargs))
     except OSError as error:

@@ -35,9 +35,7 @@ def decompose(kernel_size: int, dilation: int | None = None) -> Decomposition:
     if kernel_size < 1:
         raise ValueError(f"kernel_size is {kernel_size}, expected an integer of at least 1.")
     if dilation is None:
-        dilation = min(
-            range(1, kernel_size + 1), key=lambda d: math.ceil(kernel_size / d) ** 2 + (2 * d - 1) ** 2
-        )
+        dilation = min(range(1, kernel_size + 1), key=lambda d: math.ceil(kernel_size / d) ** 2 + (2 * d - 1) ** 2)
     elif not 1 <= dilation <= kernel_size:
         raise ValueError(
             f"dilation is {dilation}, expected an integer from 1 to kernel_size ({kernel_size}), or None for the best."
@@ -83,7 +81,7 @@ class SameSizeConv2d(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         if self.odd:  # an even kernel with an odd dilation cannot be centred: one more row and column at the end
-            input = F.pad(input, (0, 1, 0, 1))
+            return super().forward(F.pad(input, (0, 1, 0, 1)))
         return super().forward(input)
 
 

@@ -1,7 +1,8 @@
 """The published network in plain torch.nn calls: the specification that every fast path is tested against.
 
-Nothing here is clever: NCHW, a clone where the published code clones, flatten and transpose around each LayerNorm. Names
-of parameters are those of the official checkpoints, so that these load without any mapping. Not for use in a product.
+Nothing here is clever: NCHW, a clone where the published code clones, flatten and transpose around each LayerNorm.
+Names of parameters are those of the official checkpoints, so that these load without any mapping. Not for use in a
+product.
 """
 
 import torch

@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from timm.layers import ClassifierHead, DropPath, LayerNorm2d, calculate_drop_path_rates
+from timm.layers.classifier import ClassifierHead
+from timm.layers.drop import DropPath, calculate_drop_path_rates
+from timm.layers.norm import LayerNorm2d
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
@@ -104,7 +106,7 @@ class VANBlock(nn.Module):
         kernel_size: K of the large kernel attention.
         dilation: d of the large kernel attention; None for the best.
         lka_variant: "full" or a row of T3, see LargeKernelAttention.
-        ls_init_value: First value of the layer scales; None leaves them out (T7, without LayerScale).
+        ls_init_value: First value of the layer scales; None or 0 leaves them out (T7, without LayerScale).
         proj_drop: Dropout rate inside the feed-forward half.
         drop_path: Rate of stochastic depth.
     """
@@ -127,7 +129,7 @@ class VANBlock(nn.Module):
         lka = LargeKernelAttention(dim, kernel_size, dilation, lka_variant, **dd)
 
         def scale() -> nn.Module:
-            return nn.Identity() if ls_init_value is None else LayerScale(dim, ls_init_value, **dd)
+            return LayerScale(dim, ls_init_value, **dd) if ls_init_value else nn.Identity()
 
         self.norm1 = nn.BatchNorm2d(dim, **dd)
         self.attn = GatedAttention(dim, lka, **dd)
@@ -195,7 +197,7 @@ class VANStage(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, in_chans, H, W) to (B, C, ceil(H/stride), ceil(W/stride))."""
         x = self.patch_embed(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
+        if self.grad_checkpointing:
             for block in self.blocks:
                 x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_checkpoint_contexts, block))
         else:
@@ -216,7 +218,8 @@ class VAN(nn.Module):
         kernel_size: K of every large kernel attention (T6).
         dilation: d of every large kernel attention; None for the one that minimises Eq. 3 (T6).
         lka_variant: "full" or a row of T3, in every block; see LargeKernelAttention.
-        ls_init_value: First value of the layer scales; None leaves them out (T7).
+        ls_init_value: First value of the layer scales; None or 0 leaves them out (T7). To timm.create_model say 0: it
+            drops arguments that are None.
         norm_eps: Epsilon of the four LayerNorms.
         drop_rate: Dropout rate before the classifier.
         proj_drop_rate: Dropout rate inside the feed-forward halves.
@@ -260,10 +263,10 @@ class VAN(nn.Module):
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.head_init_scale = head_init_scale
-        self.num_features = self.head_hidden_size = embed_dims[-1]
+        self.num_features = embed_dims[-1]
         self.feature_info = []
 
-        drop_path_rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+        drop_path_rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         stages = []
         for i, dim in enumerate(embed_dims):
             blocks = [
@@ -286,6 +289,7 @@ class VAN(nn.Module):
             self.feature_info.append({"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"})
         self.stages = nn.Sequential(*stages)
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
+        self.head_hidden_size = self.head.num_features
         self.apply(_init_weights)
         self._scale_head()
 
@@ -314,7 +318,7 @@ class VAN(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations; statistics stay right."""
         for stage in self.stages:
-            stage.grad_checkpointing = enable
+            cast(VANStage, stage).grad_checkpointing = enable
 
     def get_classifier(self) -> nn.Module:
         """Return the linear layer of the head (torch.nn.Identity without classes)."""
@@ -327,10 +331,16 @@ class VAN(nn.Module):
             num_classes: Classes of the new classifier; 0 for none.
             global_pool: timm's name of the pooling, "" for none; None keeps the present one.
         """
-        reference = self.stages[0].patch_embed.proj.weight
+        reference = next(self.parameters())
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
-        self.head.to(device=reference.device, dtype=reference.dtype)
+        self.head.reset(
+            num_classes,
+            global_pool,
+            in_features=self.num_features,
+            device=reference.device,
+            dtype=reference.dtype,
+        )
+        self.head_hidden_size = self.head.num_features
         self.head.apply(_init_weights)
         self._scale_head()
 
@@ -370,19 +380,21 @@ class VAN(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the stages after the last one in indices.
+        """Remove the stages after the last one in indices, and the head where it no longer fits.
 
         Args:
             indices: Stages to keep, as in forward_intermediates.
             prune_norm: Part of timm's interface; there is no norm outside the stages to remove.
-            prune_head: Remove pooling and classifier too.
+            prune_head: Remove pooling and classifier even if every stage stays.
 
         Returns:
             The indices of the stages kept for output.
         """
         take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        removes_stages = max_index + 1 < len(self.stages)
         self.stages = self.stages[: max_index + 1]
-        if prune_head:
+        self.num_features = self.feature_info[max_index]["num_chs"]
+        if prune_head or removes_stages:
             self.reset_classifier(0, "")
         return take_indices
 
@@ -478,11 +490,14 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create_van(variant: str, pretrained: bool = False, **kwargs: Any) -> VAN:
-    cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), dict(kwargs.get("pretrained_cfg_overlay") or {}))
+    cfg = resolve_pretrained_cfg(
+        variant, kwargs.get("pretrained_cfg"), dict(kwargs.get("pretrained_cfg_overlay") or {})
+    )
     if pretrained and not (cfg.has_weights or cfg.state_dict):
         raise WeightsError(
-            f"No classifier weights of {variant} have been published. These have: {', '.join(list_pretrained('van_*'))} "
-            "(mmseg: backbone without classifier). Name one of them, give a file of your own, or use pretrained=False."
+            f"No classifier weights of {variant} have been published. These have: "
+            f"{', '.join(list_pretrained('van_*'))} (mmseg: backbone without classifier). Name one of them, give a file "
+            "of your own, or use pretrained=False."
         )
     return build_model_with_cfg(
         VAN,

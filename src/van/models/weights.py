@@ -27,7 +27,7 @@ from van.models.variants import VARIANTS
 
 WeightsFormat = Literal["van", "official", "transformers", "mmpretrain", "mmsegmentation"]
 
-# Module names: ours, official, transformers, OpenMMLab classification. {i} counts stages from 0, {n} from 1, {j} blocks.
+# Module names: ours, official, transformers, OpenMMLab classification; {i} counts stages from 0, {n} from 1.
 _NAMES = (
     ("stages.{i}.patch_embed.proj", "patch_embed{n}.proj", "embeddings.convolution", "patch_embed{n}.projection"),
     ("stages.{i}.patch_embed.norm", "patch_embed{n}.norm", "embeddings.normalization", "patch_embed{n}.norm"),
@@ -264,7 +264,9 @@ def _file_in(path: Path) -> Path:
     for name in names:
         if (path / name).is_file():
             return path / name
-    raise WeightsError(f"{path} is a folder without {', '.join(names[:-1])} or {names[-1]}. Give the weight file itself.")
+    raise WeightsError(
+        f"{path} is a folder without {', '.join(names[:-1])} or {names[-1]}. Give the weight file itself."
+    )
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -352,7 +354,7 @@ def _fitting(ckpt: Checkpoint, model: nn.Module, new_head: bool) -> dict[str, to
     if stem in expected and state[stem].ndim == 4 and state[stem].shape[1] == 3 != expected[stem][1]:
         state[stem] = adapt_input_conv(expected[stem][1], state[stem])
 
-    own = _variant_of({k: v for k, v in model.state_dict().items()})
+    own = _variant_of(model.state_dict())
     advice = "Check that file and model belong together."
     if ckpt.variant and ckpt.variant != own:
         advice = f"The file is a {ckpt.variant}: build van.create_model({ckpt.variant!r}) for it."
@@ -403,8 +405,8 @@ def _set_norm_eps(model: nn.Module, ckpt: Checkpoint) -> None:
 def load_weights(model: nn.Module, path: str | Path, num_classes: int | None = None) -> Checkpoint:
     """Load a weight file of any known layout into a model, all of it or nothing.
 
-    A stem trained on three channels is adapted to another number as timm does it. LayerNorm's epsilon becomes that of the
-    weights.
+    A stem trained on three channels is adapted to another number as timm does it. LayerNorm's epsilon becomes that of
+    the weights.
 
     Args:
         model: A VAN as van.create_model or timm.create_model builds it.
@@ -541,10 +543,12 @@ def write_checkpoint(ckpt: Checkpoint, path: str | Path, format: WeightsFormat =
                 )
             mask = os.umask(0)
             os.umask(mask)
-            os.chmod(name, 0o666 & ~mask)  # mkstemp's files are private; a weight file is an ordinary one
-            os.replace(name, path)
+            Path(name).chmod(0o666 & ~mask)  # mkstemp's files are private; a weight file is an ordinary one
+            Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be written ({error}). Check the folder, permissions and free space.") from error
+        raise WeightsError(
+            f"{path} cannot be written ({error}). Check the folder, permissions and free space."
+        ) from error
     return path
