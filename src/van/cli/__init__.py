@@ -1,0 +1,136 @@
+"""The `van` command: one function a command, whose signature and docstring are its options and help."""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from van import __version__
+from van.errors import VanError
+
+COMMANDS = {
+    "train": "Train a model; without options VAN-B0 on built-in handwritten digits",
+    "evaluate": "Measure trained weights on labelled images",
+    "predict": "Say what is on images",
+    "models": "List the variants, their size and their published weights",
+    "complexity": "Count parameters and multiply-accumulates",
+    "convert": "Rewrite a weight file in another layout",
+}
+
+
+class CommandParser(ArgumentParser):
+    """jsonargparse's parser with --dashed-names, switches without a value and several values after one option."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option; see argparse."""
+        # containers arrive inside jsonargparse's own action
+        hint = getattr(kwargs.get("action"), "_typehint", kwargs.get("type"))
+        plain = {k: v for k, v in kwargs.items() if k not in ("action", "type", "required")}
+        if not args[0].startswith("-"):
+            return super().add_argument(*args, **{**plain, "type": str, "nargs": "+"} if hint == list[str] else kwargs)
+        args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
+        if hint is bool:
+            kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
+        elif hint == tuple[int, int] | None:
+            kwargs = {**plain, "type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
+        return super().add_argument(*args, **kwargs)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return (
+        "usage: van COMMAND [options]\n\nVisual Attention Network: train, evaluate, predict.\n\ncommands:\n"
+        + "\n".join(lines)
+        + "\n\nvan COMMAND --help shows the options of a command; van --version the version."
+    )
+
+
+def command_parser(command: str) -> tuple[CommandParser, Any]:
+    """Return the parser of a command and the module with its function."""
+    module = import_module(f"van.cli.{command}")
+    parser = CommandParser(prog=f"van {command}", description=COMMANDS[command] + ".", print_config="--print-config")
+    function = getattr(module, command)
+    if "config" not in signature(function).parameters:
+        parser.add_argument("--config", action="config", help="YAML file with the same keys: a path or a shipped recipe.")
+    optional = getattr(module, "OPTIONAL_POSITIONALS", {})
+    for name, text in optional.items():
+        parser.add_argument(name, nargs="?", type=str, help=text)
+    parser.add_function_arguments(function, as_positional=True, skip=set(optional))
+    return parser, module
+
+
+def _resolve_config(arguments: list[str]) -> list[str]:
+    """Put the paths of shipped recipes in place of their names."""
+    from van.cli.recipes import find_recipe
+
+    resolved = list(arguments)
+    for i, argument in enumerate(resolved):
+        if argument == "--config" and i + 1 < len(resolved):
+            resolved[i + 1] = str(find_recipe(resolved[i + 1]))
+        elif argument.startswith("--config="):
+            resolved[i] = f"--config={find_recipe(argument.removeprefix('--config='))}"
+    return resolved
+
+
+def _sentence(error: BaseException) -> str:
+    """Return the message of an error for the user; one from a loading process comes wrapped in its traceback."""
+    text = str(error)
+    if "Original Traceback" in text:
+        marker = f"{type(error).__name__}: "
+        text = text[text.rindex(marker) + len(marker) :] if marker in text else text
+    return text.strip()
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    arguments = _resolve_config(arguments)
+    parser, module = command_parser(command)
+    if base_config := getattr(module, "base_config", None):
+        asked = parser.parse_args([a for a in arguments if not a.startswith("--print-config")])
+        if path := base_config(asked):
+            arguments = ["--config", str(path), *arguments]
+        parser, _ = command_parser(command)
+    options = vars(parser.instantiate(parser.parse_args(arguments)))
+    if "config" not in signature(getattr(module, command)).parameters:
+        del options["config"]
+    return getattr(module, command)(**options) or 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 1 for an error, 2 for wrong options, 130 when interrupted.
+
+    Args:
+        arguments: What stands behind `van` on the command line.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"van {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        print(f"van: there is no command {command!r}.{hint} See van --help.", file=sys.stderr)
+        return 2
+    try:
+        return _run(command, rest)
+    except VanError as error:
+        print(f"van {command}: {_sentence(error)}", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; leave quietly
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        what = error.strerror or str(error)
+        print(f"van {command}: {what}{where}. Check the path, its permissions and the free space.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\nvan {command}: stopped.", file=sys.stderr)
+        return 130
+    return 1

@@ -4,14 +4,20 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from timm.data.readers.img_extensions import add_img_extensions, get_img_extensions
+from timm.utils import natural_key
 
 from van.errors import DataError
+
+# timm's readers look for .png, .jpg and .jpeg alone
+add_img_extensions((".avif", ".bmp", ".gif", ".jfif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff", ".webp"))
 
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | torch.Tensor
 
@@ -116,3 +122,25 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     elif array.dtype != np.uint8:
         raise DataError(f"{name} has type {array.dtype}, expected uint8, uint16, bool or floating point from 0 to 1.")
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def list_images(paths: Sequence[str | Path]) -> list[str]:
+    """Return image files in the order given; a folder gives the images below it in natural order of their paths.
+
+    Args:
+        paths: Files and folders. A file is taken whatever its name is.
+
+    Raises:
+        DataError: a folder holds no images.
+    """
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            known = get_img_extensions(as_set=True)
+            inside = [str(p) for p in path.rglob("*") if p.suffix.lower() in known and p.is_file()]
+            if not inside:
+                raise DataError(f"{path} holds no images. Known endings are {' '.join(sorted(known))}.")
+            found += sorted(inside, key=natural_key)
+        else:
+            found.append(str(path))
+    return found

@@ -12,16 +12,13 @@ from typing import Any
 
 import torch
 from timm.data import IterableImageDataset, create_dataset
-from timm.data.readers.img_extensions import add_img_extensions, get_img_extensions
+from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from van.data.images import ImageLike, read_image
 from van.data.samples import Samples, SampleSubset
 from van.errors import DataError
-
-# timm's readers look for these three alone: .png .jpg .jpeg
-add_img_extensions((".bmp", ".gif", ".jfif", ".jp2", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".avif"))
 
 _PART_NAMES = {
     "train": ("train", "training"),

@@ -1,15 +1,17 @@
 """Build a VAN by name or from a weight file."""
 
 import difflib
+import pickle
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors
 import timm
 
 from van.errors import VanError, WeightsError
 from van.models.van import VAN
 from van.models.variants import VARIANTS
-from van.models.weights import Checkpoint, _fitting, _set_norm_eps, read_checkpoint
+from van.models.weights import Checkpoint, _fitting, read_checkpoint
 
 
 def create_model(
@@ -49,9 +51,17 @@ def create_model(
     except OSError as error:
         if not pretrained:
             raise
+        reason = error.strerror or type(error).__name__
         raise WeightsError(
-            f"The weights of {name} could not be downloaded ({type(error).__name__}). Check the network, or give a "
-            "weight file in place of the hub."
+            f"The weights of {name} could not be downloaded ({reason}). Check the network, or give a weight file in "
+            "place of the hub."
+        ) from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"The downloaded weights of {name} cannot be read, the file may be truncated or damaged ({error}). Remove "
+            "it from the cache and get it again."
         ) from error
 
 
@@ -62,11 +72,11 @@ def model_from_checkpoint(
     name = name or ckpt.variant
     if name is None:
         raise WeightsError(f"{ckpt.source}: its numbers fit none of {', '.join(VARIANTS)}. Name the model.")
-    cfg = {k: v for k, v in ckpt.preprocessing.items() if v is not None}
+    cfg = {k: v for k, v in ckpt.preprocessing.items() if v is not None} | {"num_classes": ckpt.num_classes}
+    cfg |= kwargs.pop("pretrained_cfg_overlay", None) or {}
     args = {"in_chans": ckpt.in_chans, **ckpt.model_args, **kwargs}
     classes = ckpt.num_classes if num_classes is None else num_classes
     model = create_model(name, num_classes=classes, pretrained_cfg_overlay=cfg, **args)
     state = _fitting(ckpt, model, new_head=classes != ckpt.num_classes)
     model.load_state_dict(state, strict=len(state) == len(model.state_dict()))
-    _set_norm_eps(model, ckpt)
     return model

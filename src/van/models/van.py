@@ -496,8 +496,8 @@ def _create_van(variant: str, pretrained: bool = False, **kwargs: Any) -> VAN:
     if pretrained and not (cfg.has_weights or cfg.state_dict):
         raise WeightsError(
             f"No classifier weights of {variant} have been published. These have: "
-            f"{', '.join(list_pretrained('van_*'))} (mmseg: backbone without classifier). Name one of them, give a file "
-            "of your own, or use pretrained=False."
+            f"{', '.join(list_pretrained('van_*'))} (mmseg: backbone without classifier). Name one of them, give a "
+            "file of your own, or use pretrained=False."
         )
     return build_model_with_cfg(
         VAN,

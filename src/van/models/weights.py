@@ -11,6 +11,7 @@ import pickle
 import re
 import struct
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from van.errors import WeightsError
+from van.models.lka import LargeKernelAttention
 from van.models.variants import VARIANTS
 
 WeightsFormat = Literal["van", "official", "transformers", "mmpretrain", "mmsegmentation"]
@@ -98,6 +100,19 @@ _LAYOUTS: dict[str, _Layout] = {
     "mmpretrain": _Layout(3, "backbone.", "head.fc", 1e-5),
     "mmsegmentation": _Layout(1, "", None, 1e-5, ("decode_head.", "auxiliary_head.", "neck.")),
 }
+_DAMAGED = (  # what torch's unpickler raises on bytes that are no checkpoint
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+    safetensors.SafetensorError,  # torch.load itself reads .safetensors
+)
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 _IMAGENET_1K = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET_USUAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -162,6 +177,17 @@ def _rename(key: str, source: int, target: int) -> str | None:
     return None
 
 
+def _rename_for(format: str, key: str) -> str | None:
+    """Translate one of our keys to a format; None where the format has no name for it."""
+    layout = _LAYOUTS[format]
+    if format == "van":
+        return key
+    if key.startswith("head.fc."):
+        return layout.head and layout.head + key.removeprefix("head.fc")
+    name = _rename(key, 0, layout.column)
+    return name and layout.body + name
+
+
 def _recognise(keys: list[str]) -> tuple[WeightsFormat, str] | None:
     """Return the format and the prefix before the backbone's keys; None where this is no VAN."""
     for name, column in (("van", 0), ("transformers", 2), ("mmpretrain", 3), ("official", 1)):
@@ -216,7 +242,7 @@ def _to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
         variant=_variant_of(state),
         num_classes=0 if head is None else head.shape[0],
         in_chans=stem.shape[1] if stem.ndim == 4 else 0,
-        model_args={} if layout.norm_eps in (None, 1e-6) else {"norm_eps": layout.norm_eps},
+        model_args={} if layout.norm_eps is None else {"norm_eps": layout.norm_eps},
         preprocessing=dict(_IMAGENET_USUAL if name == "mmsegmentation" else _IMAGENET_1K),
         original_keys=original,
         left_out=left_out,
@@ -240,17 +266,19 @@ def _variant_of(state: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def _tensors_in(content: Any, source: str) -> dict[str, torch.Tensor]:
-    """Find the state dict inside the wrappers that training scripts put around it."""
-    while isinstance(content, Mapping):
-        inner = next((k for k in ("state_dict", "model", "module") if isinstance(content.get(k), Mapping)), None)
+    """Find the state dict inside what training scripts put around it; averaged weights first, as in timm."""
+    for _ in range(10):  # more is a file that holds itself
+        if not isinstance(content, Mapping):
+            break
+        inner = next((k for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
         if inner is None:
-            tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+            tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
             if tensors:
                 return tensors
             break
         content = content[inner]
     raise WeightsError(
-        f"{source} holds no tensors: expected a state dict, alone or under 'state_dict', 'model' or 'module'."
+        f"{source} holds no tensors: expected a state dict, alone or under one of {', '.join(_WRAPPERS)}."
     )
 
 
@@ -274,30 +302,51 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _read_pickle(path: Path) -> Any:
-    """Read what torch.save wrote, tensors and plain values only: nothing in the file can run."""
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
+    """Return the tensors of a safetensors file and what this package wrote beside them."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as handle:
+            metadata = json.loads((handle.metadata() or {}).get("van", "{}"))
+        return safetensors.torch.load_file(path), metadata if isinstance(metadata, Mapping) else {}
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
+
+
+def _read_pickle(path: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Return what torch.save wrote, tensors and plain values only, and what this package wrote beside them.
+
+    Nothing in the file can run.
+    """
     try:
         # timm's training script, which made the published files, keeps its argparse.Namespace beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about pickle protocols; what it cannot read is an error below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        metadata = content.get("van") if isinstance(content, Mapping) else None
+        return content, metadata if isinstance(metadata, Mapping) else {}
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         if blocked is None:
-            raise WeightsError(f"{path} is not a weight file that torch can read; it may be damaged.") from error
+            raise WeightsError(
+                f"{path} is not a weight file that torch can read safely, and nothing in it was run; it may be damaged, or "
+                "hold more than tensors. Get it again."
+            ) from error
         raise WeightsError(
             f"{path} was refused and nothing in it was run: it asks for {blocked[1]}, and a file that calls code can "
             "do anything. Save the tensors alone (state_dict, or safetensors) where you trust the file, and use that."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, struct.error) as error:
+    except _DAMAGED as error:
         raise WeightsError(f"{path} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a weight file of any known layout; the layout is recognised from the keys.
 
+    Where a training script kept averaged weights beside the last ones, the averaged ones are read, as timm does it.
+
     Args:
         path: File written by torch.save or safetensors, or a folder with weights.safetensors, model.safetensors or
-            pytorch_model.bin. A config.json of transformers beside the file gives the class names.
+            pytorch_model.bin. A config.json of transformers beside the file gives class names and norm_eps.
 
     Returns:
         The tensors in this package's names and what is known about them.
@@ -305,45 +354,56 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         WeightsError: the file is missing, damaged, no VAN, or a pickle that would run code.
     """
-    file = _file_in(Path(path))
-    metadata: dict[str, Any] = {}
-    if _is_safetensors(file):
-        try:
-            with safetensors.safe_open(str(file), framework="pt") as handle:
-                metadata = json.loads((handle.metadata() or {}).get("van", "{}"))
-            tensors = _tensors_in(safetensors.torch.load_file(file), str(file))
-        except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-            raise WeightsError(f"{file} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
-    else:
-        content = _read_pickle(file)
-        tensors = _tensors_in(content, str(file))
-        if isinstance(content, Mapping) and isinstance(content.get("van"), Mapping):
-            metadata = dict(content["van"])
-    result = _to_ours(tensors, str(file))
-    if metadata:
-        result.model_args = dict(metadata.get("model_args") or {})
-        result.class_names = metadata.get("class_names")
-        result.preprocessing = dict(metadata.get("preprocessing") or {})
-    elif result.format == "transformers":
-        result.class_names = _transformers_class_names(file.with_name("config.json"), result.num_classes)
+    try:
+        file = _file_in(Path(path))
+        content, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickle(file)
+        result = _to_ours(_tensors_in(content, str(file)), str(file))
+        if metadata:
+            result.model_args = dict(metadata.get("model_args") or {})
+            result.class_names = metadata.get("class_names")
+            preprocessing = metadata.get("preprocessing") or {}  # JSON has no tuples
+            result.preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocessing.items()}
+        elif result.format == "transformers":
+            _read_transformers_config(file.with_name("config.json"), result)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
     return result
 
 
-def _transformers_class_names(config: Path, num_classes: int) -> list[str] | None:
+def _read_transformers_config(config: Path, ckpt: Checkpoint) -> None:
+    """Take class names and epsilon from the configuration beside the weights, if there is one."""
     if not config.is_file():
-        return None
-    labels = json.loads(config.read_text()).get("id2label") or {}
-    return [labels[str(i)] for i in range(num_classes)] if len(labels) == num_classes else None
+        return
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        labels = content.get("id2label") or {}
+        if sorted(map(int, labels)) == list(range(ckpt.num_classes)):
+            ckpt.class_names = [str(labels[str(i)]) for i in range(ckpt.num_classes)]
+        ckpt.model_args["norm_eps"] = float(content.get("layer_norm_eps", 1e-6))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise WeightsError(
+            f"{config} is not a configuration that transformers writes ({error}). Repair it, or take it away."
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------ load
 
 
-def _fitting(ckpt: Checkpoint, model: nn.Module, new_head: bool) -> dict[str, torch.Tensor]:
+def _fitting(
+    ckpt: Checkpoint, model: nn.Module, new_head: bool, head_advice: str | None = None
+) -> dict[str, torch.Tensor]:
     """Return the tensors to load, after every key and shape is known to fit; say what does not.
 
-    With new_head the classifier of the file, if any, is left out.
+    With new_head the classifier of the file, if any, is left out. head_advice says what to do where only the
+    classifiers differ.
     """
+    trained_as = ckpt.model_args.get("lka_variant", "full")
+    for module in model.modules():  # some ablations have the same tensors and compute something else
+        if isinstance(module, LargeKernelAttention) and ckpt.format == "van" and module.variant != trained_as:
+            raise WeightsError(
+                f"{ckpt.source} holds a VAN with lka_variant={trained_as!r}, the model has {module.variant!r}. "
+                "Build the model with the variant of the file."
+            )
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     state = dict(ckpt.state_dict)
     is_head = re.compile(r"head\.fc\..*").fullmatch
@@ -364,42 +424,47 @@ def _fitting(ckpt: Checkpoint, model: nn.Module, new_head: bool) -> dict[str, to
     missing = [k for k in expected if k not in state]
     extra = [k for k in state if k not in expected]
     this = f"this model ({own or type(model).__name__})"
+
+    def named(key: str) -> str:
+        """The key as the file has or would have it, and ours."""
+        theirs = ckpt.original_keys.get(key) or _rename_for(ckpt.format, key)
+        return key if theirs in (None, key) else f"{theirs} (here {key})"
+
     if shape and not (missing or extra) and is_head(shape[0]):
         raise WeightsError(
-            f"{ckpt.source}: {ckpt.original_keys[shape[0]]} has shape {shape[1]}, {this} expects {expected[shape[0]]}: "
+            f"{ckpt.source}: {named(shape[0])} has shape {shape[1]}, {this} expects {expected[shape[0]]}: "
             f"the file ({ckpt.describe()}) has another number of classes. "
-            f"Give num_classes={expected[shape[0]][0]} to start with a new classifier."
+            + (head_advice or f"Give num_classes={expected[shape[0]][0]} to start with a new classifier.")
         )
-    if missing and all(map(is_head, missing)) and not (shape or extra):
+    if missing and all(map(is_head, missing)) and not (ckpt.num_classes or shape or extra):
         count = expected["head.fc.weight"]
         raise WeightsError(
             f"{ckpt.source} has no classifier: the model expects head.fc.weight {count}, the file "
-            f"({ckpt.describe()}) has none. Give num_classes={count[0]} to start with a new one, or 0 for none."
+            f"({ckpt.describe()}) has none. "
+            + (head_advice or f"Give num_classes={count[0]} to start with a new one, or 0 for none.")
         )
     if shape:
         raise WeightsError(
-            f"{ckpt.source}: {ckpt.original_keys[shape[0]]} has shape {shape[1]}, {this} expects {expected[shape[0]]}. "
-            f"{advice}"
+            f"{ckpt.source}: {named(shape[0])} has shape {shape[1]}, {this} expects {expected[shape[0]]}. {advice}"
         )
     if missing:
         raise WeightsError(
-            f"{ckpt.source}: {len(missing)} tensors are missing, first {missing[0]} of shape {expected[missing[0]]} "
-            f"for {this}; the file has none of that name. {advice}"
+            f"{ckpt.source}: {len(missing)} tensors are missing, first {named(missing[0])} of shape "
+            f"{expected[missing[0]]} for {this}; the file has none of that name. {advice}"
         )
     if extra:
         raise WeightsError(
-            f"{ckpt.source}: {len(extra)} tensors have no place in {this}, first {ckpt.original_keys[extra[0]]} of "
+            f"{ckpt.source}: {len(extra)} tensors have no place in {this}, first {named(extra[0])} of "
             f"shape {tuple(state[extra[0]].shape)}; the model has none of that name. {advice}"
         )
     return state
 
 
 def _set_norm_eps(model: nn.Module, ckpt: Checkpoint) -> None:
-    """Give the LayerNorms the epsilon that the weights were trained with."""
-    eps = ckpt.model_args.get("norm_eps", 1e-6)
+    """Give the LayerNorms the epsilon that the weights were trained with, where that is known."""
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
-            module.eps = eps
+            module.eps = ckpt.model_args.get("norm_eps", module.eps)
 
 
 def load_weights(model: nn.Module, path: str | Path, num_classes: int | None = None) -> Checkpoint:
@@ -411,8 +476,8 @@ def load_weights(model: nn.Module, path: str | Path, num_classes: int | None = N
     Args:
         model: A VAN as van.create_model or timm.create_model builds it.
         path: The file, or a folder with one.
-        num_classes: Asks for a new classifier where the file has another number of classes or none; the number of
-            classes of the model.
+        num_classes: The number of classes of the model; asks for a new classifier where the file has another number or
+            none: the one that the model has stays.
 
     Returns:
         What the file holds besides its tensors: class names, preprocessing, format.
@@ -442,9 +507,12 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     origins = (cfg.get("file"), cfg.get("hf_hub_filename"), cfg.get("hf_hub_id"), cfg.get("url"))
     source = next((str(o) for o in origins if o), "the state dict")
     ckpt = _to_ours(_tensors_in(state_dict, source), source)
+    if cfg.get("file") and not cfg.get("state_dict") and Path(cfg["file"]).is_file():
+        ckpt.model_args = read_checkpoint(cfg["file"]).model_args  # timm hands over the tensors alone
     # timm itself leaves the classifier out exactly where the wanted number of classes is not the configured one
     new_head = getattr(model, "num_classes", 0) != cfg.get("num_classes", 1000)
-    state = _fitting(ckpt, model, new_head)
+    advice = f"Add num_classes={ckpt.num_classes} to pretrained_cfg_overlay: timm takes the file's number from there."
+    state = _fitting(ckpt, model, new_head, advice)
     stem = "stages.0.patch_embed.proj.weight"
     state[stem] = ckpt.state_dict[stem]  # timm adapts the stem after this
     _set_norm_eps(model, ckpt)
@@ -462,20 +530,21 @@ def to_format(ckpt: Checkpoint, format: WeightsFormat) -> dict[str, torch.Tensor
     """
     if format not in get_args(WeightsFormat):
         raise WeightsError(f"format is {format!r}, expected one of {', '.join(get_args(WeightsFormat))}.")
-    layout = _LAYOUTS[format]
+    if format != "van" and (lka_variant := ckpt.model_args.get("lka_variant", "full")) != "full":
+        raise WeightsError(
+            f"{ckpt.source}: the {format} format cannot say that lka_variant is {lka_variant!r}. Use the van format."
+        )
     renamed = {}
     for key, tensor in ckpt.state_dict.items():
-        if key.startswith("head.fc."):
-            if layout.head:
-                renamed[layout.head + key.removeprefix("head.fc")] = tensor
-            continue
-        name = key if format == "van" else _rename(key, 0, layout.column)
+        name = _rename_for(format, key)
+        if name is None and key.startswith("head.fc."):
+            continue  # a backbone format
         if name is None:
             raise WeightsError(
                 f"{ckpt.source}: the {format} format has no name for {key}; only plain VANs can be written to it. "
                 "Use the van format."
             )
-        renamed[layout.body + name if format != "van" else name] = tensor
+        renamed[name] = tensor
     if format == "transformers":  # transformers' class has one more norm that it never calls
         last = renamed["van.encoder.stages.3.normalization.weight"]
         renamed["van.layernorm.weight"] = torch.ones_like(last)

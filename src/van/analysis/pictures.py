@@ -1,0 +1,105 @@
+"""Pictures of a classifier's training and results. Arrays in, matplotlib figures out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours stay apart for colour-blind readers
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+
+def learning_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
+    """Draw loss and accuracy over the epochs.
+
+    Args:
+        rows: One per epoch with epoch, train_loss, val_loss, val_top1 and val_top5 (shares of 1).
+        title: Line above both panels.
+    """
+    epochs = [row["epoch"] for row in rows]
+    marker = "o" if len(rows) < 40 else None
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(epochs, [row["train_loss"] for row in rows], color=BLUE, marker=marker, markersize=3, label="training")
+    loss.plot(epochs, [row["val_loss"] for row in rows], color=ORANGE, marker=marker, markersize=3, label="validation")
+    loss.set(xlabel="epoch", ylabel="cross-entropy loss")
+    top1 = [100 * row["val_top1"] for row in rows]
+    best = int(np.argmax(top1))
+    accuracy.plot(epochs, top1, color=BLUE, marker=marker, markersize=3, label="top-1")
+    accuracy.plot(
+        epochs, [100 * row["val_top5"] for row in rows], color=GREEN, linestyle="--", marker=marker, markersize=3,
+        label="top-5",
+    )  # fmt: skip
+    accuracy.plot(
+        epochs[best], top1[best], "*", color=RED, markersize=13, label=f"best: {top1[best]:.1f} %, epoch {epochs[best]:g}"
+    )
+    accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+        axes.legend()
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def confusion_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """Draw a confusion matrix; with numbers and names up to 30 classes.
+
+    Args:
+        matrix: Images by true class (rows) and predicted class (columns), shape (classes, classes).
+        class_names: Name of each class.
+        title: Line above the picture.
+    """
+    count = len(class_names)
+    side = min(14.0, max(5.0, 0.45 * count + 2.5))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    totals = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
+    image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    if count <= 30:
+        names = [name if len(name) <= 18 else name[:17] + "…" for name in class_names]
+        long = max(map(len, names)) > 3
+        axes.set_xticks(range(count), names, rotation=60 if long else 0, ha="right" if long else "center")
+        axes.set_yticks(range(count), names)
+        for row, column in np.argwhere(matrix > 0):
+            axes.text(
+                column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8,
+                color="white" if share[row, column] > 0.5 else "black",
+            )  # fmt: skip
+    return figure
+
+
+def prediction_sheet(
+    images: Sequence[Any], truths: Sequence[str], predictions: Sequence[str], confidences: Sequence[float], title: str
+) -> Figure:
+    """Draw images in a grid with what was predicted; errors stand out by colour and by a line with the truth.
+
+    Args:
+        images: PIL images or arrays that matplotlib shows.
+        truths: True class of each.
+        predictions: Predicted class of each.
+        confidences: Probability of the predicted class of each, 0 to 1.
+        title: Line above the grid.
+    """
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.55 * columns, 1.95 * rows + 0.5), layout="constrained")
+    figure.suptitle(title)
+    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, truth, predicted, confidence in zip(
+        grid[: len(images)], images, truths, predictions, confidences, strict=True
+    ):
+        right = truth == predicted
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        line = f"{predicted[:16]} ({confidence:.0%})"
+        axes.set_title(
+            line if right else f"{line}\nis {truth[:16]}", fontsize=9, color="black" if right else RED,
+            fontweight="normal" if right else "bold",
+        )  # fmt: skip
+    return figure

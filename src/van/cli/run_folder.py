@@ -1,0 +1,178 @@
+"""What a training run leaves on disk."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from van.errors import VanError
+
+_VARIABLE = "VAN_RUN_FOLDER"  # tells the processes of further devices the folder that the first one chose
+_COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds")
+
+
+def check_output(output: str | None) -> Path | None:
+    """Return the folder that was asked for, made and empty; None where none was.
+
+    Raises:
+        VanError: there is something in it.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0" and _VARIABLE in os.environ:
+        return Path(os.environ[_VARIABLE])
+    if output is None:
+        return None
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise VanError(f"{folder} exists and is not empty. Give another --output, or --resume {folder} to go on.")
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ[_VARIABLE] = str(folder)
+    return folder
+
+
+def new_run_folder(name: str) -> Path:
+    """Make runs/name, or the first of runs/name-2, runs/name-3, ... that is free."""
+    number = 1
+    while True:
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        os.environ[_VARIABLE] = str(folder)
+        return folder
+
+
+class EpochTable(Callback):
+    """Writes one line per epoch into a CSV file, and goes on where an earlier run stopped.
+
+    Lightning's CSV logger deletes the lines of the run that is continued.
+
+    Args:
+        path: The CSV file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop lines of epochs that are trained again."""
+        if trainer.is_global_zero:
+            rows = [row for row in read_epochs(self.path) if row["epoch"] <= trainer.current_epoch]
+            with self.path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, _COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line of the epoch."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k in _COLUMNS}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, **metrics}
+        row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
+        row["seconds"] = round(time.perf_counter() - self._started, 2)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, _COLUMNS).writerow(row)
+
+
+def read_epochs(path: Path) -> list[dict[str, float]]:
+    """Return the lines of a metrics file as numbers."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def describe_epochs(folder: Path) -> str:
+    """Say how far a run has come."""
+    rows = read_epochs(folder / "metrics.csv")
+    if not rows:
+        return "No epoch was finished."
+    best = max(rows, key=lambda row: row["val_top1"])
+    return (
+        f"{len(rows)} epochs are finished, the best top-1 is {best['val_top1']:.2%} (epoch {best['epoch']:.0f}); "
+        f"checkpoints are in {folder / 'checkpoints'}."
+    )
+
+
+def write_results(folder: Path, images: Any, model_args: dict[str, Any], title: str) -> None:
+    """Write weights, figures and pictures of the best epoch, and print the accuracy and where things are."""
+    import numpy as np
+
+    from van.analysis.classification import evaluate_classifier
+    from van.analysis.pictures import confusion_picture, learning_curves
+    from van.data.classification import evaluation_loader
+    from van.inference.predictor import Predictor
+    from van.models import read_checkpoint, write_checkpoint
+
+    ckpt = read_checkpoint(folder / "checkpoints" / "best.ckpt")
+    ckpt.class_names = list(images.class_names)
+    ckpt.preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in images.preprocessing.items()}
+    ckpt.model_args = {k: v for k, v in model_args.items() if k != "in_chans"}
+    weights = write_checkpoint(ckpt, folder / "weights.safetensors")
+
+    predictor = Predictor(weights)
+    loader = evaluation_loader(images.val, predictor.preprocessing, 2 * images.batch_size, images.workers)
+    report = evaluate_classifier(predictor.model, loader, images.class_names, predictor.device)
+    report.write(folder)
+    rows = read_epochs(folder / "metrics.csv")
+    learning_curves(rows, title).savefig(folder / "curves.png", dpi=130)
+    confusion_picture(report.confusion(), images.class_names, f"{title}: top-1 {report.top1:.1%}").savefig(
+        folder / "confusion_matrix.png", dpi=110
+    )
+    save_sheet(folder / "predictions.png", images.val, report, title)
+
+    right = int(np.sum(report.predicted == report.labels))
+    best = max(rows, key=lambda row: row["val_top1"])
+    seconds = sum(row["seconds"] for row in rows)
+    print(f"\n{title}: top-1 {report.top1:.2%} ({right} of {len(report.labels)} validation images), ", end="")
+    print(f"top-5 {report.top5:.2%}; best of {len(rows)} epochs: {best['epoch']:.0f}; {seconds:.0f} s of training")
+    for label, file in (
+        ("weights", "weights.safetensors"),
+        ("checkpoints", "checkpoints"),
+        ("figures", "metrics.csv evaluation.json per_class.csv tensorboard"),
+        ("pictures", "curves.png confusion_matrix.png predictions.png"),
+        ("options", "config.yaml"),
+    ):
+        print(f"{label + ':':<13}{folder}/{file}" if " " not in file else f"{label + ':':<13}{folder}: {file}")
+    print(f"predict with: van predict IMAGE... --weights {weights}")
+
+
+def save_sheet(path: Path, source: Any, report: Any, title: str, count: int = 32) -> None:
+    """Draw a sample of the images with their predictions, the errors first; streams, which have no order, are left out."""
+    import numpy as np
+
+    from van.analysis.pictures import prediction_sheet
+    from van.data.images import read_image
+    from van.data.samples import Samples
+
+    if not isinstance(source, Samples):
+        return
+    wrong = np.flatnonzero(report.predicted != report.labels)[: count // 2]
+    right = np.flatnonzero(report.predicted == report.labels)
+    spread = right[np.linspace(0, len(right) - 1, min(len(right), count - len(wrong))).astype(int)] if len(right) else right
+    chosen = np.concatenate([wrong, spread]).astype(int)
+    pictures = []
+    for index in chosen:
+        image = read_image(source.load(index), name=source.name(index))
+        image.thumbnail((160, 160))
+        pictures.append(image)
+    names = report.class_names
+    figure = prediction_sheet(
+        pictures,
+        [names[i] for i in report.labels[chosen]],
+        [names[i] for i in report.predicted[chosen]],
+        list(report.confidence[chosen]),
+        f"{title}: {len(wrong)} errors, then right ones",
+    )
+    figure.savefig(path, dpi=110)

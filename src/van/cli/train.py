@@ -1,0 +1,299 @@
+"""`van train`: train a classifier and leave a run folder."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from van.data.augmentation import Augmentation
+from van.errors import VanError
+from van.tasks.optimization import Optimization
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.models import Checkpoint
+
+DIGITS_RECIPE = "classification/van_b0_digits"
+
+
+def base_config(options: Any) -> Path | None:
+    """Return the file under the options given: of the run to resume, or of the digits."""
+    from van.cli.recipes import find_recipe
+
+    if options.resume is not None:
+        return _run_folder(options.resume) / "config.yaml"
+    if options.config is None and options.data == "digits":
+        return find_recipe(DIGITS_RECIPE)
+    return None
+
+
+def train(
+    *,
+    task: Literal["classification"] = "classification",
+    data: str = "digits",
+    data_root: str | None = None,
+    model: str | None = None,
+    model_args: dict[str, Any] | None = None,
+    pretrained: str | None = None,
+    num_classes: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    crop_pct: float | None = None,
+    epochs: int = 30,
+    batch_size: int = 64,
+    lr: float = 5e-4,
+    optimization: Optimization = Optimization(),  # noqa: B008 - the options and their defaults
+    augmentation: Augmentation = Augmentation(),  # noqa: B008
+    val_fraction: float = 0.2,
+    check_data: bool = False,
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true",
+    devices: int | str = "auto",
+    workers: int | None = None,
+    seed: int = 0,
+    output: str | None = None,
+    resume: str | None = None,
+) -> int:
+    """Train a model; without options VAN-B0 on the handwritten digits that come with scikit-learn.
+
+    Args:
+        task: What the model learns.
+        data: digits, a folder of class folders (with train and val folders or without), a .tar file, a folder of
+            WebDataset shards, torch/NAME (torchvision) or hfds/NAME (Hugging Face).
+        data_root: Where torch/NAME and hfds/NAME are stored.
+        model: van_b0 to van_b6; by default that of the pre-trained file, else van_b0.
+        model_args: More arguments of the model, such as drop_path_rate, kernel_size, lka_variant or in_chans.
+        pretrained: Start from weights: a file of any known layout, or "hub" for the published ones.
+        num_classes: Number of classes, where it should be checked against the data.
+        image_size: Height and width of the images that the model sees; by default the model's own.
+        crop_pct: Share of the resized image that validation keeps; by default the model's own.
+        epochs: Epochs of the cosine schedule, warm-up included.
+        batch_size: Images per step, over all devices.
+        lr: Highest learning rate.
+        optimization: Optimiser and schedule.
+        augmentation: Random changes of the training images.
+        val_fraction: Share of the images that becomes the validation part where the data has none.
+        check_data: Decode every image before the first epoch.
+        precision: Numbers that the network computes with, in Lightning's words.
+        devices: How many devices, or which; auto takes what there is.
+        workers: Processes that load images; by default one per processor, at most 8.
+        seed: The same seed gives the same split and, on one machine, the same run.
+        output: Run folder; by default runs/MODEL-DATA, numbered.
+        resume: Run folder to continue; its own options stay, what is given beside them wins.
+    """
+    import logging
+
+    import lightning
+    import timm.data
+    from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from van.cli.run_folder import EpochTable, check_output, describe_epochs, new_run_folder, write_results
+    from van.data.classification import ClassificationData
+    from van.models import read_checkpoint
+    from van.tasks.classification import ClassificationTask
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr, val_fraction=val_fraction)
+    ckpt = None if pretrained in (None, "hub") else read_checkpoint(pretrained)
+    name = model or (ckpt.variant if ckpt else None) or "van_b0"
+    args = dict(model_args or {})
+    preprocessing = _preprocessing(name, ckpt, args.get("in_chans", 3), image_size, crop_pct)
+    folder = _run_folder(resume) if resume else check_output(output)
+
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    trainer_options: dict[str, Any] = {"devices": devices, "precision": precision, "accelerator": "auto"}
+    try:
+        world = lightning.Trainer(**trainer_options, logger=False, enable_checkpointing=False).world_size
+    except (ValueError, TypeError, RuntimeError, lightning.pytorch.utilities.exceptions.MisconfigurationException) as e:
+        raise VanError(f"devices {devices!r} with precision {precision!r} cannot be used here: {e}") from e
+    if batch_size % world:
+        raise VanError(f"--batch-size {batch_size} cannot be shared by {world} devices. Give a multiple of {world}.")
+    images = ClassificationData(
+        data, data_root, preprocessing, augmentation, batch_size // world, val_fraction, seed, workers
+    )
+    if num_classes is not None and num_classes != len(images.class_names):
+        raise VanError(
+            f"num_classes is {num_classes}, but {data} has {len(images.class_names)} classes "
+            f"({', '.join(images.class_names[:5])}, ...). Leave num_classes out, or check the data."
+        )
+    network, start = _build(name, pretrained, ckpt, images.class_names, args)
+    if check_data:
+        images.check()
+    loader = images.train_dataloader()
+    steps = -(-len(loader) // world)
+    task_module = ClassificationTask(
+        network, len(images.class_names), lr, epochs, steps, optimization, augmentation.mixup, augmentation.cutmix
+    )
+    task_module.configure_optimizers()  # an unknown optimiser should show before anything is written
+
+    if folder is None:
+        folder = new_run_folder(f"{name}-{Path(data).name or 'data'}")
+    options = {k: v for k, v in locals().items() if k in _OPTIONS}
+    options.update(resume=None, output=str(folder), model=name)
+    _write_config(folder, options)
+    if rank_zero_only.rank == 0:
+        print(f"{name} on {data}: {len(images.train)} training and {len(images.val)} validation images, ", end="")
+        print(f"{len(images.class_names)} classes, {' x '.join(map(str, preprocessing['input_size'][1:]))} pixels.")
+        print(start)
+        for note in images.notes:
+            print(f"Note: {note}")
+        print(f"Run folder: {folder}")
+
+    table = EpochTable(folder / "metrics.csv")
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints",
+        filename="best",
+        monitor="val_top1",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    callbacks = [checkpoints, table, TQDMProgressBar(refresh_rate=1 if len(loader) < 500 else 20)]
+    if optimization.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=optimization.ema_decay))
+    trainer = lightning.Trainer(
+        **trainer_options,
+        max_epochs=epochs + optimization.cooldown_epochs,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
+        gradient_clip_val=optimization.clip_grad,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    try:
+        trainer.fit(task_module, datamodule=images, ckpt_path=last if resume else None)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if rank_zero_only.rank == 0:
+            print(f"\nStopped. {describe_epochs(folder)}")
+            if last.is_file():
+                print(f"Go on with: van train --resume {folder}")
+        return 130
+    if rank_zero_only.rank == 0:
+        write_results(folder, images, args, f"{name} on {data}")
+    return 0
+
+
+_OPTIONS = tuple(train.__annotations__)[:-1]
+
+
+def _check_numbers(epochs: int, batch_size: int, lr: float, val_fraction: float) -> None:
+    """Refuse numbers that could only fail later."""
+    if epochs < 1 or batch_size < 1:
+        raise VanError(f"epochs is {epochs} and batch size {batch_size}, expected at least 1 each.")
+    if not lr > 0:
+        raise VanError(f"lr is {lr}, expected a number above 0.")
+    if not 0 < val_fraction < 1:
+        raise VanError(f"val_fraction is {val_fraction}, expected a number between 0 and 1.")
+
+
+def _run_folder(resume: str) -> Path:
+    """Return the folder of a run that can be continued."""
+    folder = Path(resume)
+    folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
+    for needed in ("config.yaml", "checkpoints/last.ckpt"):
+        if not (folder / needed).is_file():
+            raise VanError(f"{resume} cannot be resumed: {folder / needed} does not exist. Give a run folder.")
+    return folder
+
+
+def _preprocessing(
+    name: str, ckpt: "Checkpoint | None", in_chans: int, image_size: Any, crop_pct: float | None
+) -> dict[str, Any]:
+    """Return timm's data configuration: the checkpoint's own, with the size that was asked for."""
+    import timm
+    import timm.data
+
+    import van.models  # noqa: F401 - registers the models
+
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None:
+        from van.models.variants import VARIANTS
+
+        raise VanError(f"There is no model {name!r}, expected one of {', '.join(VARIANTS)}.")
+    known = {**cfg.to_dict(), **{k: v for k, v in (ckpt.preprocessing if ckpt else {}).items() if v is not None}}
+    result = timm.data.resolve_data_config(pretrained_cfg=known)
+    size = image_size or result["input_size"][1:]
+    if len(size) != 2 or min(size) < 1:
+        raise VanError(f"image_size is {size}, expected a height and a width of at least 1.")
+    if len(result["mean"]) != in_chans:
+        for key in ("mean", "std"):
+            result[key] = (sum(result[key]) / len(result[key]),) * in_chans
+    if crop_pct is not None and not 0 < crop_pct <= 1:
+        raise VanError(f"crop_pct is {crop_pct}, expected a number above 0 and at most 1.")
+    return {**result, "input_size": (in_chans, *size), "crop_pct": crop_pct or result["crop_pct"]}
+
+
+def _build(
+    name: str, pretrained: str | None, ckpt: "Checkpoint | None", class_names: list[str], args: dict[str, Any]
+) -> tuple["nn.Module", str]:
+    """Build the network with its first weights, and say what these are."""
+    from van.models import create_model
+    from van.models.factory import model_from_checkpoint
+
+    classes = len(class_names)
+    try:
+        if pretrained is None:
+            return create_model(name, num_classes=classes, **args), "Starting from random weights."
+        if ckpt is None:
+            return create_model(name, pretrained=True, num_classes=classes, **args), (
+                f"Fine-tuning: starting from the published weights of {name}; "
+                f"the classifier is {'kept' if classes == 1000 else 'new'} ({classes} classes)."
+            )
+        network = model_from_checkpoint(ckpt, name, classes, **args)
+    except TypeError as error:
+        raise VanError(f"model_args {args} do not fit {name}: {error}") from error
+    except ValueError as error:
+        raise VanError(f"model_args {args} do not fit {name}: {error}") from error
+    kept = ckpt.num_classes == classes and ckpt.class_names in (None, class_names)
+    if not kept:
+        network.reset_classifier(classes)
+    return network, (
+        f"Fine-tuning: starting from {pretrained} ({ckpt.describe()}); "
+        f"the classifier is {'kept' if kept else f'new ({classes} classes)'}."
+    )
+
+
+def _write_config(folder: Path, options: dict[str, Any]) -> None:
+    """Write the resolved options, in the form that --config reads."""
+    from dataclasses import asdict, is_dataclass
+
+    import yaml
+
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    plain = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in options.items()}
+    plain = {k: _plain(v) for k, v in plain.items()}
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists: YAML has no tuples."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def model_of_recipe(path: str) -> tuple["nn.Module", tuple[int, int, int], str]:
+    """Build the network of a training recipe without its weights.
+
+    Returns:
+        The network on the meta device, the size (C, H, W) of its images, and its name.
+
+    Raises:
+        VanError: there is no such recipe, or it does not say how many classes there are.
+    """
+    from van.cli import command_parser
+    from van.cli.recipes import find_recipe
+    from van.models import create_model
+
+    parser, _ = command_parser("train")
+    options = parser.parse_args(["--config", str(find_recipe(path))])
+    args = dict(options.model_args or {})
+    name = options.model or "van_b0"
+    size = _preprocessing(name, None, args.get("in_chans", 3), options.image_size, None)["input_size"]
+    if options.num_classes is None:
+        raise VanError(f"{path} does not say num_classes, on which the size of the model depends. Add it.")
+    return create_model(name, num_classes=options.num_classes, device="meta", **args), size, name
