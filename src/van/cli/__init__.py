@@ -57,7 +57,9 @@ def command_parser(command: str) -> tuple[CommandParser, Any]:
     parser = CommandParser(prog=f"van {command}", description=COMMANDS[command] + ".", print_config="--print-config")
     function = getattr(module, command)
     if "config" not in signature(function).parameters:
-        parser.add_argument("--config", action="config", help="YAML file with the same keys: a path or a shipped recipe.")
+        parser.add_argument(
+            "--config", action="config", help="YAML file with the same keys: a path or a shipped recipe."
+        )
     optional = getattr(module, "OPTIONAL_POSITIONALS", {})
     for name, text in optional.items():
         parser.add_argument(name, nargs="?", type=str, help=text)

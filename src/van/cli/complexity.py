@@ -21,6 +21,7 @@ def complexity(
     from json import dumps
 
     import timm
+    import timm.data
 
     from van.analysis import complexity as counting
     from van.cli.train import model_of_recipe

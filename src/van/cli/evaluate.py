@@ -29,7 +29,7 @@ def evaluate(
 
     from van.analysis.classification import evaluate_classifier
     from van.analysis.pictures import confusion_picture
-    from van.cli.run_folder import check_output, new_run_folder, save_sheet
+    from van.cli.run_folder import run_folder, save_sheet
     from van.data.classification import evaluation_loader
     from van.data.sources import open_data, relabel
     from van.errors import VanError
@@ -43,7 +43,7 @@ def evaluate(
     predictor = Predictor(weights, device, batch_size)
     relabel(source, names_for(predictor.class_names, source.class_names), str(weights))
     source.class_names = list(predictor.class_names)
-    folder = check_output(output) or new_run_folder(f"evaluate-{Path(data).name}")
+    folder = run_folder(output, f"evaluate-{Path(data).name}")
     workers = (0 if data == "digits" else min(8, os.cpu_count() or 1)) if workers is None else workers
 
     loader = evaluation_loader(source, predictor.preprocessing, batch_size, workers)

@@ -55,8 +55,7 @@ def predict(
     predictor = Predictor(weights, device, batch_size)
     top_k = min(top_k, len(predictor.class_names))
     broken = 0
-    target = Path(output).open("x", encoding="utf-8", newline="") if output else sys.stdout
-    with target if output else nullcontext():
+    with Path(output).open("x", encoding="utf-8", newline="") if output else nullcontext(sys.stdout) as target:
         if form == "csv":
             columns = [f"{what}_{i + 1}" for i in range(top_k) for what in _COLUMNS]
             target.write(_csv_line(["image", *columns, "error"]))

@@ -3,6 +3,7 @@
 import csv
 import os
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,29 @@ _VARIABLE = "VAN_RUN_FOLDER"  # tells the processes of further devices the folde
 _COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds")
 
 
-def check_output(output: str | None) -> Path | None:
-    """Return the folder that was asked for, made and empty; None where none was.
+def run_folder(output: str | None, name: str) -> Path:
+    """Make the folder of a run.
+
+    Args:
+        output: Where it should be; None takes runs/name, or the first of runs/name-2, runs/name-3, ... that is free.
+        name: What the run is about.
 
     Raises:
-        VanError: there is something in it.
+        VanError: there is something in the folder that was asked for.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0" and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
-    if output is None:
-        return None
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise VanError(f"{folder} exists and is not empty. Give another --output, or --resume {folder} to go on.")
-    folder.mkdir(parents=True, exist_ok=True)
+    if output is not None:
+        folder = Path(output)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise VanError(f"{folder} exists and is not empty. Give another --output, or --resume {folder} to go on.")
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        names = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
+        folder = next(free for free in names if not free.exists())
+        folder.mkdir(parents=True)
     os.environ[_VARIABLE] = str(folder)
     return folder
-
-
-def new_run_folder(name: str) -> Path:
-    """Make runs/name, or the first of runs/name-2, runs/name-3, ... that is free."""
-    number = 1
-    while True:
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            continue
-        os.environ[_VARIABLE] = str(folder)
-        return folder
 
 
 class EpochTable(Callback):
@@ -65,9 +59,9 @@ class EpochTable(Callback):
         if trainer.is_global_zero:
             rows = [row for row in read_epochs(self.path) if row["epoch"] <= trainer.current_epoch]
             with self.path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, _COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows)
+                writer = csv.writer(file)
+                writer.writerow(_COLUMNS)
+                writer.writerows([row[column] for column in _COLUMNS] for row in rows)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -82,7 +76,7 @@ class EpochTable(Callback):
         row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
         row["seconds"] = round(time.perf_counter() - self._started, 2)
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, _COLUMNS).writerow(row)
+            csv.writer(file).writerow(row[column] for column in _COLUMNS)
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:
@@ -101,7 +95,7 @@ def describe_epochs(folder: Path) -> str:
     best = max(rows, key=lambda row: row["val_top1"])
     return (
         f"{len(rows)} epochs are finished, the best top-1 is {best['val_top1']:.2%} (epoch {best['epoch']:.0f}); "
-        f"checkpoints are in {folder / 'checkpoints'}."
+        f"checkpoints are in {folder / 'checkpoints'}.\nGo on with: van train --resume {folder}"
     )
 
 
@@ -149,7 +143,7 @@ def write_results(folder: Path, images: Any, model_args: dict[str, Any], title: 
 
 
 def save_sheet(path: Path, source: Any, report: Any, title: str, count: int = 32) -> None:
-    """Draw a sample of the images with their predictions, the errors first; streams, which have no order, are left out."""
+    """Draw some of the images with their predictions, the errors first; nothing for streams, which have no order."""
     import numpy as np
 
     from van.analysis.pictures import prediction_sheet
@@ -160,7 +154,9 @@ def save_sheet(path: Path, source: Any, report: Any, title: str, count: int = 32
         return
     wrong = np.flatnonzero(report.predicted != report.labels)[: count // 2]
     right = np.flatnonzero(report.predicted == report.labels)
-    spread = right[np.linspace(0, len(right) - 1, min(len(right), count - len(wrong))).astype(int)] if len(right) else right
+    spread = (
+        right[np.linspace(0, len(right) - 1, min(len(right), count - len(wrong))).astype(int)] if len(right) else right
+    )
     chosen = np.concatenate([wrong, spread]).astype(int)
     pictures = []
     for index in chosen:

@@ -1,6 +1,7 @@
 """`van train`: train a classifier and leave a run folder."""
 
-import os
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,81 +80,81 @@ def train(
         output: Run folder; by default runs/MODEL-DATA, numbered.
         resume: Run folder to continue; its own options stay, what is given beside them wins.
     """
+    options = dict(locals())
     import logging
 
     import lightning
-    import timm.data
-    from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+    import torch
+    from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
     from lightning.pytorch.loggers import TensorBoardLogger
-    from lightning.pytorch.utilities import rank_zero_only
 
-    from van.cli.run_folder import EpochTable, check_output, describe_epochs, new_run_folder, write_results
+    from van.cli.run_folder import EpochTable, describe_epochs, run_folder, write_results
     from van.data.classification import ClassificationData
     from van.models import read_checkpoint
     from van.tasks.classification import ClassificationTask
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr, val_fraction=val_fraction)
+    world, leads = _processes(devices, precision)
+    if batch_size % world:
+        raise VanError(f"--batch-size {batch_size} cannot be shared by {world} devices. Give a multiple of {world}.")
+
     ckpt = None if pretrained in (None, "hub") else read_checkpoint(pretrained)
     name = model or (ckpt.variant if ckpt else None) or "van_b0"
     args = dict(model_args or {})
     preprocessing = _preprocessing(name, ckpt, args.get("in_chans", 3), image_size, crop_pct)
-    folder = _run_folder(resume) if resume else check_output(output)
-
     lightning.seed_everything(seed, workers=True, verbose=False)
-    trainer_options: dict[str, Any] = {"devices": devices, "precision": precision, "accelerator": "auto"}
-    try:
-        world = lightning.Trainer(**trainer_options, logger=False, enable_checkpointing=False).world_size
-    except (ValueError, TypeError, RuntimeError, lightning.pytorch.utilities.exceptions.MisconfigurationException) as e:
-        raise VanError(f"devices {devices!r} with precision {precision!r} cannot be used here: {e}") from e
-    if batch_size % world:
-        raise VanError(f"--batch-size {batch_size} cannot be shared by {world} devices. Give a multiple of {world}.")
     images = ClassificationData(
         data, data_root, preprocessing, augmentation, batch_size // world, val_fraction, seed, workers
     )
-    if num_classes is not None and num_classes != len(images.class_names):
+    if num_classes not in (None, len(images.class_names)):
         raise VanError(
             f"num_classes is {num_classes}, but {data} has {len(images.class_names)} classes "
             f"({', '.join(images.class_names[:5])}, ...). Leave num_classes out, or check the data."
         )
     network, start = _build(name, pretrained, ckpt, images.class_names, args)
-    if check_data:
+    if check_data and leads:
         images.check()
-    loader = images.train_dataloader()
-    steps = -(-len(loader) // world)
-    task_module = ClassificationTask(
-        network, len(images.class_names), lr, epochs, steps, optimization, augmentation.mixup, augmentation.cutmix
+    steps = -(-len(images.train_dataloader()) // world)
+    learner = ClassificationTask(
+        network.to(memory_format=torch.channels_last),
+        len(images.class_names),
+        lr,
+        epochs,
+        steps,
+        optimization,
+        augmentation.mixup,
+        augmentation.cutmix,
     )
-    task_module.configure_optimizers()  # an unknown optimiser should show before anything is written
+    learner.configure_optimizers()  # an unknown optimiser should show before anything is written
 
-    if folder is None:
-        folder = new_run_folder(f"{name}-{Path(data).name or 'data'}")
-    options = {k: v for k, v in locals().items() if k in _OPTIONS}
-    options.update(resume=None, output=str(folder), model=name)
-    _write_config(folder, options)
-    if rank_zero_only.rank == 0:
+    folder = _run_folder(resume) if resume else run_folder(output, f"{name}-{Path(data).name or 'data'}")
+    if leads:
+        _write_config(folder, {**options, "model": name, "output": str(folder), "resume": None})
         print(f"{name} on {data}: {len(images.train)} training and {len(images.val)} validation images, ", end="")
         print(f"{len(images.class_names)} classes, {' x '.join(map(str, preprocessing['input_size'][1:]))} pixels.")
-        print(start)
-        for note in images.notes:
-            print(f"Note: {note}")
+        print("\n".join([f"Continuing {folder}." if resume else start, *(f"Note: {note}" for note in images.notes)]))
         print(f"Run folder: {folder}")
 
-    table = EpochTable(folder / "metrics.csv")
     checkpoints = ModelCheckpoint(
         folder / "checkpoints",
         filename="best",
         monitor="val_top1",
         mode="max",
         save_last=True,
-        enable_version_counter=False,
+        enable_version_counter=False,  # a resumed run must not leave a last-v1.ckpt beside an old last.ckpt
     )
-    callbacks = [checkpoints, table, TQDMProgressBar(refresh_rate=1 if len(loader) < 500 else 20)]
+    callbacks: list[Callback] = [
+        checkpoints,
+        EpochTable(folder / "metrics.csv"),
+        TQDMProgressBar(refresh_rate=max(1, steps // 50)),
+    ]
     if optimization.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=optimization.ema_decay))
     trainer = lightning.Trainer(
-        **trainer_options,
+        devices=devices,
+        precision=precision,
         max_epochs=epochs + optimization.cooldown_epochs,
         callbacks=callbacks,
         logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
@@ -162,21 +163,31 @@ def train(
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    last = folder / "checkpoints" / "last.ckpt"
     try:
-        trainer.fit(task_module, datamodule=images, ckpt_path=last if resume else None)
+        trainer.fit(learner, datamodule=images, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
     except SystemExit:  # Lightning's answer to Ctrl-C
-        if rank_zero_only.rank == 0:
+        if leads:
             print(f"\nStopped. {describe_epochs(folder)}")
-            if last.is_file():
-                print(f"Go on with: van train --resume {folder}")
         return 130
-    if rank_zero_only.rank == 0:
+    if trainer.is_global_zero:
         write_results(folder, images, args, f"{name} on {data}")
     return 0
 
 
-_OPTIONS = tuple(train.__annotations__)[:-1]
+def _processes(devices: int | str, precision: Any) -> tuple[int, bool]:
+    """Return over how many processes training will run, and whether this is the first of them.
+
+    Raises:
+        VanError: the devices or the precision do not exist here.
+    """
+    import lightning
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        probe = lightning.Trainer(devices=devices, precision=precision, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise VanError(f"--devices {devices} with --precision {precision} cannot be had here: {error}") from error
+    return probe.world_size, probe.is_global_zero
 
 
 def _check_numbers(epochs: int, batch_size: int, lr: float, val_fraction: float) -> None:
@@ -243,9 +254,7 @@ def _build(
                 f"the classifier is {'kept' if classes == 1000 else 'new'} ({classes} classes)."
             )
         network = model_from_checkpoint(ckpt, name, classes, **args)
-    except TypeError as error:
-        raise VanError(f"model_args {args} do not fit {name}: {error}") from error
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise VanError(f"model_args {args} do not fit {name}: {error}") from error
     kept = ckpt.num_classes == classes and ckpt.class_names in (None, class_names)
     if not kept:
@@ -258,22 +267,10 @@ def _build(
 
 def _write_config(folder: Path, options: dict[str, Any]) -> None:
     """Write the resolved options, in the form that --config reads."""
-    from dataclasses import asdict, is_dataclass
-
     import yaml
 
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        return
-    plain = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in options.items()}
-    plain = {k: _plain(v) for k, v in plain.items()}
+    plain = json.loads(json.dumps(options, default=asdict))  # dataclasses become mappings, tuples lists
     (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Turn tuples into lists: YAML has no tuples."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 def model_of_recipe(path: str) -> tuple["nn.Module", tuple[int, int, int], str]:

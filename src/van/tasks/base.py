@@ -47,6 +47,7 @@ class Task(LightningModule):
             )
         except (ValueError, RuntimeError, AssertionError) as error:
             raise VanError(f"The optimizer {options.optimizer!r} cannot be built ({error}).") from error
+        self._weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
         scheduler = CosineLRScheduler(
             optimizer,
             t_initial=max(1, self.epochs * self.steps_per_epoch),
@@ -58,6 +59,15 @@ class Task(LightningModule):
         )
         scheduler.step_update(0)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the schedule of the earlier run aside: it follows from the step and the options given now."""
+        checkpoint["lr_schedulers"] = []
+
+    def on_train_start(self) -> None:
+        """Let the options given now win over those of a resumed run, which came with the optimiser's state."""
+        for group, decay in zip(self.trainer.optimizers[0].param_groups, self._weight_decays, strict=True):
+            group["weight_decay"] = decay
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Set the learning rate of the next step."""
@@ -72,7 +82,8 @@ class Task(LightningModule):
         last = batch_idx == self.steps_per_epoch - 1
         if (self.global_step % _CHECK_EVERY == 0 or last) and not torch.isfinite(loss):
             raise VanError(
-                f"The loss is {loss.item()} in epoch {self.current_epoch}, step {self.global_step}. Checkpoints of earlier "
-                "epochs are kept. Lower --lr, lengthen the warm-up, set optimization.clip_grad, or use --precision 32-true."
+                f"The loss is {loss.item()} in epoch {self.current_epoch + 1}, step {self.global_step}. Checkpoints of "
+                "earlier epochs are kept. Lower --lr, lengthen the warm-up, set optimization.clip_grad, or use "
+                "--precision 32-true."
             )
         return loss
