@@ -42,6 +42,10 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_HOME.get(name, "van.models")), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def _register(timm: ModuleType) -> None:
     import_module("van.models")
 

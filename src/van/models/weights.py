@@ -328,8 +328,8 @@ def _read_pickle(path: Path) -> tuple[Any, Mapping[str, Any]]:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         if blocked is None:
             raise WeightsError(
-                f"{path} is not a weight file that torch can read safely, and nothing in it was run; it may be damaged, or "
-                "hold more than tensors. Get it again."
+                f"{path} is not a weight file that torch can read safely, and nothing in it was run; it may be "
+                "damaged, or hold more than tensors. Get it again."
             ) from error
         raise WeightsError(
             f"{path} was refused and nothing in it was run: it asks for {blocked[1]}, and a file that calls code can "
@@ -370,6 +370,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return result
 
 
+def _placeholder_names(ckpt: Checkpoint) -> list[str]:
+    """What transformers calls classes that nobody named."""
+    return [f"LABEL_{i}" for i in range(ckpt.num_classes)]
+
+
 def _read_transformers_config(config: Path, ckpt: Checkpoint) -> None:
     """Take class names and epsilon from the configuration beside the weights, if there is one."""
     if not config.is_file():
@@ -378,7 +383,8 @@ def _read_transformers_config(config: Path, ckpt: Checkpoint) -> None:
         content = json.loads(config.read_text(encoding="utf-8"))
         labels = content.get("id2label") or {}
         if sorted(map(int, labels)) == list(range(ckpt.num_classes)):
-            ckpt.class_names = [str(labels[str(i)]) for i in range(ckpt.num_classes)]
+            names = [str(labels[str(i)]) for i in range(ckpt.num_classes)]
+            ckpt.class_names = None if names == _placeholder_names(ckpt) else names
         ckpt.model_args["norm_eps"] = float(content.get("layer_norm_eps", 1e-6))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise WeightsError(
@@ -557,7 +563,7 @@ def _transformers_config(ckpt: Checkpoint) -> dict[str, Any]:
     if ckpt.variant is None:
         raise WeightsError(f"{ckpt.source}: its numbers fit no variant, so there is no transformers configuration.")
     numbers = VARIANTS[ckpt.variant]
-    names = ckpt.class_names or [f"LABEL_{i}" for i in range(ckpt.num_classes)]
+    names = ckpt.class_names or _placeholder_names(ckpt)
     return {
         "architectures": ["VanForImageClassification"],
         "model_type": "van",

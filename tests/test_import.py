@@ -1,0 +1,70 @@
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import van
+
+
+def run(code):
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def test_van_before_timm():
+    run(
+        """
+        import van
+        import timm
+        model = timm.create_model("van_b0", num_classes=3)
+        assert isinstance(model, van.VAN)
+        """
+    )
+
+
+def test_timm_before_van():
+    run(
+        """
+        import timm
+        import van
+        assert timm.is_model("van_b6")
+        assert isinstance(timm.create_model("van_b0", num_classes=3), van.VAN)
+        """
+    )
+
+
+def test_part_of_timm_after_van():
+    run(
+        """
+        import van
+        from timm.models import create_model
+        create_model("van_b0", num_classes=3)
+        """
+    )
+
+
+def test_import_loads_nothing_heavy():
+    loaded = run(
+        """
+        import sys
+        import van
+        assert van.__version__
+        print([name for name in ("torch", "timm", "numpy", "torchvision", "lightning") if name in sys.modules])
+        """
+    )
+    assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", van.__all__)
+def test_public_names(name):
+    assert getattr(van, name).__name__ == name
+    assert name in dir(van)
+
+
+def test_unknown_attribute():
+    with pytest.raises(AttributeError, match="module 'van' has no attribute 'nothing'"):
+        van.nothing  # noqa: B018
