@@ -22,7 +22,18 @@ add_img_extensions((".avif", ".bmp", ".gif", ".jfif", ".jp2", ".pgm", ".ppm", ".
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | torch.Tensor
 
 # What Pillow's decoders raise on files that are broken in one way or another
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,  # also NotImplementedError
+    struct.error,
+    zlib.error,
+)
 
 
 def mode_for(in_chans: int) -> str:
@@ -39,45 +50,54 @@ def mode_for(in_chans: int) -> str:
 def read_image(source: ImageLike, mode: str = "RGB", name: str | None = None) -> Image.Image:
     """Decode one image completely and bring it into one colour mode.
 
-    EXIF rotation is applied, transparency put on white, 16-bit and floating-point greys scaled to 8 bits, and an animation
-    gives its first frame.
+    EXIF rotation is applied, transparency put on white, and an animation gives its first frame. Greys of more than 8
+    bits are scaled to 8: from 0-65535, floating point from 0-1 where its values lie there, and from 0 to the largest
+    value where that is above 65535.
 
     Args:
-        source: Path, bytes, open file, PIL image, array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or tensor (C, H, W) with
-            the same numbers of channels. Arrays and tensors are uint8 0-255, uint16 0-65535, or floating point 0-1.
+        source: Path, bytes, open file, PIL image, array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or tensor (C, H, W)
+            with the same numbers of channels. Arrays and tensors are uint8 0-255, uint16 0-65535, bool, or floating
+            point 0-1.
         mode: "RGB" or "L".
         name: What to call the image in an error; its path where it has one.
 
     Raises:
-        DataError: the image cannot be decoded, is too large (Pillow's limit against decompression bombs), or an array has
-            another shape, type or range.
+        DataError: the image cannot be decoded, is too large (Pillow's limit against decompression bombs), or an array
+            has another shape, type or range.
     """
     if isinstance(source, torch.Tensor):
         if source.ndim != 3:
             raise DataError(f"{name or 'The tensor'} has shape {tuple(source.shape)}, expected (C, H, W).")
-        source = source.detach().cpu().permute(1, 2, 0).numpy()
+        source = source.detach().cpu().permute(1, 2, 0)
+        name = name or "The tensor"
+        source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()  # NumPy has no bfloat16
     if isinstance(source, np.ndarray):
         return _one_mode(_from_array(source, name or "The array"), mode)
     if isinstance(source, Image.Image):
-        return _decode(source, mode, name or getattr(source, "filename", "") or "The image")
+        return _decode(source, mode, name or str(getattr(source, "filename", "")) or "The image")
     if isinstance(source, str | Path):
         name = name or str(source)
-        if Path(source).is_dir():
-            raise DataError(f"{name} is a folder, expected an image file.")
-        if not Path(source).exists():
-            raise DataError(f"{name} does not exist.")
+    if not (isinstance(source, str | Path | bytes) or hasattr(source, "read")):
+        raise DataError(
+            f"{name or 'The image'} is of type {type(source).__name__}, expected a path, bytes, an open file, a PIL "
+            "image, an array or a tensor."
+        )
     opened: Any = io.BytesIO(source) if isinstance(source, bytes) else source
-    name = name or getattr(source, "name", None) or "The image"
+    name = str(name or getattr(source, "name", None) or "The image")
     try:
         with warnings.catch_warnings():
-            # Pillow warns from half its limit on and refuses above it; the refusal is enough
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of half its limit against bombs and of odd metadata; what counts is whether it decodes
+            warnings.simplefilter("ignore")
             with Image.open(opened) as image:
                 return _decode(image, mode, name)
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} is too large to decode safely: {error} Make it smaller, or cut it.") from error
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{name} is not an image in a format that Pillow knows. Remove or replace it.") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{name} is a folder, expected an image file.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{name} does not exist. Check the path.") from error
     except PermissionError as error:
         raise DataError(f"{name} may not be read ({error.strerror}). Check its permissions.") from error
     except _BROKEN as error:
@@ -95,11 +115,15 @@ def _decode(image: Image.Image, mode: str, name: str) -> Image.Image:
 def _one_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these instead of scaling
         pixels = np.asarray(image, dtype=np.float64)
-        if image.mode == "F" and pixels.size and pixels.max() <= 1.0:
-            pixels = pixels * 255.0
-        elif image.mode.startswith("I;16") or (pixels.size and pixels.max() > 255.0):
-            pixels = pixels / 257.0
-        image = Image.fromarray(np.clip(np.nan_to_num(pixels), 0, 255).round().astype(np.uint8))
+        pixels = np.nan_to_num(pixels, posinf=0.0)
+        largest = pixels.max(initial=0.0)
+        if image.mode == "F" and largest <= 1.0:
+            white = 1.0
+        elif image.mode.startswith("I;16") or 255.0 < largest <= 65535.0:
+            white = 65535.0
+        else:
+            white = max(255.0, largest)
+        image = Image.fromarray(np.clip(pixels * (255.0 / white), 0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -107,10 +131,13 @@ def _one_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or 0 in array.shape:
+        raise DataError(
+            f"{name} has height, width, channels {array.shape}, expected an array (H, W) or (H, W, C) or a tensor "
+            "(C, H, W) with C 1, 3 or 4."
+        )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
-        raise DataError(f"{name} has shape {array.shape}, expected (H, W) or (H, W, C) with C 1, 3 or 4 (tensor: C, H, W).")
     if array.dtype == np.uint16:
         array = (array / 257.0).round().astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
