@@ -1,5 +1,7 @@
 """The built-in data: 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries (UCI, Alpaydin and Kaynak)."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -10,7 +12,7 @@ class DigitSamples(Samples):
     """All digits as grey images, in scikit-learn's order."""
 
     def __init__(self) -> None:
-        digits = load_digits()
+        digits: Any = load_digits()
         super().__init__([int(label) for label in digits.target], [str(digit) for digit in range(10)])
         self._images = (digits.images * (255 / 16)).round().astype(np.uint8)  # 17 grey levels
 

@@ -80,8 +80,8 @@ def split_samples(samples: Samples, fraction: float, seed: int) -> tuple[Samples
     rare = [samples.class_names[c] for c in sorted(counts) if counts[c] < 2]
     if rare:
         raise DataError(
-            f"The class {rare[0]!r} has one image, a split needs two ({len(rare)} such classes). Add images, remove the "
-            "class, or give the data as train and val folders."
+            f"The class {rare[0]!r} has one image, a split needs two ({len(rare)} such classes). Add images, remove "
+            "the class, or give the data as train and val folders."
         )
     try:
         train, val = train_test_split(

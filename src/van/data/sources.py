@@ -1,20 +1,25 @@
 """Open labelled images by path or name: class folders, tar files, WebDataset shards, torchvision and Hugging Face sets.
 
-The reading itself is timm's; here a path or name is recognised, the parts (train, val) are found and class names compared.
+The reading itself is timm's; here a path or name is recognised, the parts (train, val) are found and class names
+compared.
 """
 
+import logging
 import os
+import re
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from timm.data import IterableImageDataset, create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
-from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+from timm.utils import natural_key
 
 from van.data.images import ImageLike, read_image
 from van.data.samples import Samples, SampleSubset
@@ -22,49 +27,69 @@ from van.errors import DataError
 
 _PART_NAMES = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval", "evaluation", "test"),
+    "val": ("val", "valid", "validation", "eval", "evaluation", "test", "testing"),
 }
 
 
+def _part_names(found: Iterable[str]) -> dict[str, str]:
+    """Return the parts among names in any case, as part: name. Of val, validation, test, ... only the first counts."""
+    known = {name.lower(): name for name in sorted(found)}
+    first = {part: next((known[name] for name in names if name in known), None) for part, names in _PART_NAMES.items()}
+    return {part: name for part, name in first.items() if name is not None}
+
+
+def _hidden(path: PurePath) -> bool:
+    """Whether a file or a folder above it is hidden, such as the ._ files that macOS writes beside images."""
+    return any(part.startswith(".") and part not in (".", "..") for part in path.parts)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _hidden(Path(path.name)))
+
+
+def _tars(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.tar") if not _hidden(Path(path.name)))
+
+
 class FolderSamples(Samples):
-    """Images in class folders; the name of the folder is the name of the class.
+    """Images in class folders; the name of the folder is the name of the class. Hidden files and folders are left out.
 
     Args:
-        folder: The folder that holds the class folders.
+        folder: The folder that holds the class folders, which may have folders of their own.
 
     Raises:
-        DataError: there are no class folders, one has no images, or a folder cannot be opened.
+        DataError: there are no class folders, one has no images or cannot be opened, or images lie beside them.
     """
 
     def __init__(self, folder: Path) -> None:
-        classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        endings = f"Known endings are {' '.join(get_img_extensions())}."
+        try:
+            classes = sorted(_subfolders(folder), key=natural_key)
+            for name in classes:
+                with os.scandir(folder / name) as entries:  # a folder that may not be opened must not look empty
+                    next(entries, None)
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
         if not classes:
             raise DataError(
-                f"{folder} has no class folders. Expected one folder per class with its images inside, or train and val "
-                "folders of that form."
+                f"{folder} has no class folders. Expected one folder per class with its images inside, or train and "
+                "val folders of that form."
             )
-        for name in classes:
-            with os.scandir(folder / name) as entries:  # a folder that may not be opened must not look empty
-                next(entries, None)
-        try:
-            reader = ReaderImageFolder(str(folder))
-        except RuntimeError as error:
+        inside = [Path(path).relative_to(folder) for path, _ in find_images_and_targets(str(folder))[0]]
+        inside = [path for path in inside if not _hidden(path)]
+        if loose := next((path for path in inside if len(path.parts) == 1), None):
             raise DataError(
-                f"{folder} has no images in its class folders. Known endings are {' '.join(get_img_extensions())}."
-            ) from error
-        loose = next((path for path, _ in reader.samples if Path(path).parent == folder), None)
-        if loose:
-            raise DataError(f"{loose} lies outside the class folders. Move it into the folder of its class, or away.")
-        used = {part for path, _ in reader.samples for part in Path(path).relative_to(folder).parts[:1]}
-        empty = [name for name in classes if name not in used]
-        if empty:
-            raise DataError(
-                f"{folder / empty[0]} has no images ({len(empty)} such class folders). Add images or remove the folder. "
-                f"Known endings are {' '.join(get_img_extensions())}."
+                f"{folder / loose} lies outside the class folders. Move it into the folder of its class, or away."
             )
-        names = sorted(reader.class_to_idx, key=lambda name: reader.class_to_idx[name])
-        super().__init__([target for _, target in reader.samples], names)
-        self._paths = [path for path, _ in reader.samples]
+        used = {path.parts[0] for path in inside}
+        if empty := [name for name in classes if name not in used]:
+            raise DataError(
+                f"{folder / empty[0]} has no images ({len(empty)} such class folders). Add images or remove the "
+                f"folder. {endings}"
+            )
+        numbers = {name: number for number, name in enumerate(classes)}
+        super().__init__([numbers[path.parts[0]] for path in inside], classes)
+        self._paths = [str(folder / path) for path in inside]
 
     def load(self, index: int) -> ImageLike:
         """Return the path of an image."""
@@ -78,30 +103,66 @@ class FolderSamples(Samples):
 class TarSamples(Samples):
     """Images in a tar file of class folders, or a folder of tar files, one per class.
 
+    The innermost folder (or tar file) is the class. Hidden files are left out. Every image is read by its position in
+    the tar file, which is opened for that alone: loading processes share nothing.
+
     Raises:
-        DataError: there is no tar file, it is broken, or holds no images.
+        DataError: there is no tar file, it is broken, or holds no images or some outside of class folders.
     """
 
     def __init__(self, path: Path) -> None:
+        if path.is_file() and path.suffix.lower() != ".tar":
+            raise DataError(
+                f"{path} is no folder and does not end in .tar. Unpack it, or pack its files into a plain tar."
+            )
         try:
-            self._reader = ReaderImageInTar(str(path))
-        except (tarfile.TarError, OSError, ValueError, AssertionError) as error:
-            raise DataError(f"{path} cannot be read as a tar file of class folders with images ({error}).") from error
-        self._path = path
-        names = sorted(self._reader.class_name_to_idx, key=lambda name: self._reader.class_name_to_idx[name])
-        super().__init__([int(target) for target in self._reader.targets], names)
+            for tar in [path] if path.is_file() else _tars(path):
+                if tar.stat().st_size % tarfile.BLOCKSIZE:  # tarfile ends without a word where a header is cut
+                    raise DataError(
+                        f"{tar} is no plain tar file, it may be compressed or cut off. Get or pack it again."
+                    )
+            members = ReaderImageInTar(str(path)).samples
+        except ValueError as error:  # timm unpacks an empty list
+            raise DataError(f"{path} has no images. Known endings are {' '.join(get_img_extensions())}.") from error
+        except (tarfile.TarError, OSError, AssertionError) as error:
+            raise DataError(f"{path} cannot be read as a tar file, it may be damaged ({error}).") from error
+        self._files, self._inside, self._spans, classes = [], [], [], []
+        for member, file, child in members:
+            inside = PurePosixPath(member.name)
+            if _hidden(inside):
+                continue
+            parents = [PurePosixPath(tar).stem for tar in (file, child and child.name) if tar] + list(inside.parts[:-1])
+            if not parents:
+                raise DataError(
+                    f"{path}:{inside} lies outside the class folders. Pack it inside the folder of its class."
+                )
+            classes.append(parents[-1])
+            self._files.append(path / file if file else path)
+            self._inside.append(inside)
+            self._spans.append((member.offset_data + (child.offset_data if child else 0), member.size))
+        if not classes:
+            raise DataError(f"{path} has hidden files only. Pack the images themselves.")
+        names = sorted(set(classes), key=natural_key)
+        numbers = {name: number for number, name in enumerate(names)}
+        super().__init__([numbers[name] for name in classes], names)
 
     def load(self, index: int) -> ImageLike:
         """Return the bytes of an image."""
+        start, size = self._spans[index]
         try:
-            with self._reader[index][0] as file:
-                return file.read()
-        except (tarfile.TarError, OSError) as error:
+            with self._files[index].open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+        except OSError as error:
             raise DataError(f"{self.name(index)} cannot be read ({error}).") from error
 
     def name(self, index: int) -> str:
         """Return the tar file and the path inside it."""
-        return f"{self._path}:{self._reader.filename(index)}"
+        return f"{self._files[index]}:{self._inside[index]}"
+
+    def folders(self, index: int) -> tuple[str, ...]:
+        """Return the folders inside the tar file that lead to an image."""
+        return self._inside[index].parts[:-1]
 
 
 class TorchvisionSamples(Samples):
@@ -122,9 +183,9 @@ class TorchvisionSamples(Samples):
                 "torch/cifar100, torch/mnist, torch/fashion_mnist, ...), --data-root and the network."
             ) from error
         labels, names = getattr(self._dataset, "targets", None), getattr(self._dataset, "classes", None)
-        if labels is None or names is None:
+        if labels is None or names is None or np.ndim(labels) != 1:
             raise DataError(f"{name} has no list of labels and class names. Export it to class folders.")
-        super().__init__([int(label) for label in labels], [n if isinstance(n, str) else n[0] for n in names])
+        super().__init__([int(label) for label in labels], [n if isinstance(n, str) else ", ".join(n) for n in names])
         self._name = f"{name} {part}"
 
     def load(self, index: int) -> ImageLike:
@@ -157,13 +218,21 @@ class HuggingFaceSamples(Samples):
                 f"hfds/{name} needs an Image and a ClassLabel column, its columns are {', '.join(features)}."
             )
         self._reader = ReaderHfds(name, root=cache, split=split, input_key=images[0], target_key=labels[0])
-        super().__init__(list(self._reader.dataset[labels[0]]), features[labels[0]].names)
+        numbers = list(self._reader.dataset[labels[0]])
         self._name = f"hfds/{name} {split}"
+        if not numbers:
+            raise DataError(f"{self._name} is empty. Choose another data set.")
+        if without := sum(number is None or number < 0 for number in numbers):
+            raise DataError(f"{self._name} has {without} images without a label. Choose a data set with all labels.")
+        super().__init__(numbers, features[labels[0]].names)
 
     def load(self, index: int) -> ImageLike:
         """Return the bytes of an image."""
-        with self._reader[index][0] as file:
-            return file.read()
+        try:
+            with self._reader[index][0] as file:
+                return file.read()
+        except (OSError, TypeError, AssertionError) as error:  # timm expects that every row has an image
+            raise DataError(f"{self.name(index)} has no image that can be read ({error!r}). Remove it.") from error
 
     def name(self, index: int) -> str:
         """Return the set, the split and the index."""
@@ -218,22 +287,29 @@ class Shards:
         workers: int = 0,
         seed: int = 0,
     ) -> IterableImageDataset:
-        """Return the iterable data set; shuffled and cut to whole batches for training.
+        """Return the iterable data set; for training shuffled and filled up to whole batches, by images given twice.
 
         Raises:
             DataError: webdataset is not installed.
         """
-        dataset = IterableImageDataset(
-            str(self.folder),
-            reader="wds/shards",
-            split="::".join(self.files) + f"|{len(self)}",
-            is_training=training,
-            batch_size=batch_size,
-            seed=seed,
-            input_img_mode="",  # converted by _AsImage, which knows more modes
-            transform=_AsImage(transform, mode),
-            target_transform=self.numbers and self.numbers.__getitem__,
-        )
+        log = logging.getLogger("timm.data.readers.reader_wds")
+        level = log.level
+        log.setLevel(logging.ERROR)  # the info file that it misses is of timm's own making
+        try:
+            dataset = IterableImageDataset(
+                str(self.folder),
+                reader="wds/shards",
+                split="::".join(self.files) + f"|{len(self)}",
+                is_training=training,
+                batch_size=batch_size,
+                seed=seed,
+                input_key=";".join(_image_keys()),
+                input_img_mode="",  # converted by _AsImage, which knows more modes
+                transform=_AsImage(transform, mode),
+                target_transform=self.numbers and self.numbers.__getitem__,
+            )
+        finally:
+            log.setLevel(level)
         dataset.set_loader_cfg(num_workers=max(1, workers))
         return dataset
 
@@ -251,6 +327,11 @@ def _datasets() -> Any:
     return datasets
 
 
+def _image_keys() -> list[str]:
+    """Return the endings of the images that a shard may hold, jpg first: timm calls the decoded image so."""
+    return sorted((ending.removeprefix(".") for ending in get_img_extensions()), key=lambda ending: ending != "jpg")
+
+
 def _open_shards(folder: Path, files: Sequence[str]) -> Shards:
     """Read the class numbers out of shards; image data is skipped over."""
     try:
@@ -260,18 +341,31 @@ def _open_shards(folder: Path, files: Sequence[str]) -> Shards:
             "WebDataset shards need the package `webdataset`: pip install 'visual-attention-network[datasets]'"
         ) from error
     labels = []
+    keys = set(_image_keys())
     for file in files:
+        numbers, pictured = {}, set()
         try:
             with tarfile.open(folder / file) as tar:
                 for member in tar:
-                    if member.name.endswith(".cls") and (content := tar.extractfile(member)):
-                        labels.append(int(content.read()))
+                    name, _, ending = PurePosixPath(member.name).name.partition(".")
+                    name = str(PurePosixPath(member.name).with_name(name or "."))
+                    if ending.lower() == "cls" and (content := tar.extractfile(member)):
+                        numbers[name] = int(content.read())
+                    elif ending.lower() in keys:
+                        pictured.add(name)
         except (tarfile.TarError, ValueError, OSError) as error:
             raise DataError(f"{folder / file} cannot be read as a WebDataset shard ({error}).") from error
+        if alone := next((name for name in numbers if name not in pictured), None):
+            raise DataError(
+                f"{folder / file}: {alone} has a class number but no image. Known endings are {' '.join(sorted(keys))}."
+            )
+        labels += numbers.values()
     if not labels or min(labels) < 0:
         raise DataError(f"{folder} has no class numbers (members ending in .cls, 0 or more) in its shards.")
     listed = folder / "classes.txt"
-    names = listed.read_text().split("\n") if listed.is_file() else [str(i) for i in range(max(labels) + 1)]
+    names = (
+        listed.read_text(encoding="utf-8").split("\n") if listed.is_file() else [str(i) for i in range(max(labels) + 1)]
+    )
     names = [name.strip() for name in names if name.strip()]
     if max(labels) >= len(names):
         raise DataError(f"{listed} has {len(names)} names, but class number {max(labels)} occurs. Complete the list.")
@@ -288,45 +382,59 @@ def _is_shard(path: Path) -> bool:
 
 def _open_folder_of_tars(folder: Path, tars: list[Path]) -> dict[str, Source]:
     """Open WebDataset shards (train*.tar, val*.tar or all), train.tar and val.tar, or one tar file per class."""
-    by_part = {
-        part: [t for t in tars if t.stem.lower().startswith(tuple(names))] for part, names in _PART_NAMES.items()
-    }
+    if len(tars) == 1:
+        return _open_path(tars[0])
     if _is_shard(tars[0]):
-        found = {part: files for part, files in by_part.items() if files} or {"all": tars}
-        return {part: _open_shards(folder, [f.name for f in files]) for part, files in found.items()}
-    if by_part["train"]:
-        return {part: TarSamples(files[0]) for part, files in by_part.items() if len(files) == 1}
+        words = {tar.name: set(re.findall("[a-z]+", tar.stem.lower())) for tar in tars}  # train-000, imagenet1k-train-0
+        parts = _part_names(set().union(*words.values()))
+        found = {part: [name for name in words if word in words[name]] for part, word in parts.items()}
+        return {part: _open_shards(folder, names) for part, names in (found or {"all": list(words)}).items()}
+    parts = _part_names(tar.stem for tar in tars)
+    if len(parts) == 2:
+        return {part: TarSamples(folder / f"{stem}.tar") for part, stem in parts.items()}
     return {"all": TarSamples(folder)}
 
 
+def _open_tar(path: Path) -> dict[str, Source]:
+    if _is_shard(path):
+        return {"all": _open_shards(path.parent, [path.name])}
+    samples = TarSamples(path)
+    parts = _part_names({name for i in range(len(samples)) for name in samples.folders(i)[:-1]})
+    if len(parts) < 2:
+        return {"all": samples}
+    return {
+        part: SampleSubset(samples, [i for i in range(len(samples)) if name in samples.folders(i)[:-1]])
+        for part, name in parts.items()
+    }
+
+
+def _open_part(folder: Path, tars: list[Path]) -> Source:
+    if not tars:
+        return FolderSamples(folder)
+    return _open_shards(folder, [tar.name for tar in tars]) if _is_shard(tars[0]) else TarSamples(folder)
+
+
 def _open_path(path: Path) -> dict[str, Source]:
-    if not path.exists():
+    try:
+        if path.is_file():
+            return _open_tar(path)
+        folders = _subfolders(path)
+        tars = _tars(path)
+        parts = _part_names(folders)
+        inside = {name: _tars(path / name) for name in parts.values()}
+        flat = [name for name, packed in inside.items() if not packed and not _subfolders(path / name)]
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{path} does not exist. --data takes digits, a folder, a .tar file, torch/NAME, hfds/NAME or wds/FOLDER."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
+    if parts and not (flat and len(folders) > len(parts)):  # images right inside: a class that is called train or test
+        return {part: _open_part(path / name, inside[name]) for part, name in parts.items()}
+    if tars and folders:
+        raise DataError(
+            f"{path} has both folders and tar files ({folders[0]}, {tars[0].name}). Name one of them, or move one away."
         )
-    if path.is_file():
-        if _is_shard(path):
-            return {"all": _open_shards(path.parent, [path.name])}
-        samples = TarSamples(path)
-        by_part = {
-            part: [i for i in range(len(samples)) if set(Path(samples.name(i).split(":")[-1]).parts) & set(names)]
-            for part, names in _PART_NAMES.items()
-        }
-        if all(by_part.values()):
-            return {part: SampleSubset(samples, indices) for part, indices in by_part.items()}
-        return {"all": samples}
-    parts: dict[str, Source] = {}
-    for part, names in _PART_NAMES.items():
-        folder = next((path / name for name in names if (path / name).is_dir()), None)
-        if folder is not None:
-            tars = sorted(folder.glob("*.tar"))
-            if tars and _is_shard(tars[0]):
-                parts[part] = _open_shards(folder, [t.name for t in tars])
-            else:
-                parts[part] = FolderSamples(folder)
-    if parts:
-        return parts
-    tars = sorted(path.glob("*.tar"))
     return _open_folder_of_tars(path, tars) if tars else {"all": FolderSamples(path)}
 
 
@@ -334,8 +442,9 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
     """Open labelled images.
 
     Args:
-        data: "digits" (built in), a folder of class folders (or of train and val folders of them), a .tar file, a folder
-            with WebDataset shards, "torch/NAME" for torchvision's, "hfds/NAME" for Hugging Face's, or "wds/FOLDER".
+        data: "digits" (built in), a folder of class folders (or of train and val folders of them), a .tar file, a
+            folder with WebDataset shards, "torch/NAME" for torchvision's, "hfds/NAME" for Hugging Face's, or
+            "wds/FOLDER".
         root: Where torch/NAME is stored or downloaded ("data" if None); cache folder for hfds/NAME.
 
     Returns:
@@ -354,13 +463,16 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
         return {part: TorchvisionSamples(data, root or "data", part) for part in ("train", "val")}
     if kind == "hfds" and not Path(data).exists():
         datasets = _datasets()
+        if not name:
+            raise DataError(f"{data} names no data set. Give hfds/NAME, or hfds/FOLDER.")
         try:
             splits = datasets.get_dataset_split_names(name)
-            found = {p: next((n for n in names if n in splits), None) for p, names in _PART_NAMES.items()}
-            chosen = {p: s for p, s in found.items() if s} or {"all": splits[0]}
+            chosen = _part_names(splits) or {"all": splits[0]}
             return {part: HuggingFaceSamples(name, root, split) for part, split in chosen.items()}
         except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{data} cannot be loaded ({error}). Check the name, the network and its columns.") from error
+            raise DataError(
+                f"{data} cannot be loaded ({error}). Check the name, the network and its columns."
+            ) from error
     if kind == "wds" and not Path(data).exists():
         return _open_path(Path(name))
     return _open_path(Path(data))
@@ -377,6 +489,8 @@ def relabel(source: Source, class_names: Sequence[str], what: str) -> None:
     Raises:
         DataError: the source has a class that class_names lacks.
     """
+    if list(class_names) == source.class_names:
+        return  # names may occur twice, as the two cranes of ImageNet
     numbers = {name: i for i, name in enumerate(class_names)}
     present = sorted({source.class_names[label] for label in set(source.labels)} - numbers.keys())
     if present:

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from van.data.samples import ImageDataset, Samples, SampleSubset, check_images, split_samples
+from van.errors import DataError
+
+
+class Squares(Samples):
+    """Grey squares whose level is their index."""
+
+    def load(self, index):
+        return np.full((2, 2), index, np.uint8)
+
+    def name(self, index):
+        return f"square {index}"
+
+
+def squares(counts):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return Squares(labels, [f"class {i}" for i in range(len(counts))])
+
+
+def names(samples):
+    return [samples.name(i) for i in range(len(samples))]
+
+
+def test_split_is_stratified_seeded_and_whole():
+    samples = squares([40, 20, 10])
+    train, val = split_samples(samples, 0.3, seed=1)
+    assert [val.labels.count(c) for c in range(3)] == [12, 6, 3]
+    assert sorted(names(train) + names(val)) == sorted(names(samples))
+    assert names(split_samples(samples, 0.3, seed=1)[1]) == names(val)
+    assert names(split_samples(samples, 0.3, seed=2)[1]) != names(val)
+
+
+def test_subset_keeps_names_labels_and_images():
+    subset = SampleSubset(squares([2, 2]), [3, 0])
+    assert (subset.labels, names(subset), subset.class_names) == (
+        [1, 0],
+        ["square 3", "square 0"],
+        ["class 0", "class 1"],
+    )
+    assert subset.load(0)[0, 0] == 3
+    assert SampleSubset(squares([2, 2]), [0]).missing_classes() == ["class 1"]
+
+
+def test_split_of_a_class_with_one_image():
+    with pytest.raises(DataError, match="'class 1' has one image, a split needs two"):
+        split_samples(squares([5, 1]), 0.5, seed=0)
+
+
+def test_split_with_a_fraction_that_is_too_small():
+    with pytest.raises(DataError, match=r"7 images of 3 classes cannot be split with --val-fraction 0\.1"):
+        split_samples(squares([3, 2, 2]), 0.1, seed=0)
+
+
+def test_dataset_decodes_into_the_mode():
+    dataset = ImageDataset(squares([1, 2]), lambda image: (image.mode, image.getpixel((0, 0))), "L")
+    assert [dataset[i] for i in range(len(dataset))] == [(("L", 0), 0), (("L", 1), 1), (("L", 2), 1)]
+
+
+class HalfBroken(Squares):
+    def load(self, index):
+        return super().load(index) if index % 2 else b"broken"
+
+
+def test_check_lists_the_broken_ones(capsys):
+    check_images(squares([3, 3]), workers=0)
+    with pytest.raises(DataError) as caught:
+        check_images(HalfBroken([0] * 50, ["x"]), workers=1)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "25 of 50 images are unusable:"
+    assert [line.split(" is ")[0] for line in lines[1:21]] == [f"square {i}" for i in range(0, 40, 2)]
+    assert lines[21:] == ["... and 5 more"]
+    assert "Checking images" in capsys.readouterr().err
