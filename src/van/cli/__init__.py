@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentParser
 
@@ -39,6 +39,11 @@ class CommandParser(ArgumentParser):
         elif hint == tuple[int, int] | None:
             kwargs = {**plain, "type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
         return super().add_argument(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say in one line what is wrong with the options, and exit with status 2."""
+        print(f"{self.prog}: {' '.join(message.split())}. See {self.prog} --help.", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def _usage() -> str:

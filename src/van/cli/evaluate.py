@@ -41,16 +41,17 @@ def evaluate(
         raise VanError(f"{data} has no part {part!r}, it has {', '.join(parts)}. Choose one with --split.")
     source = parts[part]
     predictor = Predictor(weights, device, batch_size)
-    relabel(source, names_for(predictor.class_names, source.class_names), str(weights))
-    source.class_names = list(predictor.class_names)
+    known_as, class_names = names_for(predictor.class_names, source.class_names)
+    relabel(source, known_as, str(weights))
+    source.class_names = class_names
     folder = run_folder(output, f"evaluate-{Path(data).name}")
     workers = (0 if data == "digits" else min(8, os.cpu_count() or 1)) if workers is None else workers
 
     loader = evaluation_loader(source, predictor.preprocessing, batch_size, workers)
-    report = evaluate_classifier(predictor.model, loader, predictor.class_names, predictor.device)
+    report = evaluate_classifier(predictor.model, loader, class_names, predictor.device)
     report.write(folder)
     title = f"{Path(weights).name} on {data} ({part})"
-    figure = confusion_picture(report.confusion(), predictor.class_names, f"{title}: top-1 {report.top1:.1%}")
+    figure = confusion_picture(report.confusion(), class_names, f"{title}: top-1 {report.top1:.1%}")
     figure.savefig(folder / "confusion_matrix.png", dpi=110)
     save_sheet(folder / "predictions.png", source, report, title)
 
@@ -69,8 +70,8 @@ def evaluate(
     return 0
 
 
-def names_for(class_names: list[str], data_names: list[str]) -> list[str]:
-    """Return the model's classes in the words of the data: ImageNet folders carry WordNet numbers, not descriptions.
+def names_for(class_names: list[str], data_names: list[str]) -> tuple[list[str], list[str]]:
+    """Return what the model's classes are called in the data, and what to show.
 
     Args:
         class_names: The model's names.
@@ -80,7 +81,7 @@ def names_for(class_names: list[str], data_names: list[str]) -> list[str]:
 
     imagenet = ImageNetInfo("imagenet-1k")
     if class_names == imagenet.label_descriptions() and set(data_names) <= set(imagenet.label_names()):
-        return imagenet.label_names()
+        return imagenet.label_names(), class_names  # ImageNet's folders carry WordNet numbers
     if all(name.isdecimal() for name in class_names) and len(data_names) == len(class_names):
-        return data_names  # weights without names: the order of the classes is all there is
-    return class_names
+        return data_names, data_names  # weights without names: the order of the classes is all there is
+    return class_names, class_names

@@ -14,6 +14,7 @@ from van.errors import VanError
 
 _VARIABLE = "VAN_RUN_FOLDER"  # tells the processes of further devices the folder that the first one chose
 _COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds")
+_TRAINING_ONLY = ("in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "head_init_scale")
 
 
 def run_folder(output: str | None, name: str) -> Path:
@@ -61,7 +62,7 @@ class EpochTable(Callback):
             with self.path.open("w", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(_COLUMNS)
-                writer.writerows([row[column] for column in _COLUMNS] for row in rows)
+                writer.writerows([f"{row[column]:.7g}" for column in _COLUMNS] for row in rows)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -99,7 +100,7 @@ def describe_epochs(folder: Path) -> str:
     )
 
 
-def write_results(folder: Path, images: Any, model_args: dict[str, Any], title: str) -> None:
+def write_results(folder: Path, images: Any, model: str, model_args: dict[str, Any], title: str) -> None:
     """Write weights, figures and pictures of the best epoch, and print the accuracy and where things are."""
     import numpy as np
 
@@ -110,9 +111,10 @@ def write_results(folder: Path, images: Any, model_args: dict[str, Any], title: 
     from van.models import read_checkpoint, write_checkpoint
 
     ckpt = read_checkpoint(folder / "checkpoints" / "best.ckpt")
+    ckpt.variant = model.partition(".")[0]
     ckpt.class_names = list(images.class_names)
     ckpt.preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in images.preprocessing.items()}
-    ckpt.model_args = {k: v for k, v in model_args.items() if k != "in_chans"}
+    ckpt.model_args = {k: v for k, v in model_args.items() if k not in _TRAINING_ONLY}
     weights = write_checkpoint(ckpt, folder / "weights.safetensors")
 
     predictor = Predictor(weights)

@@ -1,9 +1,11 @@
 """`van train`: train a classifier and leave a run folder."""
 
 import json
+import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from van.data.augmentation import Augmentation
 from van.errors import VanError
@@ -12,7 +14,7 @@ from van.tasks.optimization import Optimization
 if TYPE_CHECKING:
     from torch import nn
 
-    from van.models import Checkpoint
+    from van.models import VAN, Checkpoint
 
 DIGITS_RECIPE = "classification/van_b0_digits"
 
@@ -22,6 +24,8 @@ def base_config(options: Any) -> Path | None:
     from van.cli.recipes import find_recipe
 
     if options.resume is not None:
+        if options.output is not None:
+            raise VanError("--resume goes on in the folder of the run, --output cannot be given beside it.")
         return _run_folder(options.resume) / "config.yaml"
     if options.config is None and options.data == "digits":
         return find_recipe(DIGITS_RECIPE)
@@ -93,6 +97,9 @@ def train(
     from van.models import read_checkpoint
     from van.tasks.classification import ClassificationTask
 
+    # what Lightning itself calls that torch has since renamed is nothing that a user could change
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr, val_fraction=val_fraction)
@@ -102,7 +109,7 @@ def train(
 
     ckpt = None if pretrained in (None, "hub") else read_checkpoint(pretrained)
     name = model or (ckpt.variant if ckpt else None) or "van_b0"
-    args = dict(model_args or {})
+    args = {**({"in_chans": ckpt.in_chans, **ckpt.model_args} if ckpt else {}), **(model_args or {})}
     preprocessing = _preprocessing(name, ckpt, args.get("in_chans", 3), image_size, crop_pct)
     lightning.seed_everything(seed, workers=True, verbose=False)
     images = ClassificationData(
@@ -114,6 +121,9 @@ def train(
             f"({', '.join(images.class_names[:5])}, ...). Leave num_classes out, or check the data."
         )
     network, start = _build(name, pretrained, ckpt, images.class_names, args)
+    args["norm_eps"] = cast(
+        "nn.LayerNorm", network.get_submodule("stages.0.norm")
+    ).eps  # published weights bring their own
     if check_data and leads:
         images.check()
     steps = -(-len(images.train_dataloader()) // world)
@@ -137,16 +147,11 @@ def train(
         print("\n".join([f"Continuing {folder}." if resume else start, *(f"Note: {note}" for note in images.notes)]))
         print(f"Run folder: {folder}")
 
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val_top1",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,  # a resumed run must not leave a last-v1.ckpt beside an old last.ckpt
-    )
+    # no version counter: a resumed run must not leave a last-v1.ckpt beside an old last.ckpt
+    saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
     callbacks: list[Callback] = [
-        checkpoints,
+        ModelCheckpoint(folder / "checkpoints", "best", monitor="val_top1", mode="max", **saving),
+        ModelCheckpoint(folder / "checkpoints", "last", **saving),  # save_last would follow the best epochs only
         EpochTable(folder / "metrics.csv"),
         TQDMProgressBar(refresh_rate=max(1, steps // 50)),
     ]
@@ -169,8 +174,11 @@ def train(
         if leads:
             print(f"\nStopped. {describe_epochs(folder)}")
         return 130
+    except VanError:
+        print(file=sys.stderr)  # end the line of the progress bar
+        raise
     if trainer.is_global_zero:
-        write_results(folder, images, args, f"{name} on {data}")
+        write_results(folder, images, name, args, f"{name} on {data}")
     return 0
 
 
@@ -239,7 +247,7 @@ def _preprocessing(
 
 def _build(
     name: str, pretrained: str | None, ckpt: "Checkpoint | None", class_names: list[str], args: dict[str, Any]
-) -> tuple["nn.Module", str]:
+) -> tuple["VAN", str]:
     """Build the network with its first weights, and say what these are."""
     from van.models import create_model
     from van.models.factory import model_from_checkpoint

@@ -359,6 +359,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         content, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickle(file)
         result = _to_ours(_tensors_in(content, str(file)), str(file))
         if metadata:
+            result.variant = result.variant or metadata.get("model")
             result.model_args = dict(metadata.get("model_args") or {})
             result.class_names = metadata.get("class_names")
             preprocessing = metadata.get("preprocessing") or {}  # JSON has no tuples

@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from van.cli import COMMANDS, main
+
+
+def test_help_lists_every_command(van):
+    for arguments in ([], ["--help"]):
+        status, out, _ = van(*arguments)
+        assert status == 0
+        assert all(f"  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(van, command):
+    status, out, _ = van(command, "--help")
+    assert status == 0
+    assert f"usage: van {command}" in out
+    assert "_" not in " ".join(word for word in out.split() if word.startswith("--") and "." not in word)
+
+
+def test_version(van):
+    assert van("--version")[1].strip() == f"van {version('visual-attention-network')}"
+
+
+def test_unknown_command_suggests_one(van):
+    status, _, err = van("trian")
+    assert status == 2
+    assert "Did you mean train?" in err
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys; from van.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_module_runs_the_same_command():
+    result = subprocess.run([sys.executable, "-m", "van", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("van ")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (PermissionError(13, "Permission denied", "/some/file"), 1, "Permission denied /some/file"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_errors_of_the_system_are_sentences(monkeypatch, capsys, error, status, word):
+    def fail(**options):
+        raise error
+
+    monkeypatch.setattr("van.cli.models.models", fail)
+    assert main(["models"]) == status
+    assert word in capsys.readouterr().err
