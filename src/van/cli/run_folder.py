@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from van.errors import VanError
 
@@ -40,6 +41,32 @@ def run_folder(output: str | None, name: str) -> Path:
         folder.mkdir(parents=True)
     os.environ[_VARIABLE] = str(folder)
     return folder
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one and puts it in its place when it is complete.
+
+    Lightning writes into the system's temporary folder and copies: on a full disk that leaves half a file where the last
+    good one was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            VanError: it cannot be written; an older file of that name is as it was.
+        """
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            super().save_checkpoint(checkpoint, unfinished, storage_options)
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise VanError(
+                f"{path} cannot be written ({error.strerror or error}). Free some space or mend the permissions; earlier "
+                f"checkpoints in {path.parent} are as they were."
+            ) from error
 
 
 class EpochTable(Callback):

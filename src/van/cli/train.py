@@ -92,7 +92,7 @@ def train(
     from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from van.cli.run_folder import EpochTable, describe_epochs, run_folder, write_results
+    from van.cli.run_folder import EpochTable, SafeCheckpointIO, describe_epochs, run_folder, write_results
     from van.data.classification import ClassificationData
     from van.models import read_checkpoint
     from van.tasks.classification import ClassificationTask
@@ -162,6 +162,7 @@ def train(
         precision=precision,
         max_epochs=epochs + optimization.cooldown_epochs,
         callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
         logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
         gradient_clip_val=optimization.clip_grad,
         num_sanity_val_steps=0,
