@@ -1,7 +1,7 @@
 """How training images are changed at random: one set of options for command line, recipes and Python."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from van.errors import DataError
 
@@ -40,8 +40,10 @@ class Augmentation:
         Raises:
             DataError: timm does not know the policy or interpolation, or a value is out of range.
         """
-        from timm.data import create_transform
+        from timm.data import auto_augment, create_transform
 
+        self._check()
+        auto_augment.NAME_TO_OP.update({name: _posterize for name in auto_augment.NAME_TO_OP if "Posterize" in name})
         try:
             return create_transform(
                 input_size=preprocessing["input_size"],
@@ -52,11 +54,40 @@ class Augmentation:
                 ratio=self.ratio,
                 hflip=self.hflip,
                 vflip=self.vflip,
-                color_jitter=self.color_jitter or None,
+                color_jitter=cast(Any, self.color_jitter or None),
                 auto_augment=self.auto_augment,
                 re_prob=self.random_erasing,
                 re_mode="pixel",
                 interpolation=self.interpolation,
             )
         except (AssertionError, KeyError, ValueError) as error:
-            raise DataError(f"The augmentation {self} is not one that timm knows ({error!r}).") from error
+            raise DataError(
+                f"timm knows no auto_augment {self.auto_augment!r} with interpolation {self.interpolation!r} "
+                f"({error!r}). Give a policy such as rand-m9-mstd0.5-inc1, and bilinear, bicubic or random."
+            ) from error
+
+    def _check(self) -> None:
+        """Refuse numbers that timm takes without a word."""
+        for name in ("hflip", "vflip", "random_erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"augmentation.{name} is {getattr(self, name)}, expected a probability from 0 to 1.")
+        for name in ("color_jitter", "mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise DataError(f"augmentation.{name} is {getattr(self, name)}, expected 0 or more.")
+        for name in ("scale", "ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise DataError(
+                    f"augmentation.{name} is {low}, {high}, expected a smaller and a larger number above 0."
+                )
+
+
+def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
+    """Keep the highest bits of each channel as timm does, down to none of them, which newer Pillows refuse."""
+    from PIL import ImageOps
+
+    if bits_to_keep >= 8:
+        return image
+    return (
+        ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else image.point([0] * 256 * len(image.getbands()))
+    )

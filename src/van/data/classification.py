@@ -78,8 +78,8 @@ class ClassificationData(LightningDataModule):
             raise DataError(f"The train part of {data} has no image of {', '.join(missing[:5])}. Add some.")
         if missing := self.val.missing_classes():
             self.notes.append(
-                f"The validation part has no image of {len(missing)} classes ({', '.join(missing[:5])}): how well they are "
-                "recognised is not measured."
+                f"The validation part has no image of {len(missing)} classes ({', '.join(missing[:5])}): how well they "
+                "are recognised is not measured."
             )
 
     def check(self) -> None:
@@ -105,7 +105,9 @@ class ClassificationData(LightningDataModule):
                 drop_last=len(self.train) > self.batch_size,
                 **self._loading(self.workers),
             )
-        workers = min(self.workers, len(self.train.files))
+        # every process reads its own files: with as many files for each, all samples come equally often
+        files = len(self.train.files)
+        workers = next((n for n in range(min(self.workers, files), 0, -1) if files % n == 0), 0)
         dataset = self.train.dataset(transform, self.mode, True, self.batch_size, workers, self.seed)
         return DataLoader(dataset, batch_size=self.batch_size, **self._loading(workers))
 
@@ -135,7 +137,7 @@ def evaluation_loader(source: Source, preprocessing: dict[str, Any], batch_size:
         batch_size: Images per batch.
         workers: Loading processes.
     """
-    transform = create_transform(**preprocessing)
+    transform: Any = create_transform(**preprocessing)
     mode = mode_for(preprocessing["input_size"][0])
     if isinstance(source, Samples):
         return DataLoader(ImageDataset(source, transform, mode), batch_size=batch_size, num_workers=workers)

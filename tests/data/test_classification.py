@@ -1,0 +1,321 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import RandomResizedCropAndInterpolation
+from timm.data.auto_augment import RandAugment
+from timm.data.random_erasing import RandomErasing
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from van.data.augmentation import Augmentation
+from van.data.classification import ClassificationData, evaluation_loader
+from van.data.sources import open_data
+from van.errors import DataError
+
+PLAIN = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, color_jitter=0.0, interpolation="bicubic")
+# webdataset leaves closing its files to the garbage collector
+leaky = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file")
+
+
+@pytest.fixture
+def build(helpers):
+    def build(data, batch_size=4, augmentation=PLAIN, preprocessing=helpers.preprocessing, **options):
+        return ClassificationData(str(data), None, preprocessing, augmentation, batch_size, **{"workers": 0, **options})
+
+    return build
+
+
+# ------------------------------------------------------------------------------------------------ parts and classes
+
+
+def test_split_where_there_is_no_validation_part(tmp_path, helpers, build):
+    helpers.write_folder(tmp_path, {"a": range(20), "b": range(20, 30)})
+    first, second = build(tmp_path, val_fraction=0.3, seed=1), build(tmp_path, val_fraction=0.3, seed=1)
+    assert Counter(first.val.labels) == {0: 6, 1: 3}
+    levels = helpers.levels(first.val_dataloader())
+    assert sorted(levels + helpers.values(first.train)) == list(range(30))
+    assert levels == helpers.levels(second.val_dataloader())
+    assert levels != helpers.levels(build(tmp_path, val_fraction=0.3, seed=2).val_dataloader())
+
+
+def test_validation_classes_are_matched_by_name(tmp_path, helpers, build):
+    helpers.write_folder(tmp_path / "train", {"a": [1], "b": [2], "c": [3]})
+    helpers.write_folder(tmp_path / "val", {"b": [4], "c": [5]})
+    data = build(tmp_path)
+    assert data.class_names == ["a", "b", "c"]
+    assert [labels.tolist() for _, labels in data.val_dataloader()] == [[1, 2]]
+    assert data.notes == [
+        "The validation part has no image of 1 classes (a): how well they are recognised is not measured."
+    ]
+
+
+def test_class_that_only_the_validation_part_has(tmp_path, helpers, build):
+    helpers.write_folder(tmp_path / "train", {"a": [1], "b": [2]})
+    helpers.write_folder(tmp_path / "val", {"a": [3], "z": [4]})
+    with pytest.raises(DataError, match="1 classes of the data are unknown to the train part: z"):
+        build(tmp_path)
+
+
+def test_data_that_cannot_train(tmp_path, helpers, build):
+    one = helpers.write_folder(tmp_path / "one", {"cat": range(5)})
+    with pytest.raises(DataError, match=r"one has one class only \(cat\). A classifier needs two or more"):
+        build(one)
+    helpers.write_folder(tmp_path / "v" / "val", {"a": [1], "b": [2]})
+    with pytest.raises(DataError, match="has a val part but no train part"):
+        build(tmp_path / "v")
+    files = {"train/a/1.png": helpers.png(1), "val/a/2.png": helpers.png(2), "val/b/3.png": helpers.png(3)}
+    with pytest.raises(DataError, match=r"The train part of .*x\.tar has no image of b"):
+        build(helpers.write_tar(tmp_path / "x.tar", files))
+
+
+def test_digits_need_no_processes(helpers):
+    data = ClassificationData("digits", None, helpers.preprocessing, PLAIN, 64)
+    assert (data.workers, len(data.train), len(data.val)) == (0, 1437, 360)
+    assert ClassificationData("digits", None, helpers.preprocessing, PLAIN, 64, workers=2).workers == 2
+
+
+# ------------------------------------------------------------------------------------------------ loaders
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_loaders_of_files(tmp_path, helpers, build, workers):
+    values = list(range(1, 24))
+    helpers.write_folder(tmp_path / "train", {"a": values[::2], "b": values[1::2]})
+    helpers.write_folder(tmp_path / "val", {"a": values[::2], "b": values[1::2]})
+    data = build(tmp_path, workers=workers)
+    loader = data.train_dataloader()
+    first, second = helpers.levels(loader), helpers.levels(loader)
+    assert len(loader) == 5  # the last three images of an epoch would make a small batch
+    assert len(set(first)) == len(set(second)) == 20
+    assert first != second
+    assert first != sorted(first)
+    assert helpers.levels(data.val_dataloader()) == values[::2] + values[1::2]
+    assert next(iter(data.val_dataloader()))[0].shape == (8, 3, 8, 8)
+
+
+def test_fewer_images_than_a_batch(tmp_path, helpers, build):
+    helpers.write_folder(tmp_path, {"a": range(4), "b": range(4, 8)})
+    data = build(tmp_path, batch_size=64, val_fraction=0.25)
+    assert [len(images) for images, _ in data.train_dataloader()] == [6]
+
+
+@leaky
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_loaders_of_shards(tmp_path, helpers, build, workers):
+    pytest.importorskip("webdataset")
+    for i in range(4):
+        helpers.write_shard(tmp_path / f"train-{i}.tar", {6 * i + v: v % 2 for v in range(6)})
+    for i in range(3):
+        helpers.write_shard(tmp_path / f"val-{i}.tar", {100 + 3 * i + v: v % 2 for v in range(3)})
+    data = build(tmp_path, workers=workers)
+    loader = data.train_dataloader()
+    for epoch in range(2):
+        loader.dataset.set_epoch(epoch)
+        levels = helpers.levels(loader)
+        assert sorted(levels) == list(range(24))
+        assert levels != sorted(levels)
+    assert len(loader) == 6
+    assert helpers.levels(data.val_dataloader()) == list(range(100, 109))
+    assert [labels.tolist() for _, labels in data.val_dataloader()] == [[0, 1, 0] * 2 + [0, 1], [0]]
+
+
+@leaky
+def test_shards_that_the_processes_cannot_share_equally(tmp_path, helpers, build):
+    pytest.importorskip("webdataset")
+    for i in range(3):
+        helpers.write_shard(tmp_path / f"train-{i}.tar", {5 * i + v: v % 2 for v in range(5)})
+    helpers.write_shard(tmp_path / "val-0.tar", {100: 0, 101: 1})
+    data = build(tmp_path, workers=2)
+    loader = data.train_dataloader()
+    assert loader.num_workers == 1
+    counts = Counter(helpers.levels(loader))
+    # filled up to whole batches
+    assert set(counts) == set(range(15))
+    assert sorted(counts.values()) == [1] * 14 + [2]
+
+
+def test_shards_without_a_validation_part(tmp_path, helpers, build):
+    pytest.importorskip("webdataset")
+    path = helpers.write_shard(tmp_path / "x.tar", {1: 0, 2: 1})
+    with pytest.raises(DataError, match=r"has no validation shards. Name shards train-\*\.tar and val-\*\.tar"):
+        build(path)
+
+
+def test_check_of_shards(tmp_path, helpers, build):
+    pytest.importorskip("webdataset")
+    for part in ("train", "val"):
+        helpers.write_shard(tmp_path / f"{part}.tar", {1: 0, 2: 1})
+    with pytest.raises(DataError, match="WebDataset shards are not checked"):
+        build(tmp_path).check()
+
+
+@leaky
+def test_evaluation_of_shards_with_many_processes(tmp_path, helpers):
+    pytest.importorskip("webdataset")
+    for i in range(3):
+        helpers.write_shard(tmp_path / f"{i}.tar", {3 * i + v: v % 2 for v in range(3)})
+    source = open_data(str(tmp_path))["all"]
+    loader = evaluation_loader(source, helpers.preprocessing, 4, workers=2)
+    assert helpers.levels(loader) == list(range(9))
+    assert len(loader) == 3
+
+
+@pytest.mark.slow
+def test_processes_that_are_spawned(tmp_path, helpers):
+    """macOS and Windows start processes anew: all that they need is pickled."""
+    values = list(range(1, 9))
+    helpers.write_folder(tmp_path / "folder", {"a": values[::2], "b": values[1::2]})
+    helpers.write_tar(tmp_path / "x.tar", {f"{'ab'[v % 2]}/{v}.png": helpers.png(v) for v in values})
+    preprocessing = helpers.preprocessing
+    augmentation = Augmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25)
+    for data in (tmp_path / "folder", tmp_path / "x.tar", "digits"):
+        images = ClassificationData(str(data), None, preprocessing, augmentation, 4, workers=1)
+        dataset = images.train_dataloader().dataset
+        loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn")
+        batch, labels = next(iter(loader))
+        assert (batch.shape, labels.shape) == ((4, 3, 8, 8), (4,))
+
+
+# ------------------------------------------------------------------------------------------------ broken files
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_image_in_training_is_named(tmp_path, helpers, build, workers):
+    helpers.write_folder(tmp_path / "train", {"a": range(4), "b": range(4, 8)})
+    helpers.write_folder(tmp_path / "val", {"a": [8], "b": [9]})
+    (tmp_path / "train" / "b" / "5.png").write_bytes(helpers.png(5)[:50])
+    with pytest.raises(DataError, match=r"train/b/5\.png .*broken.*Remove or replace it"):
+        list(build(tmp_path, workers=workers).train_dataloader())
+
+
+def test_check_lists_all_broken_images(tmp_path, helpers, build, capsys):
+    helpers.write_folder(tmp_path / "train", {"a": range(4), "b": range(4, 8)})
+    helpers.write_folder(tmp_path / "val", {"a": [8], "b": [9]})
+    data = build(tmp_path)
+    data.check()
+    for name in ("a/1", "b/6"):
+        (tmp_path / "train" / f"{name}.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"(?s)2 of 8 images are unusable.*a/1\.png is not.*b/6\.png is not"):
+        data.check()
+
+
+# ------------------------------------------------------------------------------------------------ decoding, transforms
+
+
+def test_one_channel(tmp_path, helpers, build):
+    for name, colour in (("a", (255, 0, 0)), ("b", (0, 255, 0))):
+        for i in range(5):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8), colour).save(tmp_path / name / f"{i}.png")
+    preprocessing = {**helpers.preprocessing, "input_size": (1, 8, 8), "mean": (0.0,), "std": (1 / 255,)}
+    data = build(tmp_path, preprocessing=preprocessing)
+    images, labels = next(iter(data.val_dataloader()))
+    assert images.shape == (2, 1, 8, 8)
+    # ITU-R 601 luminance of red and green
+    assert {int(label): round(float(image.mean())) for image, label in zip(images, labels, strict=True)} == {
+        0: 76,
+        1: 150,
+    }
+    assert next(iter(data.train_dataloader()))[0].shape == (4, 1, 8, 8)
+
+
+def test_too_many_channels(tmp_path, helpers, build):
+    with pytest.raises(DataError, match="The model takes 4 channels"):
+        build("digits", preprocessing={**helpers.preprocessing, "input_size": (4, 8, 8)})
+
+
+def test_validation_preprocessing(tmp_path, helpers, build):
+    """Resize to 10 of 8 / 0.8, cut out the middle 8, subtract the mean, divide by std."""
+    ramp = np.tile(np.arange(10, dtype=np.uint8)[:, None] * 20, (1, 10))
+    for name in ("a", "b"):
+        for i in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(ramp).save(tmp_path / name / f"{i}.png")
+    preprocessing = {**helpers.preprocessing, "crop_pct": 0.8, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    images, _ = next(iter(build(tmp_path, preprocessing=preprocessing, val_fraction=0.5).val_dataloader()))
+    expected = (torch.arange(1, 9) * 20 / 255 - 0.5) / 0.25
+    assert torch.allclose(images[0, 0, :, 0], expected)
+
+
+def by_type(transform):
+    return {type(step): step for step in transform.transforms}
+
+
+def test_paper_augmentation(helpers):
+    """Section "training" of the paper: RandAugment, random erasing, mixup, CutMix; the recipe's words are timm's."""
+    augmentation = Augmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25, mixup=0.8, cutmix=1.0)
+    steps = by_type(augmentation.transform({**helpers.preprocessing, "input_size": (3, 224, 192)}))
+    crop = steps[RandomResizedCropAndInterpolation]
+    assert (crop.size, crop.scale, crop.ratio) == ((224, 192), (0.08, 1.0), (3 / 4, 4 / 3))
+    assert steps[transforms.RandomHorizontalFlip].p == 0.5
+    policy = steps[RandAugment]
+    assert policy.num_layers == 2
+    assert {op.magnitude for op in policy.ops} == {9}
+    assert {op.hparams["magnitude_std"] for op in policy.ops} == {0.5}
+    assert "PosterizeIncreasing" in {op.name for op in policy.ops}
+    erasing = steps[RandomErasing]
+    assert (erasing.probability, erasing.per_pixel) == (0.25, True)
+    assert transforms.ColorJitter not in steps
+    assert transforms.RandomVerticalFlip not in steps
+
+
+def test_other_augmentation(helpers):
+    augmentation = Augmentation(
+        (0.7, 0.9), (0.8, 1.25), hflip=0.0, vflip=0.3, color_jitter=0.2, interpolation="bilinear"
+    )
+    steps = by_type(augmentation.transform(helpers.preprocessing))
+    assert (steps[RandomResizedCropAndInterpolation].scale, steps[RandomResizedCropAndInterpolation].ratio) == (
+        (0.7, 0.9),
+        (0.8, 1.25),
+    )
+    assert steps[transforms.RandomVerticalFlip].p == 0.3
+    assert steps[transforms.ColorJitter].brightness == pytest.approx((0.8, 1.2))
+    assert not {transforms.RandomHorizontalFlip, RandAugment, RandomErasing} & steps.keys()
+
+
+def test_no_augmentation_leaves_the_image_alone(helpers):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
+    tensor = PLAIN.transform(helpers.preprocessing)(image)
+    assert torch.allclose(tensor.permute(1, 2, 0), torch.from_numpy(np.asarray(image).astype(np.float32)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strong_policies_run_on_many_images(helpers, channels):
+    """RandAugment at times keeps no bit at all, which newer Pillows refuse."""
+    torch.manual_seed(0)
+    preprocessing = {"input_size": (channels, 16, 16), "mean": (0.5,) * channels, "std": (0.5,) * channels}
+    image = Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).convert("L" if channels == 1 else "RGB")
+    for policy in ("rand-m9-mstd0.5-inc1", "rand-m10-mstd101-inc1", "original", "v0", "augmix-m5-w3", "3a"):
+        transform = Augmentation(auto_augment=policy, random_erasing=0.5).transform(preprocessing)
+        for _ in range(60):
+            tensor = transform(image)
+        assert tensor.shape == (channels, 16, 16)
+
+
+def test_keeping_no_bit_gives_black(helpers):
+    transform = Augmentation(auto_augment="rand-m10-inc1").transform(helpers.preprocessing)
+    (step,) = [op for op in by_type(transform)[RandAugment].ops if op.name == "PosterizeIncreasing"]
+    step.prob = 1.0
+    assert step(Image.new("RGB", (4, 4), (200, 100, 50))).getextrema() == ((0, 0),) * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"auto_augment": "nonsense"}, "timm knows no auto_augment 'nonsense'"),
+        ({"auto_augment": "rand-x9"}, "timm knows no auto_augment 'rand-x9'"),
+        ({"interpolation": "cubic"}, "with interpolation 'cubic'.*bilinear, bicubic or random"),
+        ({"hflip": 1.5}, r"augmentation\.hflip is 1\.5, expected a probability from 0 to 1"),
+        ({"random_erasing": -0.1}, r"augmentation\.random_erasing is -0\.1, expected a probability"),
+        ({"mixup": -1.0}, r"augmentation\.mixup is -1\.0, expected 0 or more"),
+        ({"color_jitter": float("nan")}, r"augmentation\.color_jitter is nan"),
+        ({"scale": (1.0, 0.5)}, r"augmentation\.scale is 1\.0, 0\.5, expected a smaller and a larger number above 0"),
+        ({"ratio": (0.0, 1.0)}, r"augmentation\.ratio is 0\.0, 1\.0"),
+    ],
+)
+def test_unknown_augmentation(helpers, options, message):
+    with pytest.raises(DataError, match=message):
+        Augmentation(**options).transform(helpers.preprocessing)
