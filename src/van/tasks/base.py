@@ -23,9 +23,6 @@ class Task(LightningModule):
         epochs: Epochs of the cosine, warm-up included, cool-down not.
         steps_per_epoch: Optimiser steps in an epoch.
         optimization: The other options.
-
-    Raises:
-        VanError: there is no such optimiser.
     """
 
     def __init__(
@@ -39,14 +36,27 @@ class Task(LightningModule):
         self.optimization = optimization
 
     def configure_optimizers(self) -> Any:
-        """Build timm's optimiser, decay left off biases, norms and layer scales, and a cosine over all steps."""
+        """Build timm's optimiser, decay left off biases, norms and layer scales, and a cosine over all steps.
+
+        Raises:
+            VanError: there is no such optimiser, or a number is out of its range.
+        """
         options = self.optimization
+        if not options.weight_decay >= 0:
+            raise VanError(f"weight_decay is {options.weight_decay}, expected 0 or more.")
+        if not 0 <= options.min_lr <= self.lr:
+            raise VanError(
+                f"min_lr is {options.min_lr}, expected a number from 0 to the highest learning rate {self.lr}."
+            )
         try:
             optimizer = create_optimizer_v2(
                 self.model, opt=options.optimizer, lr=self.lr, weight_decay=options.weight_decay
             )
         except (ValueError, RuntimeError, AssertionError) as error:
-            raise VanError(f"The optimizer {options.optimizer!r} cannot be built ({error}).") from error
+            raise VanError(
+                f"The optimizer {options.optimizer!r} cannot be built ({error}). Take one of "
+                "timm.optim.list_optimizers(), such as adamw or sgd."
+            ) from error
         self._weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
         scheduler = CosineLRScheduler(
             optimizer,

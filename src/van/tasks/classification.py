@@ -54,7 +54,7 @@ class ClassificationTask(Task):
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Return the loss of one batch of images (B, C, H, W) and labels (B,)."""
         images, target = batch
-        if self.mix is not None:
+        if self.mix is not None and len(images) > 1:
             even = len(images) // 2 * 2  # timm mixes pairs
             images, target = self.mix(images[:even].clone(), target[:even])
         loss = F.cross_entropy(self.model(images), target, label_smoothing=self.optimization.label_smoothing)
