@@ -5,13 +5,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 from tqdm import tqdm
+
+from van.errors import DataError
 
 
 @dataclass
@@ -53,7 +55,7 @@ class ClassificationReport:
         """Return name, images, precision, recall and F1 of each class; None where they are not defined."""
         numbers = range(len(self.class_names))
         precision, recall, f1, support = precision_recall_fscore_support(
-            self.labels, self.predicted, labels=numbers, zero_division=np.nan
+            self.labels, self.predicted, labels=numbers, zero_division=cast(Any, np.nan)
         )
         columns = zip(self.class_names, support, precision, recall, f1, strict=True)  # type: ignore[arg-type]
         return [
@@ -72,7 +74,7 @@ class ClassificationReport:
         """Write evaluation.json and per_class.csv into an existing folder and return their paths."""
         rows = self.per_class()
         table = folder / "per_class.csv"
-        with table.open("w", newline="") as file:
+        with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
@@ -94,6 +96,9 @@ def evaluate_classifier(
         class_names: Name of each class number.
         device: Where to compute.
         progress: Whether to show a progress bar.
+
+    Raises:
+        DataError: there are no batches.
     """
     model = model.to(device).eval()
     labels, top, confidence = [], [], []
@@ -103,4 +108,6 @@ def evaluate_classifier(
         labels.append(target.numpy())
         top.append(best.indices.cpu().numpy())
         confidence.append(best.values[:, 0].cpu().numpy())
+    if not labels:
+        raise DataError("There are no images to measure the model on. Check the data.")
     return ClassificationReport(class_names, np.concatenate(labels), np.concatenate(top), np.concatenate(confidence))

@@ -17,8 +17,8 @@ class Complexity(NamedTuple):
 def complexity(model: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     """Count parameters, and multiply-accumulates of one image.
 
-    Convolutions, linear layers and matrix products count, biases and element-wise operations do not: the paper's "FLOPs"
-    (Eq. 4). The model is moved to the meta device: give one that is not needed any more, best built there.
+    Convolutions, linear layers and matrix products count, biases and element-wise operations do not: the paper's
+    "FLOPs" (Eq. 4). The model is moved to the meta device: give one that is not needed any more, best built there.
 
     Args:
         model: Any network that maps (1, C, H, W).

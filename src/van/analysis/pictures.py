@@ -4,12 +4,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager, rc_context
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours stay apart for colour-blind readers
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+_NAMED_CLASSES = 30
+
+# matplotlib's own font, and after it the first of the usual ones for East Asian names that is installed
+_EAST_ASIAN = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC")
+_FONTS = ["DejaVu Sans", *[name for name in _EAST_ASIAN if name in font_manager.get_font_names()][:1]]
+_CHARACTERS = {code for name in _FONTS for code in font_manager.get_font(font_manager.findfont(name)).get_charmap()}
 
 
+def _text(text: str, length: int = 1000) -> str:
+    """Return a text that matplotlib draws as it is: no formulas, a box for what no font has, shortened inside."""
+    plain = "".join(c if ord(c) in _CHARACTERS else "□" for c in " ".join(text.split()))
+    if len(plain) > length:
+        plain = plain[: length // 2] + "…" + plain[length // 2 + 1 - length :]
+    return plain.replace("$", r"\$")
+
+
+@rc_context({"font.family": _FONTS})
 def learning_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
     """Draw loss and accuracy over the epochs.
 
@@ -20,7 +37,7 @@ def learning_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) < 40 else None
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_text(title, 110))
     loss, accuracy = figure.subplots(1, 2)
     loss.plot(epochs, [row["train_loss"] for row in rows], color=BLUE, marker=marker, markersize=3, label="training")
     loss.plot(epochs, [row["val_loss"] for row in rows], color=ORANGE, marker=marker, markersize=3, label="validation")
@@ -33,18 +50,27 @@ def learning_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
         label="top-5",
     )  # fmt: skip
     accuracy.plot(
-        epochs[best], top1[best], "*", color=RED, markersize=13, label=f"best: {top1[best]:.1f} %, epoch {epochs[best]:g}"
+        epochs[best],
+        top1[best],
+        "*",
+        color=RED,
+        markersize=13,
+        label=f"best: {top1[best]:.1f} %, epoch {epochs[best]:g}",
     )
     accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
     for axes in (loss, accuracy):
         axes.grid(alpha=0.3)
         axes.legend()
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(epochs) == 1:
+            axes.set_xticks(epochs)
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
+@rc_context({"font.family": _FONTS})
 def confusion_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix; with numbers and names up to 30 classes.
+    """Draw a confusion matrix; with counts and names up to 30 classes.
 
     Args:
         matrix: Images by true class (rows) and predicted class (columns), shape (classes, classes).
@@ -52,16 +78,18 @@ def confusion_picture(matrix: np.ndarray, class_names: Sequence[str], title: str
         title: Line above the picture.
     """
     count = len(class_names)
-    side = min(14.0, max(5.0, 0.45 * count + 2.5))
+    side = max(5.0, 0.45 * count + 2.5) if count <= _NAMED_CLASSES else 9.0
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
-    axes.set(xlabel="predicted class", ylabel="true class", title=title)
-    if count <= 30:
-        names = [name if len(name) <= 18 else name[:17] + "…" for name in class_names]
+    number = "" if count <= _NAMED_CLASSES else " (number)"
+    axes.set(xlabel=f"predicted class{number}", ylabel=f"true class{number}")
+    figure.suptitle(_text(title, int(10 * side)))
+    if count <= _NAMED_CLASSES:
+        names = [_text(name, 18) for name in class_names]
         long = max(map(len, names)) > 3
         axes.set_xticks(range(count), names, rotation=60 if long else 0, ha="right" if long else "center")
         axes.set_yticks(range(count), names)
@@ -73,6 +101,7 @@ def confusion_picture(matrix: np.ndarray, class_names: Sequence[str], title: str
     return figure
 
 
+@rc_context({"font.family": _FONTS})
 def prediction_sheet(
     images: Sequence[Any], truths: Sequence[str], predictions: Sequence[str], confidences: Sequence[float], title: str
 ) -> Figure:
@@ -85,10 +114,10 @@ def prediction_sheet(
         confidences: Probability of the predicted class of each, 0 to 1.
         title: Line above the grid.
     """
-    columns = min(8, len(images))
+    columns = min(8, max(4, len(images)))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.55 * columns, 1.95 * rows + 0.5), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_text(title, 13 * columns))
     grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -97,9 +126,9 @@ def prediction_sheet(
     ):
         right = truth == predicted
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        line = f"{predicted[:16]} ({confidence:.0%})"
+        line = f"{_text(predicted, 14)} ({confidence:.0%})"
         axes.set_title(
-            line if right else f"{line}\nis {truth[:16]}", fontsize=9, color="black" if right else RED,
-            fontweight="normal" if right else "bold",
+            line if right else f"{line}\nis {_text(truth, 16)}", fontsize=9 if right else 8,
+            color="black" if right else RED, fontweight="normal" if right else "bold",
         )  # fmt: skip
     return figure
