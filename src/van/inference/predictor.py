@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm.data
@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from van.data.images import ImageLike, mode_for, read_image
-from van.errors import DataError, WeightsError
+from van.errors import DataError, VanError, WeightsError
 from van.models import read_checkpoint
 from van.models.factory import create_model, model_from_checkpoint
 from van.models.variants import VARIANTS
@@ -36,7 +36,7 @@ class Prediction:
 
 def imagenet_class_names() -> list[str]:
     """Return the descriptions of the 1000 classes of ImageNet-1K."""
-    return timm.data.ImageNetInfo("imagenet-1k").label_descriptions()
+    return list(timm.data.ImageNetInfo("imagenet-1k").label_descriptions())
 
 
 def class_names_of(ckpt: Checkpoint) -> list[str]:
@@ -61,7 +61,10 @@ class _ImageFiles(Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor | DataError:
         try:
-            return self.transform(read_image(self.images[index], self.mode))
+            image = self.images[index]
+            named = isinstance(image, str | Path) or getattr(image, "filename", None) or getattr(image, "name", None)
+            name = None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
+            return self.transform(read_image(image, self.mode, name))
         except DataError as error:
             return error
 
@@ -74,8 +77,8 @@ class Predictor:
     """A trained classifier with everything that its weight file says.
 
     Args:
-        weights: Weight file of any known layout, a folder with one such as a run folder, or the name of published weights
-            such as "van_b0" or "van_b0.in1k".
+        weights: Weight file of any known layout, a folder with one such as a run folder, or the name of published
+            weights such as "van_b0" or "van_b0.in1k".
         device: Where to compute; None takes a GPU if there is one.
         batch_size: Images per batch.
 
@@ -88,16 +91,18 @@ class Predictor:
         VanError: the weights cannot be read, or have no classifier.
     """
 
-    def __init__(
-        self, weights: str | Path, device: torch.device | str | None = None, batch_size: int = 32
-    ) -> None:
+    def __init__(self, weights: str | Path, device: torch.device | str | None = None, batch_size: int = 32) -> None:
         published = str(weights).partition(".")[0] in VARIANTS and not Path(weights).exists()
         ckpt = None if published else read_checkpoint(weights)
         network = create_model(str(weights), pretrained=True) if ckpt is None else model_from_checkpoint(ckpt)
         if network.num_classes == 0:
             raise WeightsError(f"{weights} has no classifier. Give weights that were trained to classify.")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = network.to(self.device, memory_format=torch.channels_last).eval()
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = network.to(memory_format=torch.channels_last).to(self.device).eval()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise VanError(f"The device {str(device)!r} cannot be used here ({reason}). Try cpu.") from error
         self.batch_size = batch_size
         self.class_names = class_names_of(ckpt) if ckpt else imagenet_class_names()
         self.preprocessing = timm.data.resolve_model_data_config(self.model)
@@ -109,9 +114,7 @@ class Predictor:
         """Map preprocessed images (B, C, H, W) to logits (B, classes) on the CPU."""
         return self.model(batch.to(self.device)).float().cpu()
 
-    def stream(
-        self, images: Sequence[ImageLike], top_k: int = 5, workers: int = 0
-    ) -> Iterator[Prediction | DataError]:
+    def stream(self, images: Sequence[ImageLike], top_k: int = 5, workers: int = 0) -> Iterator[Prediction | DataError]:
         """Yield the prediction of each image in order, or the error where one cannot be decoded.
 
         Args:
@@ -137,8 +140,9 @@ class Predictor:
         """Predict one image or several.
 
         Args:
-            images: A path, bytes, a PIL image, an array (H, W[, C]) or tensor (C, H, W), or a sequence of these; an array
-                or tensor with one more dimension is a batch. Not resized, not normalised: that is done here.
+            images: A path, bytes, an open file, a PIL image, an array (H, W[, C]) or tensor (C, H, W), or a sequence of
+                these; an array or tensor with one more dimension is a batch. Not resized, not normalised: that is done
+                here.
             top_k: Classes per image.
 
         Returns:
@@ -147,13 +151,9 @@ class Predictor:
         Raises:
             DataError: an image cannot be decoded or is not of a known form.
         """
-        several: Sequence[Any]
-        if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
-            several, one = list(images), False
-        elif isinstance(images, str | Path | bytes | Image.Image | np.ndarray | torch.Tensor) or hasattr(images, "read"):
-            several, one = [images], True
-        else:
-            several, one = list(images), False  # type: ignore[arg-type]
+        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray | torch.Tensor)
+        one = (single or hasattr(images, "read")) and getattr(images, "ndim", 3) != 4
+        several: list[Any] = [images] if one else list(cast(Sequence[Any], images))
         predictions = []
         for result in self.stream(several, top_k):
             if isinstance(result, DataError):

@@ -1,0 +1,215 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import van
+from van.errors import DataError, VanError, WeightsError
+from van.inference.predictor import Prediction, imagenet_class_names
+from van.models import write_checkpoint
+from van.models.weights import Checkpoint
+
+NAMES = ["cat", "dog", "fox"]
+# lossless, so that a picture is the same in every form
+SIZE = 40
+
+
+def write_weights(path, num_classes=3, class_names=None, in_chans=3, **args):
+    """Random weights of a tiny VAN, with what training writes beside them."""
+    torch.manual_seed(0)
+    tiny = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)}
+    model = van.create_model("van_b0", num_classes=num_classes, in_chans=in_chans, **tiny)
+    for parameter in model.head.parameters():
+        torch.nn.init.normal_(parameter)  # logits that differ clearly
+    preprocessing = {
+        "input_size": [in_chans, 32, 32], "mean": [0.5] * in_chans, "std": [0.25] * in_chans,
+        "interpolation": "bicubic", "crop_pct": 1.0,
+    }  # fmt: skip
+    ckpt = Checkpoint(
+        state_dict=model.state_dict(), format="van", variant="van_b0", num_classes=num_classes, in_chans=in_chans,
+        model_args=tiny, class_names=class_names, preprocessing=preprocessing,
+    )  # fmt: skip
+    return write_checkpoint(ckpt, path)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_weights(tmp_path_factory.mktemp("weights") / "weights.safetensors", class_names=NAMES)
+
+
+@pytest.fixture(scope="module")
+def predictor(weights):
+    return van.Predictor(weights, device="cpu", batch_size=4)
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for seed in range(10):
+        picture(seed).save(folder / f"{seed}.png")
+    return [folder / f"{seed}.png" for seed in range(10)]
+
+
+def same(first, second):
+    assert first.classes == second.classes
+    assert first.indices == second.indices
+    assert first.probabilities == pytest.approx(second.probabilities, abs=1e-6)
+
+
+def test_prediction_is_the_models(predictor, files):
+    result = predictor(files[0])
+    tensor = torch.from_numpy(np.asarray(picture(0).resize((32, 32), Image.Resampling.BICUBIC)).copy())
+    with torch.no_grad():
+        logits = predictor.model((tensor.permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)[0]
+    expected = logits.softmax(dim=0)
+    assert result.indices == expected.argsort(descending=True).tolist()
+    assert result.classes == [NAMES[i] for i in result.indices]
+    assert result.probabilities == pytest.approx(expected.sort(descending=True).values.tolist(), abs=1e-5)
+    assert sum(result.probabilities) == pytest.approx(1)
+    assert not predictor.model.training
+
+
+def test_every_form_of_an_image(predictor, files):
+    expected = predictor(files[0])
+    assert isinstance(expected, Prediction)
+    array = np.asarray(picture(0))
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    data = files[0].read_bytes()
+    with files[0].open("rb") as file:
+        same(predictor(file), expected)
+    for form in (str(files[0]), data, io.BytesIO(data), picture(0), array, array / 255, tensor, tensor / 255):
+        same(predictor(form), expected)
+
+
+def test_several_images(predictor, files):
+    expected = [predictor(file) for file in files]
+    assert len({result.probabilities[0] for result in expected}) == 10
+    arrays = np.stack([np.asarray(picture(seed)) for seed in range(10)])
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    mixed = [files[0], str(files[1]), files[2].read_bytes(), picture(3), arrays[4], tensors[5], *files[6:]]
+    for form in (files, tuple(files), iter(files), arrays, tensors, list(arrays), mixed):
+        results = predictor(form)
+        assert isinstance(results, list)
+        for result, one in zip(results, expected, strict=True):
+            same(result, one)
+    (single,) = predictor([files[0]])
+    same(single, expected[0])
+    assert predictor([]) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
+def test_batch_size_does_not_matter(weights, predictor, files, batch_size):
+    for result, expected in zip(van.Predictor(weights, "cpu", batch_size)(files), predictor(files), strict=True):
+        same(result, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stream_keeps_the_order(predictor, files, workers):
+    chosen = [files[i] for i in (3, 1, 4, 1, 5, 9, 2, 6)]
+    for file, result in zip(chosen, predictor.stream(chosen, workers=workers), strict=True):
+        same(result, predictor(file))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stream_goes_on_after_a_broken_image(predictor, files, tmp_path, workers):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(files[0].read_bytes()[:300])
+    results = list(predictor.stream([files[0], broken, files[1], "missing.png", *[broken] * 5], workers=workers))
+    same(results[0], predictor(files[0]))
+    same(results[2], predictor(files[1]))
+    for index in (1, 3, *range(4, 9)):
+        assert isinstance(results[index], DataError)
+    assert "broken.png cannot be decoded" in str(results[1])
+    assert "missing.png does not exist" in str(results[3])
+
+
+def test_call_raises_for_a_broken_image(predictor, files, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"broken\.png is not an image"):
+        predictor([files[0], tmp_path / "broken.png"])
+    with pytest.raises(DataError, match="Image 2 of 2 is not an image"):
+        predictor([files[0], b"nothing"])
+    with pytest.raises(DataError, match="The image is not an image"):
+        predictor(b"nothing")
+    with pytest.raises(DataError, match="is a folder"):
+        predictor(tmp_path)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 50])
+def test_top_k(predictor, files, top_k):
+    result = predictor(files[0], top_k)
+    count = min(top_k, 3)
+    assert len(result.classes) == len(result.indices) == len(result.probabilities) == count
+    assert result.indices == predictor(files[0]).indices[:count]
+    assert result.probabilities == sorted(result.probabilities, reverse=True)
+
+
+def test_class_names(tmp_path, files):
+    numbers = van.Predictor(write_weights(tmp_path / "3.safetensors"), "cpu")
+    assert numbers.class_names == ["0", "1", "2"]
+    thousand = van.Predictor(write_weights(tmp_path / "1000.safetensors", 1000), "cpu")
+    assert thousand.class_names == imagenet_class_names()
+    assert thousand.class_names[1].startswith("goldfish")
+    assert len(thousand(files[0]).classes) == 5
+    own = van.Predictor(write_weights(tmp_path / "own.safetensors", 1000, [f"c{i}" for i in range(1000)]), "cpu")
+    assert own.class_names[999] == "c999"
+
+
+def test_run_folder(weights, predictor, files):
+    same(van.Predictor(weights.parent, "cpu")(files[0]), predictor(files[0]))
+    same(van.Predictor(str(weights), "cpu")(files[0]), predictor(files[0]))
+
+
+def test_preprocessing_comes_from_the_file(predictor):
+    expected = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 1.0}
+    found = {key: predictor.preprocessing[key] for key in expected}
+    assert {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()} == expected
+
+
+def test_one_channel(tmp_path):
+    predictor = van.Predictor(write_weights(tmp_path / "grey.safetensors", in_chans=1), "cpu")
+    grey = picture(0).convert("L")
+    expected = predictor(grey)
+    same(predictor(np.asarray(grey)), expected)
+    same(predictor(torch.from_numpy(np.asarray(grey).copy())[None]), expected)
+    same(predictor(grey.convert("RGB")), expected)
+
+
+def test_other_channels(tmp_path):
+    weights = write_weights(tmp_path / "four.safetensors", in_chans=4)
+    with pytest.raises(DataError, match="The model takes 4 channels; image files give 1 or 3"):
+        van.Predictor(weights, "cpu")
+
+
+def test_model_is_channels_last(predictor):
+    weight = predictor.model.stages[1].patch_embed.proj.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+def test_logits(predictor):
+    logits = predictor.logits(torch.zeros(2, 3, 32, 32))
+    assert (logits.shape, logits.dtype, logits.requires_grad) == ((2, 3), torch.float32, False)
+
+
+def test_weights_without_a_classifier(tmp_path):
+    weights = write_weights(tmp_path / "headless.safetensors", 0)
+    with pytest.raises(WeightsError, match=r"headless\.safetensors has no classifier. Give weights"):
+        van.Predictor(weights)
+
+
+def test_weights_that_cannot_be_read(tmp_path):
+    with pytest.raises(WeightsError, match=r"nothing\.safetensors"):
+        van.Predictor(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "xla"])
+def test_device_that_is_not_there(weights, device):
+    with pytest.raises(VanError, match=rf"The device '{device}' cannot be used here \(.*\)\. Try cpu\."):
+        van.Predictor(weights, device)
