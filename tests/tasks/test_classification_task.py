@@ -240,3 +240,20 @@ def test_validation_figures(classes):
 def test_forward_is_the_models(batch):
     module = task().eval()
     assert torch.equal(module(batch[0]), module.model(batch[0]))
+
+
+def test_resumed_run_follows_the_options_given_now(batch, tmp_path):
+    images, labels = batch
+    data = loader(images.repeat(5, 1, 1, 1), labels.repeat(5))
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_epochs=1, enable_checkpointing=False, **options)
+    trainer.fit(task(linear, epochs=2, lr=1.0, warmup_epochs=0, weight_decay=0.5), data, data)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    rates = Rates()
+    module = task(linear, epochs=4, lr=0.2, min_lr=0.0, warmup_epochs=0, weight_decay=0.1)
+    trainer = lightning.Trainer(max_epochs=4, enable_checkpointing=False, callbacks=[rates], **options)
+    trainer.fit(module, data, data, ckpt_path=tmp_path / "last.ckpt")
+    assert rates.rates == pytest.approx([0.1 * (1 + math.cos(math.pi * step / 20)) for step in range(5, 20)])
+    assert {group["weight_decay"] for group in trainer.optimizers[0].param_groups} == {0.0, 0.1}

@@ -78,6 +78,8 @@ class Task(LightningModule):
         """Let the options given now win over those of a resumed run, which came with the optimiser's state."""
         for group, decay in zip(self.trainer.optimizers[0].param_groups, self._weight_decays, strict=True):
             group["weight_decay"] = decay
+        scheduler: Any = self.lr_schedulers()
+        scheduler.step_update(self.global_step)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Set the learning rate of the next step."""
