@@ -33,7 +33,7 @@ def run_folder(output: str | None, name: str) -> Path:
     if output is not None:
         folder = Path(output)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise VanError(f"{folder} exists and is not empty. Give another --output, or --resume {folder} to go on.")
+            raise VanError(f"{folder} exists and is not empty. Give another --output, or --resume {folder}.")
         folder.mkdir(parents=True, exist_ok=True)
     else:
         names = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
@@ -46,7 +46,7 @@ def run_folder(output: str | None, name: str) -> Path:
 class SafeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside the old one and puts it in its place when it is complete.
 
-    Lightning writes into the system's temporary folder and copies: on a full disk that leaves half a file where the last
+    Lightning writes into a temporary folder and copies: on a full disk that leaves half a file where the last
     good one was.
     """
 
@@ -64,8 +64,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise VanError(
-                f"{path} cannot be written ({error.strerror or error}). Free some space or mend the permissions; earlier "
-                f"checkpoints in {path.parent} are as they were."
+                f"{path} cannot be written ({error.strerror or error}). Free some space or mend the permissions; "
+                f"earlier checkpoints in {path.parent} are as they were."
             ) from error
 
 
