@@ -208,18 +208,22 @@ class TestInterruption:
     @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
     def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(self, colours, tmp_path):
         command = [sys.executable, "-m", "van", "train", "--data", colours, *SMALL, "--epochs", "1000"]
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*map(str, command), "--output", "run"],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in jobs of some shells
+        ) as process:
+            deadline = time.monotonic() + 120
+            while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            try:
+                output, _ = process.communicate(timeout=60)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert "van train --resume run" in output
         assert "Traceback" not in output

@@ -7,6 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from van.ops import depthwise_conv2d
+
+torch.fx.wrap("depthwise_conv2d")  # one call in a traced graph, whatever it chooses
+
 LKAVariant = Literal["full", "no_dw", "no_dw_d", "no_product", "sum", "no_pointwise", "sigmoid", "dense"]
 
 
@@ -46,6 +50,8 @@ def decompose(kernel_size: int, dilation: int | None = None) -> Decomposition:
 class SameSizeConv2d(nn.Conv2d):
     """Convolution with stride 1 whose output has the height and width of its input, for every kernel and dilation.
 
+    Depth-wise ones are computed by van.ops.depthwise_conv2d.
+
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
@@ -80,6 +86,8 @@ class SameSizeConv2d(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        if self.groups == self.in_channels == self.out_channels:
+            return depthwise_conv2d(input, self.weight, self.bias, self.dilation[0])
         if self.odd:  # an even kernel with an odd dilation cannot be centred: one more row and column at the end
             return super().forward(F.pad(input, (0, 1, 0, 1)))
         return super().forward(input)

@@ -1,0 +1,157 @@
+"""Every backend against a sum over shifted maps in float64: outputs and all gradients."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+import van
+from van.ops import can_run, depthwise_conv2d, use_backend
+
+BACKENDS = ["torch", "phase"]
+# (batch, channels, height, width): divisible by the dilation and not, smaller than the kernel, one pixel, no image
+SHAPES = [(2, 3, 9, 12), (1, 4, 14, 13), (3, 2, 7, 7), (2, 5, 2, 4), (2, 3, 1, 1), (0, 3, 5, 5)]
+# (kernel, dilation): of K = 21, 35, 28 and 7, an even kernel with an odd dilation, corner cases, the undilated ones
+KERNELS = [(7, 3), (9, 4), (7, 4), (4, 2), (4, 3), (2, 3), (1, 5), (3, 1), (5, 1), (4, 1)]
+COMBINATIONS = [(b, k, d) for b in BACKENDS for k, d in KERNELS if not (b == "phase" and d == 1)]
+
+
+def make(shape, kernel, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(kernel + sum(shape))
+    sizes = (shape, (shape[1], 1, kernel, kernel), (shape[1],))
+    return [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for size in sizes]
+
+
+def by_hand(x, weight, bias, dilation):
+    kernel = weight.shape[-1]
+    before = dilation * (kernel - 1) // 2
+    batch, channels, height, width = x.shape
+    padded = torch.nn.functional.pad(x, (before, dilation * kernel, before, dilation * kernel))
+    out = torch.zeros_like(x) if bias is None else bias.view(1, -1, 1, 1).expand(batch, channels, height, width)
+    for i in range(kernel):
+        for j in range(kernel):
+            shifted = padded[:, :, i * dilation : i * dilation + height, j * dilation : j * dilation + width]
+            out = out + weight[:, 0, i, j].view(1, -1, 1, 1) * shifted
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("backend", "kernel", "dilation"), COMBINATIONS)
+class TestEveryBackend:
+    def test_output_and_gradients_in_float64(self, backend, kernel, dilation, shape):
+        inputs = make(shape, kernel)
+        outputs = [depthwise_conv2d(*inputs, dilation, backend), by_hand(*inputs, dilation)]
+        torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+        cotangent = torch.randn(shape, dtype=torch.float64)
+        gradients = [torch.autograd.grad(out, inputs, cotangent) for out in outputs]
+        torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)
+
+    @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+    def test_float32_in_every_layout(self, backend, kernel, dilation, shape, layout):
+        x, weight, bias = make(shape, kernel, torch.float32)
+        exact = by_hand(*(t.detach().double() for t in (x, weight, bias)), dilation)
+        if layout == "channels_last":
+            x = x.detach().contiguous(memory_format=torch.channels_last)
+        elif layout == "strided":
+            x = torch.stack([x.detach(), x.detach()], dim=-1)[..., 0]
+        out = depthwise_conv2d(x, weight, bias, dilation, backend)
+        torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 56, 56), (2, 64, 28, 28), (2, 160, 14, 14), (2, 256, 7, 7), (1, 32, 60, 61)])
+def test_phase_split_is_bit_equal_to_torch_in_float32(shape):
+    x, weight, bias = (t.detach() for t in make(shape, 7, torch.float32))
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(depthwise_conv2d(x, weight, bias, 3, "phase"), depthwise_conv2d(x, weight, bias, 3, "torch"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestAutogradAndCompilers:
+    def test_gradcheck(self, backend):
+        inputs = make((2, 2, 5, 4), 4)
+        assert torch.autograd.gradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
+        assert torch.autograd.gradgradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
+
+    def test_without_bias(self, backend):
+        x, weight, _ = make((2, 3, 8, 8), 7)
+        out = depthwise_conv2d(x, weight, None, 3, backend)
+        torch.testing.assert_close(out, by_hand(x, weight, None, 3), rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision(self, backend, dtype):
+        x, weight, bias = make((2, 4, 10, 11), 7, dtype)
+        exact = by_hand(*(t.detach().double() for t in (x, weight, bias)), 3)
+        out = depthwise_conv2d(x, weight, bias, 3, backend)
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.double(), exact, rtol=2e-2, atol=0.15)
+
+    def test_autocast(self, backend):
+        x, weight, bias = make((2, 4, 10, 11), 7, torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = depthwise_conv2d(x, weight, bias, 3, backend)
+        assert out.dtype == torch.bfloat16
+        out.float().sum().backward()
+        assert all(t.grad.dtype == torch.float32 for t in (x, weight, bias))
+
+    def test_compiles_whole_and_once_for_all_sizes(self, backend):
+        torch._dynamo.reset()
+        counter = CompileCounter()
+        compiled = torch.compile(
+            lambda *t: depthwise_conv2d(*t, 3, backend), fullgraph=True, dynamic=True, backend=counter
+        )
+        for shape in ((2, 3, 9, 12), (3, 3, 14, 13), (2, 3, 10, 10)):
+            inputs = make(shape, 7)
+            torch.testing.assert_close(compiled(*inputs), by_hand(*inputs, 3), rtol=1e-12, atol=1e-12)
+        assert counter.frame_count == 1
+
+
+def test_export_is_a_plain_convolution():
+    class Layer(torch.nn.Module):
+        def forward(self, x, weight):
+            return depthwise_conv2d(x, weight, None, 3)
+
+    x, weight, _ = (t.detach() for t in make((1, 3, 9, 9), 7, torch.float32))
+    program = torch.export.export(Layer(), (x, weight))
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert called == ["aten.conv2d.default"]
+
+
+def test_automatic_choice_can_be_forced():
+    x, weight, bias = make((1, 3, 9, 9), 7)
+    names = []
+    for backend in BACKENDS:
+        with use_backend(backend), torch.profiler.profile() as profile:
+            depthwise_conv2d(x, weight, bias, 3)
+        names.append({event.key for event in profile.key_averages()})
+    assert "aten::constant_pad_nd" not in names[0]
+    assert names[0] != names[1]
+    with use_backend("phase"):  # no dilation: falls back
+        torch.testing.assert_close(depthwise_conv2d(x, weight, bias), by_hand(x, weight, bias, 1))
+
+
+def test_reasons_and_wrong_backends():
+    x, weight, bias = make((1, 3, 9, 9), 7)
+    assert can_run("auto", x, weight) is None
+    assert "no dilation" in can_run("phase", x, weight, 1)
+    with pytest.raises(ValueError, match="cannot run this convolution: the convolution has no dilation"):
+        depthwise_conv2d(x, weight, bias, 1, "phase")
+    for wrong in (lambda: can_run("cuda", x, weight), lambda: use_backend("fast").__enter__()):
+        with pytest.raises(ValueError, match=r"backend is '(cuda|fast)', expected one of auto, torch, phase"):
+            wrong()
+
+
+def test_short_training_is_the_same_with_each_backend():
+    losses = {}
+    for backend in BACKENDS:
+        torch.manual_seed(0)
+        model = van.create_model("van_b0", num_classes=4, embed_dims=(8, 16, 16, 16), depths=(1, 1, 1, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        images, target = torch.randn(8, 3, 64, 64), torch.arange(8) % 4
+        with use_backend(backend):
+            losses[backend] = []
+            for _ in range(5):
+                loss = torch.nn.functional.cross_entropy(model(images), target)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses[backend].append(loss.item())
+    assert losses["torch"] == pytest.approx(losses["phase"], rel=1e-4)
