@@ -1,13 +1,14 @@
 """Dilated depth-wise convolution as undilated ones on the phases of the map.
 
 A convolution with dilation d never mixes positions whose rows or columns differ modulo d. The d * d phases
-x[:, :, i::d, j::d] are therefore convolved by themselves, stacked in the batch dimension, by an undilated kernel: the same
-products and sums. oneDNN has fast kernels for undilated depth-wise convolutions only.
+x[:, :, i::d, j::d] are therefore convolved by themselves, stacked in the batch dimension, by an undilated kernel: the
+same products and sums. oneDNN has fast kernels for undilated depth-wise convolutions only.
 """
 
 import torch
 from torch.nn import functional as F
 
+from van.ops import reference, undilated
 from van.ops.reference import padding
 
 
@@ -31,23 +32,21 @@ def merge(phases: torch.Tensor, dilation: int, height: int, width: int) -> torch
     return x[:, :height, :width].permute(0, 3, 1, 2)
 
 
-def depthwise_conv2d(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int
-) -> torch.Tensor:
+def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int) -> torch.Tensor:
     """Convolve each channel by itself; see van.ops.depthwise_conv2d."""
+    centred = weight.shape[-1] % 2 == 1
+    if dilation == 1:
+        return undilated.conv2d(x, weight, bias) if centred else reference.depthwise_conv2d(x, weight, bias, 1)
     height, width = x.shape[-2:]
-    before, behind = padding(weight.shape[-1], dilation)
-    inside = before == behind and before % dilation == 0
-    if not inside:  # the kernel's centre lies between phases: pad the map itself
-        x = F.pad(x, (before, behind, before, behind))
-    phases = F.conv2d(
-        split(x, dilation), weight, bias, padding=before // dilation if inside else 0, groups=weight.shape[0]
-    )
+    if centred:
+        phases = undilated.conv2d(split(x, dilation), weight, bias, stack=dilation * dilation)
+    else:  # the kernel's centre lies between phases: pad the map itself
+        before, behind = padding(weight.shape[-1], dilation)
+        padded = F.pad(x, (before, behind, before, behind))
+        phases = F.conv2d(split(padded, dilation), weight, bias, groups=weight.shape[0])
     return merge(phases, dilation, height, width)
 
 
 def why_not(x: torch.Tensor, weight: torch.Tensor, dilation: int) -> str | None:
-    """Return why the phases cannot be convolved, or None."""
-    if dilation == 1:
-        return "the convolution has no dilation, its only phase is the map itself"
+    """Return None: every convolution has phases, an undilated one a single one."""
     return None
