@@ -64,10 +64,28 @@ def test_phase_split_is_bit_equal_to_torch_in_float32(shape):
     assert torch.equal(depthwise_conv2d(x, weight, bias, 3, "phase"), depthwise_conv2d(x, weight, bias, 3, "torch"))
 
 
+@pytest.mark.parametrize("kernel", [5, 7])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_gradients_of_large_maps(kernel, dilation):  # copied phase by phase, where small ones are rearranged
+    inputs = make((2, 8, 70, 68), kernel)
+    outputs = [depthwise_conv2d(*inputs, dilation, backend) for backend in BACKENDS]
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+    cotangent = torch.randn(2, 8, 70, 68, dtype=torch.float64)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(out, inputs, cotangent) for out in outputs), rtol=1e-11, atol=1e-11
+    )
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 class TestAutogradAndCompilers:
     def test_gradcheck(self, backend):
         inputs = make((2, 2, 5, 4), 4)
+        assert torch.autograd.gradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
+        assert torch.autograd.gradgradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
+
+    def test_second_derivative_where_phases_are_copied(self, backend, monkeypatch):
+        monkeypatch.setattr("van.ops.phase_split._FEW_NUMBERS", 0)
+        inputs = make((2, 2, 5, 4), 5)
         assert torch.autograd.gradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
         assert torch.autograd.gradgradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
 

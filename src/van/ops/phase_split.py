@@ -5,20 +5,72 @@ x[:, :, i::d, j::d] are therefore convolved by themselves, stacked in the batch 
 same products and sums. oneDNN has fast kernels for undilated depth-wise convolutions only.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
 from van.ops import reference, undilated
 from van.ops.reference import padding
 
+_FEW_NUMBERS = 65536  # below, one rearrangement with its padding is faster than a copy per phase
+
+
+def _copy_phases(x: torch.Tensor, dilation: int) -> torch.Tensor:
+    """Split by one copy per phase: nothing is padded first and copied again."""
+    batch, channels, height, width = x.shape
+    rows, columns = -(-height // dilation), -(-width // dilation)
+    phases = x.new_empty(dilation, dilation, batch, rows, columns, channels)
+    source = x.permute(0, 2, 3, 1)
+    for i in range(dilation):
+        for j in range(dilation):
+            phase, target = source[:, i::dilation, j::dilation], phases[i, j]
+            target[:, : phase.shape[1], : phase.shape[2]].copy_(phase)
+            target[:, phase.shape[1] :].zero_()
+            target[:, :, phase.shape[2] :].zero_()
+    return phases.view(-1, rows, columns, channels).permute(0, 3, 1, 2)
+
+
+def _copy_map(phases: torch.Tensor, dilation: int, height: int, width: int) -> torch.Tensor:
+    """Merge by one copy per phase: what was padded is never copied."""
+    _, channels, rows, columns = phases.shape
+    source = phases.permute(0, 2, 3, 1).reshape(dilation, dilation, -1, rows, columns, channels)
+    x = phases.new_empty(source.shape[2], height, width, channels)
+    for i in range(dilation):
+        for j in range(dilation):
+            target = x[:, i::dilation, j::dilation]
+            target.copy_(source[i, j, :, : target.shape[1], : target.shape[2]])
+    return x.permute(0, 3, 1, 2)
+
+
+class _Split(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, dilation: int) -> torch.Tensor:
+        ctx.options = dilation, *x.shape[-2:]
+        return _copy_phases(x, dilation)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _Merge.apply(gradients[0], *ctx.options), None
+
+
+class _Merge(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, phases: torch.Tensor, dilation: int, height: int, width: int) -> torch.Tensor:
+        ctx.dilation = dilation
+        return _copy_map(phases, dilation, height, width)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        return _Split.apply(gradients[0], ctx.dilation), None, None, None
+
 
 def split(x: torch.Tensor, dilation: int) -> torch.Tensor:
     """Map (B, C, H, W) to its phases (d*d*B, C, ceil(H/d), ceil(W/d)), zeros behind, channels last in memory."""
+    if not torch.compiler.is_compiling() and x.numel() >= _FEW_NUMBERS:
+        return _Split.apply(x, dilation)
     batch, channels, height, width = x.shape
-    rows, columns = -height % dilation, -width % dilation
-    if torch.compiler.is_compiling() or rows or columns:  # no branch on sizes while compiling: it would be a guard
-        x = F.pad(x, (0, columns, 0, rows))
-    x = x.permute(0, 2, 3, 1)
+    x = F.pad(x, (0, -width % dilation, 0, -height % dilation)).permute(0, 2, 3, 1)
     x = x.reshape(batch, x.shape[1] // dilation, dilation, x.shape[2] // dilation, dilation, channels)
     x = x.permute(2, 4, 0, 1, 3, 5)
     return x.reshape(dilation * dilation * batch, x.shape[3], x.shape[4], channels).permute(0, 3, 1, 2)
@@ -26,6 +78,8 @@ def split(x: torch.Tensor, dilation: int) -> torch.Tensor:
 
 def merge(phases: torch.Tensor, dilation: int, height: int, width: int) -> torch.Tensor:
     """Undo split: map (d*d*B, C, h, w) to (B, C, height, width)."""
+    if not torch.compiler.is_compiling() and phases.numel() >= _FEW_NUMBERS:
+        return _Merge.apply(phases, dilation, height, width)
     _, channels, rows, columns = phases.shape
     x = phases.permute(0, 2, 3, 1).reshape(dilation, dilation, -1, rows, columns, channels)
     x = x.permute(2, 3, 0, 4, 1, 5).reshape(-1, rows * dilation, columns * dilation, channels)
