@@ -48,13 +48,14 @@ def check(inputs, cotangent, dilation):
     wanted = [exact, *torch.autograd.grad(exact, [t for t in exact_inputs if t is not None], cotangent.double())]
     assert all(t.dtype == inputs[0].dtype for t in given)
     # float32 sums whatever the type; the interpreter cuts bfloat16's last bit where a GPU rounds it
-    tolerance = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[out.dtype]
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[out.dtype]
     for one, other in zip(given, wanted, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
+    torch.manual_seed(0)
     for key in TILES:
         monkeypatch.setitem(TILES, key, Tiles(16, 2, 1, 2))
 
@@ -125,7 +126,9 @@ class TestKernels:
             inputs, again = make(shape, 3), make(shape, 3)
             results = [compiled(*inputs), depthwise_conv2d(*again, 2, "triton")]
             torch.testing.assert_close(*results)
-            gradients = [torch.autograd.grad(out.square().sum(), t) for out, t in zip(results, (inputs, again))]
+            gradients = [
+                torch.autograd.grad(out.square().sum(), t) for out, t in zip(results, (inputs, again), strict=True)
+            ]
             torch.testing.assert_close(*gradients)
         assert counter.frame_count == 1
 

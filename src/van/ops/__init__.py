@@ -6,18 +6,19 @@ from typing import Literal, get_args
 
 import torch
 
-from van.ops import phase_split, reference
+from van.ops import phase_split, reference, triton_dwconv
 
 __all__ = ["Backend", "can_run", "depthwise_conv2d", "use_backend"]
 
-Backend = Literal["auto", "torch", "phase"]
+Backend = Literal["auto", "torch", "phase", "triton"]
 _Convolution = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 
 _BACKENDS: dict[str, _Convolution] = {
     "torch": reference.depthwise_conv2d,
     "phase": phase_split.depthwise_conv2d,
+    "triton": triton_dwconv.depthwise_conv2d,
 }
-_WHY_NOT = {"torch": reference.why_not, "phase": phase_split.why_not}
+_WHY_NOT = {"torch": reference.why_not, "phase": phase_split.why_not, "triton": triton_dwconv.why_not}
 _forced: Backend = "auto"
 
 
@@ -25,7 +26,7 @@ def can_run(backend: Backend, x: torch.Tensor, weight: torch.Tensor, dilation: i
     """Return None where a backend can convolve these tensors, else the reason why it cannot.
 
     Args:
-        backend: "torch" or "phase"; "auto" always can.
+        backend: "torch", "phase" or "triton"; "auto" always can.
         x: Maps (B, C, H, W).
         weight: Kernels (C, 1, k, k).
         dilation: Distance between neighbouring weights.
@@ -42,7 +43,7 @@ def use_backend(backend: Backend) -> Iterator[None]:
     """Compute every depth-wise convolution inside the block by one backend, where the call itself names none.
 
     Args:
-        backend: "auto", "torch" or "phase". A convolution that it cannot run falls back to torch.
+        backend: "auto", "torch", "phase" or "triton". A convolution that it cannot run falls back to torch.
 
     Raises:
         ValueError: there is no such backend.
@@ -70,8 +71,10 @@ def depthwise_conv2d(
         weight: Kernels (C, 1, k, k), k odd or even.
         bias: One number per channel (C,), or None.
         dilation: Distance between neighbouring weights.
-        backend: "torch", "phase" (phase split), or "auto": the phase split for dilated kernels on the CPU, where it was
-            measured to be faster at every size of the network, else torch. While a model is exported, always torch.
+        backend: "torch", "phase" (phase split), "triton" (CUDA kernels, first derivatives only), or "auto": the phase
+            split for dilated kernels on the CPU, where it was measured to be faster at every size of the network, else
+            torch. It never takes "triton", which nobody has checked on a GPU yet. While a model is exported, always
+            torch.
 
     Returns:
         Maps (B, C, H, W).
