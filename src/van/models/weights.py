@@ -12,7 +12,7 @@ import re
 import struct
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -201,9 +201,19 @@ def _recognise(keys: list[str]) -> tuple[WeightsFormat, str] | None:
     return None
 
 
+def _refuse_fused(keys: Iterable[str], what: str) -> None:
+    """Say that these are the keys of van.fuse's result, which has lost what a checkpoint must hold."""
+    if any(key.endswith(".shortcut_scale") for key in keys):
+        raise WeightsError(
+            f"{what} is fused for inference (van.fuse) and has no BatchNorm any more, so it is no VAN checkpoint. Load "
+            "and save the model that it was made from, and fuse afterwards."
+        )
+
+
 def _to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
     """Rename the tensors of any layout and read size, classes and channels off their shapes."""
     keys = list(tensors)
+    _refuse_fused(keys, source)
     recognised = _recognise(keys)
     if recognised is None:
         shown = ", ".join(keys[:3]) or "nothing"
@@ -404,6 +414,7 @@ def _fitting(
     With new_head the classifier of the file, if any, is left out. head_advice says what to do where only the
     classifiers differ.
     """
+    _refuse_fused(model.state_dict(), "The model")
     trained_as = ckpt.model_args.get("lka_variant", "full")
     for module in model.modules():  # some ablations have the same tensors and compute something else
         if isinstance(module, LargeKernelAttention) and ckpt.format == "van" and module.variant != trained_as:
@@ -537,6 +548,7 @@ def to_format(ckpt: Checkpoint, format: WeightsFormat) -> dict[str, torch.Tensor
     """
     if format not in get_args(WeightsFormat):
         raise WeightsError(f"format is {format!r}, expected one of {', '.join(get_args(WeightsFormat))}.")
+    _refuse_fused(ckpt.state_dict, ckpt.source)
     if format != "van" and (lka_variant := ckpt.model_args.get("lka_variant", "full")) != "full":
         raise WeightsError(
             f"{ckpt.source}: the {format} format cannot say that lka_variant is {lka_variant!r}. Use the van format."
