@@ -12,6 +12,7 @@ import wrapt
 
 if TYPE_CHECKING:
     from van.errors import DataError, VanError, WeightsError
+    from van.inference.fuse import fuse
     from van.inference.predictor import Predictor
     from van.models import VAN, LargeKernelAttention, create_model, decompose, load_weights
 
@@ -25,6 +26,7 @@ __all__ = [
     "WeightsError",
     "create_model",
     "decompose",
+    "fuse",
     "load_weights",
 ]
 
@@ -33,6 +35,7 @@ _HOME = {
     "Predictor": "van.inference.predictor",
     "VanError": "van.errors",
     "WeightsError": "van.errors",
+    "fuse": "van.inference.fuse",
 }
 
 
