@@ -153,8 +153,8 @@ def fuse(model: nn.Module) -> nn.Module:
     dropout and stochastic depth are gone; the convolutions have channels_last weights. On the CPU in eager mode a large
     batch is moreover taken through each block a few images at a time, so that the wide maps stay in the cache.
 
-    The copy has the methods of the model and can be compiled, exported, copied and pickled. It is not for training: none
-    of its parameters requires a gradient (that of the image is right where someone asks for it), and without BatchNorm
+    The copy has the methods of the model and can be compiled, exported, copied and pickled. It is not for training:
+    no parameter requires a gradient (that of the image is right where someone asks for it), and without BatchNorm
     a new training would be another network's. Its state dict is no VAN checkpoint, and van.load_weights refuses it in
     both directions: keep the weights of the model itself, and fuse after loading them.
 
