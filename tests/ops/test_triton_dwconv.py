@@ -3,9 +3,12 @@
 The interpreter must be chosen before triton is first imported, so this module runs itself in a second process.
 """
 
+import json
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from van.ops import can_run, depthwise_conv2d, reference, triton_dwconv, use_backend
 from van.ops.triton_dwconv import TILES, Tiles, choose_tiles
 
+TUNE = Path(__file__).parents[2] / "benchmarks" / "tune_triton.py"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 needs_kernels = pytest.mark.skipif(
@@ -136,6 +140,7 @@ class TestKernels:
         x, weight, bias = make((1, 2, 4, 4), 3)
         with torch.autocast(DEVICE, dtype=torch.bfloat16):
             out = depthwise_conv2d(x, weight.bfloat16(), bias, 1, "triton")
+            assert "x is torch.float64" in can_run("triton", x.double(), weight.double())  # autocast leaves it alone
         assert out.dtype == torch.bfloat16
         out.float().sum().backward()
         assert all(t.grad.dtype == torch.float32 for t in (x, weight, bias))
@@ -157,6 +162,34 @@ class TestKernels:
         assert "expected less than 2**31" in can_run("triton", x[:1, :, :1, :1].expand(1, 3, 2**16, 2**15), weight)
         with pytest.raises(ValueError, match=r"bias is \(2,\) in torch.float32, expected \(3,\) in torch.float32"):
             depthwise_conv2d(x, weight, bias[:2], 1, "triton")
+
+    def test_tuning(self, tmp_path):
+        tune = runpy.run_path(str(TUNE))
+        report = dict.fromkeys(("gpu", "torch", "triton", "cuda", "cudnn", "date"), "none")
+        report |= {"batch": 2, "copy_gb_per_s": 1.0, "rows": []}
+        tiles = Tiles(16, 2, 1, 2)
+
+        def timer(call):
+            call()
+            return 0.5
+
+        for dtype in tune["BOUNDS"]:
+            tensors = tune["inputs"](tune["Case"](2, 3, 3, 1), 2, dtype, DEVICE)
+            for direction in tune["DIRECTIONS"]:
+                row = tune["measure"](direction, tune["Case"](2, 3, 3, 1), tensors, [tiles], timer, 1e9)
+                report["rows"].append(row)
+                assert row["share_of_floor"] == pytest.approx(2 * 36 * dtype.itemsize / 1e9 / 0.5e-3)
+        tune["write"](report, tmp_path)
+        assert json.loads((tmp_path / "tune_triton.json").read_text())["rows"][0]["candidates"][0]["ms"] == 0.5
+        page = (tmp_path / "tune_triton.md").read_text()
+        assert '("weight_gradient", 3, False): Tiles(16, 2, 1, 2),' in page
+
+        def wrong(*_, tiles):
+            return triton_dwconv.convolve(tensors[0], tensors[1].neg(), None, 1, tiles=tiles)
+
+        tune["measure"].__globals__["by_triton"] = wrong
+        with pytest.raises(SystemExit, match="WRONG: forward"):
+            tune["measure"]("forward", tune["Case"](2, 3, 3, 1), tensors, [tiles], timer, 1e9)
 
     def test_automatic_choice_is_another(self, monkeypatch):
         monkeypatch.setattr(triton_dwconv, "convolve", None)
@@ -213,6 +246,16 @@ def test_refused_without_a_gpu():
         depthwise_conv2d(x, weight, bias, 3, "triton")
     with use_backend("triton"):  # falls back
         torch.testing.assert_close(depthwise_conv2d(x, weight, bias, 3), reference.depthwise_conv2d(x, weight, bias, 3))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_tuning_without_a_gpu_says_so(tmp_path):
+    process = subprocess.run(
+        [sys.executable, TUNE, "--output", tmp_path / "out"], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1
+    assert process.stderr == "tune_triton needs a CUDA GPU, and torch finds none here.\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_says_that_triton_is_missing(monkeypatch):

@@ -6,7 +6,8 @@ which are added in a fixed order: the result does not change from run to run.
 The kernels were checked in Triton's interpreter and compile for GPUs, but have never run on one: their speed is
 unmeasured. benchmarks/tune_triton.py checks and measures them there.
 
-The operators have no formula for a second derivative and no vmap rule: torch raises an error that says so.
+The operators have no formula for a second derivative, torch raises an error that says so; and no rule for
+torch.func.vmap, which takes one map after the other and warns.
 """
 
 import importlib.util
@@ -30,9 +31,10 @@ class Tiles(NamedTuple):
 
 
 # By job, kernel size (the next larger one listed) and whether maps are wider than 16. UNTUNED: reasoned, not measured.
-# A thread holds at most 32 sums in "convolve", 64 in "weight_gradient" (where the taps of a row are held side by side);
-# 32 channels are 64 bytes of bf16, two sectors; large kernels on wide maps want many pixels, to read their margin less
-# often; a weight gradient's steps pay for adding up across threads, small maps leave fewer pixels to share out.
+# A thread holds 32 sums in "convolve" (64 spill when compiled for compute capability 9.0) and 64 in "weight_gradient",
+# where the taps of a row lie side by side; 32 channels are 64 bytes of bf16, two sectors; large kernels on wide maps
+# want many pixels, to read their margin less often; a weight gradient's steps pay for adding up across threads, but
+# small maps leave fewer pixels to share out.
 TILES: dict[tuple[Job, int, bool], Tiles] = {
     ("convolve", 3, False): Tiles(64, 64, 4),
     ("convolve", 3, True): Tiles(64, 64, 4),
