@@ -20,7 +20,10 @@ COMMANDS = {
     "models": "List the variants, their size and their published weights",
     "complexity": "Count parameters and multiply-accumulates",
     "convert": "Rewrite a weight file in another layout",
+    "benchmark": "Measure speed and memory beside the plain network and others",
 }
+
+_LISTS = {hint: kind for kind in (str, int) for hint in (list[kind], list[kind] | None)}
 
 
 class CommandParser(ArgumentParser):
@@ -38,6 +41,8 @@ class CommandParser(ArgumentParser):
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
         elif hint == tuple[int, int] | None:
             kwargs = {**plain, "type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
+        elif hint in _LISTS:
+            kwargs = {**plain, "type": _LISTS[hint], "nargs": "+"}
         return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
