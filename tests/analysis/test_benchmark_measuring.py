@@ -161,6 +161,21 @@ def test_training_step(precision, batch_size):
     assert 0 < result.error < result.bound
 
 
+def test_half_precision_may_round_as_the_plain_network_does(monkeypatch):
+    def bound(own):
+        def difference(ours, theirs):
+            return own if difference.calls.append(0) or len(difference.calls) > 1 else 0.05
+
+        difference.calls = []
+        monkeypatch.setattr(measuring, "_difference", difference)
+        [result] = measured(Case("van_b0", precision="bfloat16", **SMALL))
+        return result.bound, result.failure is None
+
+    assert bound(own=0.001) == (0.02, False)
+    assert bound(own=0.03) == (pytest.approx(0.09), True)
+    assert bound(own=1e18) == (pytest.approx(0.2), True)  # such a network says nothing about rounding
+
+
 def test_wrong_gradient_is_not_timed(monkeypatch):
     def scaled(self, x):
         y = x * self.gamma.view(-1, 1, 1)

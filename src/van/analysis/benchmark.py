@@ -43,8 +43,8 @@ DIRECTIONS = ("forward", "input_gradient", "weight_gradient", "forward_backward"
 # 1e-6 in float32 and 1e-2 in bfloat16, their plain reference in bfloat16 by as much.
 BOUNDS = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
 # Where the plain network itself rounds worse in half precision (few numbers per BatchNorm, many layers), this times its
-# own difference is accepted.
-_OWN_ROUNDING = 3
+# own difference is accepted, up to so many times the bound: torch 2.15 returns plain nonsense for some gradients.
+_OWN_ROUNDING, _AT_MOST = 3, 10
 
 _REFERENCE = "reference:"
 _CHANNELS_LAST = ":channels_last"
@@ -535,7 +535,8 @@ def _prepare_network(
         if result.error > result.bound and case.precision != "float32":
             if plain not in expected:
                 expected[plain] = _difference(_network(plain).outputs(), expected[exact])
-            result.bound = max(result.bound, _OWN_ROUNDING * expected[plain])
+            most = _AT_MOST * result.bound
+            result.bound = min(most, max(result.bound, _OWN_ROUNDING * expected[plain]))
         _accept(result, f"{plain.model} in eager float32")
     del outputs
     for _ in range(warmup):
