@@ -196,7 +196,7 @@ The error is the largest difference from the plain network in float32 (for other
 eager mode) over the largest logit, and in training also the difference of all gradients by their norm. VANs and what is
 compiled or fused are timed only if it is within the bound; in half precision three times what the plain network itself
 differs is accepted, up to ten times the bound. For one image per step gradients are compared with the plain network in
-channels_last: torch 2.15's BatchNorm on the CPU returns wrong ones in NCHW, which the error of the plain network shows."""
+channels_last: torch 2.15's BatchNorm on the CPU returns wrong ones in NCHW, as the error of the plain network shows."""
 _OPS_NOTES = f"""{_TIMING.format(group="shape, precision and batch size")}
 Times are those of torch's own convolution with channels_last, ratios those of the others against it; results.csv has
 all times and the ratios against NCHW. The error is the largest difference from the definition in float64 over its
