@@ -10,9 +10,7 @@ def padding(kernel_size: int, dilation: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def depthwise_conv2d(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int
-) -> torch.Tensor:
+def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int) -> torch.Tensor:
     """Convolve each channel by itself; see van.ops.depthwise_conv2d."""
     before, behind = padding(weight.shape[-1], dilation)
     if before != behind:
