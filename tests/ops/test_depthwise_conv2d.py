@@ -57,7 +57,9 @@ class TestEveryBackend:
         torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 32, 56, 56), (2, 64, 28, 28), (2, 160, 14, 14), (2, 256, 7, 7), (1, 32, 60, 61)])
+@pytest.mark.parametrize(
+    "shape", [(2, 32, 56, 56), (2, 64, 28, 28), (2, 160, 14, 14), (2, 256, 7, 7), (9, 32, 200, 61)]
+)
 def test_phase_split_is_bit_equal_to_torch_in_float32(shape):
     x, weight, bias = (t.detach() for t in make(shape, 7, torch.float32))
     x = x.contiguous(memory_format=torch.channels_last)
@@ -66,11 +68,17 @@ def test_phase_split_is_bit_equal_to_torch_in_float32(shape):
 
 @pytest.mark.parametrize("kernel", [5, 7])
 @pytest.mark.parametrize("dilation", [1, 3])
-def test_gradients_of_large_maps(kernel, dilation):  # copied phase by phase, where small ones are rearranged
-    inputs = make((2, 8, 70, 68), kernel)
+def test_large_maps(kernel, dilation, monkeypatch):  # copied phase by phase and in parts, where small ones are not
+    monkeypatch.setattr("van.ops.phase_split._LARGE_BYTES", 1000)
+    monkeypatch.setattr("van.ops.phase_split._PART_BYTES", 20_000)
+    inputs = make((5, 8, 14, 13), kernel)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            depthwise_conv2d(*inputs, dilation, "phase"), by_hand(*inputs, dilation), rtol=1e-12, atol=1e-12
+        )
     outputs = [depthwise_conv2d(*inputs, dilation, backend) for backend in BACKENDS]
     torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
-    cotangent = torch.randn(2, 8, 70, 68, dtype=torch.float64)
+    cotangent = torch.randn(5, 8, 14, 13, dtype=torch.float64)
     torch.testing.assert_close(
         *(torch.autograd.grad(out, inputs, cotangent) for out in outputs), rtol=1e-11, atol=1e-11
     )
@@ -84,7 +92,7 @@ class TestAutogradAndCompilers:
         assert torch.autograd.gradgradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
 
     def test_second_derivative_where_phases_are_copied(self, backend, monkeypatch):
-        monkeypatch.setattr("van.ops.phase_split._FEW_NUMBERS", 0)
+        monkeypatch.setattr("van.ops.phase_split._LARGE_BYTES", 0)
         inputs = make((2, 2, 5, 4), 5)
         assert torch.autograd.gradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
         assert torch.autograd.gradgradcheck(lambda *t: depthwise_conv2d(*t, 3, backend), inputs)
