@@ -164,7 +164,7 @@ def machine(device: str) -> dict[str, Any]:
         "processor": names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": usable,
-        "os": platform.platform(),
+        "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "timm": timm.__version__,
