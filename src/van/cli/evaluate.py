@@ -24,13 +24,11 @@ def evaluate(
         device: cpu, cuda, ...; by default a GPU if there is one.
         output: New folder for the results; by default runs/evaluate-DATA, numbered.
     """
-    import os
     from pathlib import Path
 
     from van.analysis.classification import evaluate_classifier
-    from van.analysis.pictures import confusion_picture
-    from van.cli.run_folder import run_folder, save_sheet
-    from van.data.classification import evaluation_loader
+    from van.cli.run_folder import run_folder, write_report
+    from van.data.classification import evaluation_loader, loading_processes
     from van.data.sources import open_data, relabel
     from van.errors import VanError
     from van.inference.predictor import Predictor
@@ -45,15 +43,12 @@ def evaluate(
     relabel(source, known_as, str(weights))
     source.class_names = class_names
     folder = run_folder(output, f"evaluate-{Path(data).name}")
-    workers = (0 if data == "digits" else min(8, os.cpu_count() or 1)) if workers is None else workers
+    workers = loading_processes(data) if workers is None else workers
 
     loader = evaluation_loader(source, predictor.preprocessing, batch_size, workers)
     report = evaluate_classifier(predictor.model, loader, class_names, predictor.device)
-    report.write(folder)
     title = f"{Path(weights).name} on {data} ({part})"
-    figure = confusion_picture(report.confusion(), class_names, f"{title}: top-1 {report.top1:.1%}")
-    figure.savefig(folder / "confusion_matrix.png", dpi=110)
-    save_sheet(folder / "predictions.png", source, report, title)
+    write_report(folder, source, report, title)
 
     rows = report.per_class()
     width = min(30, max(len(row["class"]) for row in rows) + 2)

@@ -132,7 +132,7 @@ def write_results(folder: Path, images: Any, model: str, model_args: dict[str, A
     import numpy as np
 
     from van.analysis.classification import evaluate_classifier
-    from van.analysis.pictures import confusion_picture, learning_curves
+    from van.analysis.pictures import learning_curves
     from van.data.classification import evaluation_loader
     from van.inference.predictor import Predictor
     from van.models import read_checkpoint, write_checkpoint
@@ -140,20 +140,16 @@ def write_results(folder: Path, images: Any, model: str, model_args: dict[str, A
     ckpt = read_checkpoint(folder / "checkpoints" / "best.ckpt")
     ckpt.variant = model.partition(".")[0]
     ckpt.class_names = list(images.class_names)
-    ckpt.preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in images.preprocessing.items()}
+    ckpt.preprocessing = images.preprocessing
     ckpt.model_args = {k: v for k, v in model_args.items() if k not in _TRAINING_ONLY}
     weights = write_checkpoint(ckpt, folder / "weights.safetensors")
 
     predictor = Predictor(weights)
     loader = evaluation_loader(images.val, predictor.preprocessing, 2 * images.batch_size, images.workers)
     report = evaluate_classifier(predictor.model, loader, images.class_names, predictor.device)
-    report.write(folder)
+    write_report(folder, images.val, report, title)
     rows = read_epochs(folder / "metrics.csv")
     learning_curves(rows, title).savefig(folder / "curves.png", dpi=130)
-    confusion_picture(report.confusion(), images.class_names, f"{title}: top-1 {report.top1:.1%}").savefig(
-        folder / "confusion_matrix.png", dpi=110
-    )
-    save_sheet(folder / "predictions.png", images.val, report, title)
 
     right = int(np.sum(report.predicted == report.labels))
     best = max(rows, key=lambda row: row["val_top1"])
@@ -169,6 +165,16 @@ def write_results(folder: Path, images: Any, model: str, model_args: dict[str, A
     ):
         print(f"{label + ':':<13}{folder}/{file}" if " " not in file else f"{label + ':':<13}{folder}: {file}")
     print(f"predict with: van predict IMAGE... --weights {weights}")
+
+
+def write_report(folder: Path, source: Any, report: Any, title: str) -> None:
+    """Write what a classifier answered on a source: figures, confusion matrix, sheet of predictions."""
+    from van.analysis.pictures import confusion_picture
+
+    report.write(folder)
+    figure = confusion_picture(report.confusion(), report.class_names, f"{title}: top-1 {report.top1:.1%}")
+    figure.savefig(folder / "confusion_matrix.png", dpi=110)
+    save_sheet(folder / "predictions.png", source, report, title)
 
 
 def save_sheet(path: Path, source: Any, report: Any, title: str, count: int = 32) -> None:

@@ -121,9 +121,8 @@ def train(
             f"({', '.join(images.class_names[:5])}, ...). Leave num_classes out, or check the data."
         )
     network, start = _build(name, pretrained, ckpt, images.class_names, args)
-    args["norm_eps"] = cast(
-        "nn.LayerNorm", network.get_submodule("stages.0.norm")
-    ).eps  # published weights bring their own
+    # published weights bring their own
+    args["norm_eps"] = cast("nn.LayerNorm", network.get_submodule("stages.0.norm")).eps
     if check_data and leads:
         images.check()
     steps = -(-len(images.train_dataloader()) // world)

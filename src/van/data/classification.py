@@ -14,6 +14,11 @@ from van.data.sources import Source, open_data, relabel
 from van.errors import DataError
 
 
+def loading_processes(data: str) -> int:
+    """Return how many processes load images where nobody says: one per processor, at most 8, none for the digits."""
+    return 0 if data == "digits" else min(8, os.cpu_count() or 1)
+
+
 class ClassificationData(LightningDataModule):
     """Training and validation images of one data set.
 
@@ -53,7 +58,7 @@ class ClassificationData(LightningDataModule):
         self.augmentation = augmentation
         self.batch_size = batch_size
         self.seed = seed
-        self.workers = (0 if data == "digits" else min(8, os.cpu_count() or 1)) if workers is None else workers
+        self.workers = loading_processes(data) if workers is None else workers
         self.mode = mode_for(preprocessing["input_size"][0])
         self.notes: list[str] = []
 

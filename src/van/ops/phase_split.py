@@ -111,8 +111,8 @@ def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
         return undilated.conv2d(x, weight, bias) if centred else reference.depthwise_conv2d(x, weight, bias, 1)
     height, width = x.shape[-2:]
     if centred:
-        wants_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        if _is_large(x) and not wants_gradient and not torch.is_autocast_enabled(x.device.type):
+        only_result = not (undilated.wants_gradient(x, weight, bias) or torch.is_autocast_enabled(x.device.type))
+        if only_result and _is_large(x):
             return _in_parts(x, weight, bias, dilation)
         phases = undilated.conv2d(split(x, dilation), weight, bias, stack=dilation * dilation)
     else:  # the kernel's centre lies between phases: pad the map itself

@@ -79,6 +79,11 @@ class _Undilated(torch.autograd.Function):
         return for_x, for_weight, for_bias, None
 
 
+def wants_gradient(*inputs: torch.Tensor | None) -> bool:
+    """Whether a gradient of one of the inputs may be asked for."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+
+
 def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stack: int = 1) -> torch.Tensor:
     """Convolve each channel of (B, C, H, W) with its kernel (C, 1, k, k), k odd; height and width stay.
 
@@ -88,9 +93,8 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, sta
         bias: One number per channel, or None.
         stack: As in weight_gradient.
     """
-    needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     has_slow_gradient = x.device.type == "cpu" and weight.shape[-1] > _WIDTH
-    if not (needs_gradient and has_slow_gradient) or x.shape[0] == 0:
+    if not (has_slow_gradient and wants_gradient(x, weight, bias)) or x.shape[0] == 0:
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
     if torch.is_autocast_enabled("cpu"):  # what conv2d itself would do, which a function of ours is not asked for
         dtype = torch.get_autocast_dtype("cpu")
