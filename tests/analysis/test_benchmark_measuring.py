@@ -10,7 +10,6 @@ from van import ops
 from van.analysis import benchmark as measuring
 from van.analysis.benchmark import Case, OpCase, Result, baseline, exact_depthwise, measure, plan, plan_ops, ratio
 from van.errors import VanError
-from van.inference.fuse import fuse
 
 SMALL = {"batch_size": 2, "image_size": (32, 32)}
 
@@ -60,8 +59,9 @@ def test_what_is_said_twice_is_measured_once():
         ({"models": []}, ["Nothing to measure"]),
         ({"tasks": []}, ["Nothing to measure"]),
         ({"tasks": ["sleeping"]}, ["sleeping", "inference, training"]),
-        ({"modes": ["fast"]}, ["fast", "eager, compiled, fused"]),
+        ({"modes": ["fast"]}, ["fast", "eager, compiled, fused, openvino"]),
         ({"modes": ["fused"], "tasks": ["training"]}, ["fused", "for inference"]),
+        ({"modes": ["openvino"], "tasks": ["training"]}, ["openvino", "for inference"]),
         ({"modes": ["compiled"], "models": ["reference:van_b0"]}, ["compiled", "eager mode only"]),
         ({"precisions": ["int8"]}, ["int8", "float32, bfloat16, float16"]),
         ({"precisions": ["float16"]}, ["float16", "Use bfloat16"]),
@@ -131,21 +131,22 @@ def test_right_paths_pass(precision):
         Case("van_b0", mode="fused", precision=precision, **SMALL),
         Case("reference:van_b0", precision=precision, **SMALL),
         Case("reference:van_b0:channels_last", precision=precision, **SMALL),
-        fuse=fuse,
+        Case("van_b0", mode="openvino", precision=precision, **SMALL),
     )
-    assert [r.failure for r in results] == [None] * 4
+    assert [r.failure for r in results] == [None] * 5
     assert all(r.error < measuring.BOUNDS[precision] for r in results)
-    assert [r.bound is None for r in results] == [False, False, True, True]
+    assert [r.bound is None for r in results] == [False, False, True, True, False]
+    assert [r.memory is None for r in results] == [False] * 4 + [True]
     if precision == "float32":
         assert results[0].error > 0  # it was not compared with itself
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_wrong_fast_path_is_not_timed(precision):
+def test_wrong_fast_path_is_not_timed(precision, monkeypatch):
+    monkeypatch.setattr(measuring, "fuse", broken)
     wrong, right = measured(
         Case("van_b0", mode="fused", precision=precision, **SMALL),
         Case("van_b0", precision=precision, **SMALL),
-        fuse=broken,
     )
     assert wrong.seconds == []
     assert "wrong result" in wrong.failure

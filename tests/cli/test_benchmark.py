@@ -104,7 +104,7 @@ def test_wrong_fast_path_is_reported(van, monkeypatch):
             model.head.fc.bias.add_(1)
         return model
 
-    monkeypatch.setattr("van.inference.fuse.fuse", wrong)
+    monkeypatch.setattr("van.analysis.benchmark.fuse", wrong)
     status, out, err = van("benchmark", "--models", "van_b0", *SMALL)
     assert status == 1
     assert "van_b0 fused float32, inference, batch 2: wrong result" in err

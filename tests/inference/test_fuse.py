@@ -295,3 +295,7 @@ def test_weights_do_not_go_into_a_fused_model(tmp_path):
     with pytest.raises(van.WeightsError, match="The model is fused for inference"):
         van.load_weights(fused, file)
     assert all(torch.equal(v, before[k]) for k, v in fused.state_dict().items())
+
+
+def test_everything_of_the_copy_is_in_evaluation_mode():
+    assert not any(m.training for m in van.fuse(trained(**TINY)).modules())

@@ -29,6 +29,8 @@ from torch.nn import functional as F
 from van import ops
 from van.analysis.pictures import BLUE, GREEN, ORANGE
 from van.errors import VanError
+from van.inference.export import OpenVINOEngine
+from van.inference.fuse import fuse
 from van.models import create_model
 from van.models.reference import ReferenceVAN
 from van.models.variants import VARIANTS
@@ -36,7 +38,7 @@ from van.models.weights import Checkpoint, to_format
 from van.ops import reference
 
 TASKS = ("inference", "training")
-MODES = ("eager", "compiled", "fused")
+MODES = ("eager", "compiled", "fused", "openvino")
 PRECISIONS = ("float32", "bfloat16", "float16")
 DIRECTIONS = ("forward", "input_gradient", "weight_gradient", "forward_backward")
 # Largest accepted difference, relative to the largest number of the reference. VAN-B0 and B2 were measured to differ by
@@ -63,8 +65,9 @@ class Case:
         model: A VAN variant, "reference:VARIANT" for the plain network in NCHW ("reference:VARIANT:channels_last" in
             that layout), or any other name that timm knows.
         task: "inference", or "training": one step of forward pass, backward pass and AdamW.
-        mode: "eager", "compiled" (torch.compile) or "fused" (layers folded for inference).
-        precision: "float32", "bfloat16" or "float16"; weights of that type for inference, autocast for training.
+        mode: "eager", "compiled" (torch.compile), or for inference "fused" (layers folded) or "openvino" (on CPUs).
+        precision: "float32", "bfloat16" or "float16"; weights of that type for inference (in OpenVINO its own choice of
+            layers that compute so), autocast for training.
         batch_size: Images per step.
         image_size: Height and width.
         device: cpu, cuda or cuda:NUMBER.
@@ -171,7 +174,7 @@ class Result(Generic[_Case]):
         error: Difference from the reference relative to its largest number.
         bound: The largest error with which the case is timed; None for what the others are compared with: the
             plain reference, networks other than VAN in eager mode, torch's own convolution.
-        memory: Bytes, see peak_memory; None for operations.
+        memory: Bytes, see peak_memory; None for operations and OpenVINO.
         failure: Why the case was not timed, or None.
     """
 
@@ -238,7 +241,8 @@ def plan(
 ) -> list[Case]:
     """Return every case that there is of some settings.
 
-    The plain reference runs in eager mode only, and only VANs can be fused, for inference.
+    The plain reference runs in eager mode only; only VANs can be fused; fused and openvino are for inference, openvino
+    on the CPU.
 
     Args:
         models: See Case.
@@ -272,8 +276,9 @@ def plan(
     for mode in modes:
         if not any(case.mode == mode for case in cases):
             raise VanError(
-                f"mode {mode!r} fits none of {', '.join(models)} for {' and '.join(tasks)}: the plain reference runs "
-                "in eager mode only, and only VANs can be fused, for inference. Leave the mode out or add a model."
+                f"mode {mode!r} fits none of {', '.join(models)} for {' and '.join(tasks)} on {device}: the plain "
+                "reference runs in eager mode only, only VANs can be fused, fused and openvino are for inference, "
+                "openvino on the CPU. Leave the mode out or add a model."
             )
     return cases
 
@@ -281,6 +286,8 @@ def plan(
 def _exists(case: Case) -> bool:
     if case.is_reference:
         return case.mode == "eager"
+    if case.mode == "openvino":
+        return case.task == "inference" and case.device == "cpu"
     return case.mode != "fused" or (case.task == "inference" and case.variant is not None)
 
 
@@ -438,7 +445,7 @@ class _Network:
         return sum(tensor.nbytes for tensor in held)
 
 
-def _network(case: Case, fuse: Callable[[nn.Module], nn.Module] | None = None) -> _Network:
+def _network(case: Case) -> _Network:
     """Build a network and bring it into its mode."""
     model = build(case.model, case.image_size).to(case.device)
     generator = torch.Generator().manual_seed(0)
@@ -446,9 +453,9 @@ def _network(case: Case, fuse: Callable[[nn.Module], nn.Module] | None = None) -
     labels = torch.arange(case.batch_size, device=case.device) % 10
     model.train(case.task == "training")
     if case.mode == "fused":
-        if fuse is None:
-            raise VanError("mode is 'fused', but no function that fuses a network was given.")
         model = fuse(model)  # in float32, so that folded weights are rounded once
+    if case.mode == "openvino":
+        return _Network(case, model, OpenVINOEngine(model, x, case.precision), x, labels)
     if case.task == "inference":
         model, x = model.to(getattr(torch, case.precision)), x.to(getattr(torch, case.precision))
     if case.layout == "channels_last":
@@ -513,9 +520,7 @@ def peak_memory(step: Callable[[], Any], device: str, held: int) -> int:
     return held + int(np.cumsum([0, *changes]).max())
 
 
-def _prepare_network(
-    result: Result[Case], expected: dict[Any, Any], warmup: int, fuse: Callable[[nn.Module], nn.Module] | None
-) -> Callable[[], Any]:
+def _prepare_network(result: Result[Case], expected: dict[Any, Any], warmup: int) -> Callable[[], Any]:
     """Check a network against the plain one, fill in what is measured once, and return the step to time."""
     case = result.case
     # torch 2.15's BatchNorm on the CPU returns a wrong gradient for one image in NCHW; channels_last is right
@@ -524,7 +529,7 @@ def _prepare_network(
     exact = replace(plain, precision="float32")
     if exact not in expected:
         expected[exact] = _network(exact).outputs()
-    network = _network(case, fuse)
+    network = _network(case)
     start = time.perf_counter()
     outputs = network.outputs()
     _wait(case.device)
@@ -543,8 +548,8 @@ def _prepare_network(
         network.step()
     if network.optimizer:
         network.optimizer.zero_grad()
-    held = network.bytes_held()
-    result.memory = peak_memory(network.step, case.device, held)
+    if case.mode != "openvino":  # which allocates for itself
+        result.memory = peak_memory(network.step, case.device, network.bytes_held())
     return network.step
 
 
@@ -595,9 +600,7 @@ def exact_depthwise(
     }
 
 
-def _prepare_op(
-    result: Result[OpCase], expected: dict[Any, Any], warmup: int, fuse: Callable[[nn.Module], nn.Module] | None
-) -> Callable[[], Any]:
+def _prepare_op(result: Result[OpCase], expected: dict[Any, Any], warmup: int) -> Callable[[], Any]:
     """Check an operation against float64 and return the step to time."""
     case = result.case
     if not expected:
@@ -682,7 +685,6 @@ def measure(
     results: Sequence[Result[_Case]],
     rounds: int = 10,
     warmup: int = 2,
-    fuse: Callable[[nn.Module], nn.Module] | None = None,
     tick: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Measure cases; what was measured before an interruption stands in the results.
@@ -693,7 +695,6 @@ def measure(
         results: One per case, empty; they are filled in.
         rounds: Timed steps of each case.
         warmup: Steps of each case before, besides the first call.
-        fuse: What mode "fused" calls on a VAN in evaluation mode.
         tick: Called with a few words before each case is prepared and before each of its steps.
     """
     for group in _unique(result.case.group for result in results):
@@ -706,25 +707,19 @@ def measure(
             # a network that gave up compiling would be timed in eager mode without a word
             torch._dynamo.config.patch(recompile_limit=256, fail_on_recompile_limit_hit=True),
         ):
-            _measure_group(members, rounds, warmup, fuse, tick)
+            _measure_group(members, rounds, warmup, tick)
         torch.compiler.reset()
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
 
 
-def _measure_group(
-    results: Sequence[Result[Any]],
-    rounds: int,
-    warmup: int,
-    fuse: Callable[[nn.Module], nn.Module] | None,
-    tick: Callable[[str], None],
-) -> None:
+def _measure_group(results: Sequence[Result[Any]], rounds: int, warmup: int, tick: Callable[[str], None]) -> None:
     turns, expected = [], {}
     for result in results:
         tick(f"preparing {result.case}")
         prepare = _prepare_network if isinstance(result.case, Case) else _prepare_op
         try:
-            turns.append((result, prepare(result, expected, warmup, fuse)))
+            turns.append((result, prepare(result, expected, warmup)))
         except _FAILURES as error:  # another size or network may do: report this one and go on
             lines = str(error).strip().splitlines()
             result.failure = lines[0] if lines else type(error).__name__

@@ -39,8 +39,8 @@ def benchmark(
         models: VAN variants, reference:VARIANT for the plain reference network (NCHW, eager mode), and any names that
             timm knows, such as convnext_tiny; weights are random. By default van_b0 and reference:van_b0; with --ops
             van_b0, van_b1 and van_b2.
-        modes: Some of eager, compiled (torch.compile) and fused (VANs, inference); by default eager and fused, or
-            eager where nothing can be fused.
+        modes: Some of eager, compiled (torch.compile), fused (VANs, inference) and openvino (inference on the CPU); by
+            default eager and fused, or eager where nothing can be fused.
         precisions: Some of float32, bfloat16 and, on a GPU, float16; weights of that type for inference, autocast for
             training.
         batch_sizes: Images per step.
@@ -63,7 +63,6 @@ def benchmark(
     from van.analysis import benchmark as measuring
     from van.cli.run_folder import run_folder
     from van.errors import VanError
-    from van.inference.fuse import fuse
 
     if rounds < 1 or warmup < 0 or (threads is not None and threads < 1):
         raise VanError(f"rounds is {rounds}, warmup {warmup}, threads {threads}; expected at least 1, 0 and 1.")
@@ -107,7 +106,7 @@ def benchmark(
             bar.update()
 
         try:
-            measuring.measure(results, rounds, warmup, fuse, tick)
+            measuring.measure(results, rounds, warmup, tick)
         except KeyboardInterrupt:
             stopped = True
             about["stopped"] = "stopped before the end; what is here was measured in fewer rounds or is missing"
@@ -187,10 +186,12 @@ _NOTES = f"""{_TIMING.format(group="task and batch size")}
 The baseline is the plain reference network in eager float32, NCHW, of the same variant where there is one; "same
 precision" compares with it in the case's own precision. All other networks run channels_last. Weights are random, drop
 path and dropout are off. For inference the weights have the precision named, training is under autocast. Compiled
-inference is torch.compile with freezing. A training step is forward pass, backward pass and fused AdamW.
+inference is torch.compile with freezing; OpenVINO gets the network as it is, batch and size fixed, and returns float32.
+A training step is forward pass, backward pass and fused AdamW.
 
 Peak memory is of one step, weights and optimiser included: on a GPU that of torch's allocator, on the CPU that of the
-tensors that torch allocates, without scratch memory inside kernel libraries. The first call includes compilation.
+tensors that torch allocates, without scratch memory inside kernel libraries; that of OpenVINO is not seen. The first
+call includes compilation by torch.
 
 The error is the largest difference from the plain network in float32 (for other networks than VAN: from themselves in
 eager mode) over the largest logit, and in training also the difference of all gradients by their norm. VANs and what is

@@ -193,4 +193,4 @@ def fuse(model: nn.Module) -> nn.Module:
             module.drop = nn.Identity()  # type: ignore[assignment]
     for parameter in fused.parameters():
         parameter.requires_grad_(False).grad = None
-    return fused.to(memory_format=torch.channels_last)
+    return fused.eval().to(memory_format=torch.channels_last)  # new modules start in training mode
