@@ -5,7 +5,7 @@ import yaml
 
 from van.cli import command_parser
 from van.cli.recipes import find_recipe, recipe_folder
-from van.cli.train import model_of_recipe
+from van.cli.train import recipe_module
 from van.errors import VanError
 
 RECIPES = sorted(recipe_folder().rglob("*.yaml"))
@@ -34,7 +34,7 @@ class TestEveryRecipe:
 
     def test_builds_its_model(self, path: Path):
         content = yaml.safe_load(path.read_text())
-        model, size, name = model_of_recipe(str(path))
+        model, size, name = recipe_module(path).model_of_recipe(path)
         assert name == content["model"] == path.stem[:6]
         assert list(size[1:]) == content["image_size"]
         assert model.num_classes == content["num_classes"]

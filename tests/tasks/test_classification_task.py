@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import van
 from van.errors import VanError
 from van.tasks.classification import ClassificationTask
-from van.tasks.optimization import Optimization
+from van.tasks.optimization import ClassificationOptimization
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*"
@@ -28,7 +28,9 @@ def tiny(num_classes=4):
 
 def task(model=None, num_classes=4, lr=2e-3, epochs=4, steps=5, mixup=0.0, cutmix=0.0, **options):
     model = tiny(num_classes) if model is None else model
-    return ClassificationTask(model, num_classes, lr, epochs, steps, Optimization(**options), mixup, cutmix)
+    return ClassificationTask(
+        model, num_classes, lr, epochs, steps, ClassificationOptimization(**options), mixup, cutmix
+    )
 
 
 def fit(module, train, epochs=1, **options):
@@ -84,6 +86,24 @@ def test_learning_rate(batch):
     assert rates.rates == pytest.approx([*warm_up, *cosine, *[0.01] * 5])
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # falls at the end of epochs 2 and 3; the warm-up counts as part of them
+        ({"schedule": "step", "milestones": [2, 3]}, [*[1.0] * 5, *[0.1] * 5, *[0.01] * 5]),
+        ({"schedule": "step", "milestones": [3], "gamma": 0.5}, [*[1.0] * 10, *[0.5] * 5]),
+        ({"schedule": "poly", "power": 1.0}, [1 - step / 20 for step in range(5, 20)]),
+        ({"schedule": "poly", "power": 0.9}, [(1 - step / 20) ** 0.9 for step in range(5, 20)]),
+    ],
+)
+def test_other_schedules(batch, options, expected):
+    images, labels = batch
+    rates = Rates()
+    module = task(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)), lr=1.0, warmup_epochs=1, min_lr=0.0, **options)
+    fit(module, loader(images.repeat(5, 1, 1, 1), labels.repeat(5)), epochs=4, callbacks=[rates])
+    assert rates.rates == pytest.approx([*(step / 5 for step in range(5)), *expected])
+
+
 def test_no_warm_up_starts_at_the_top(batch):
     (optimizer,), _ = task(lr=0.3, warmup_epochs=0).configure_optimizers()
     assert {group["lr"] for group in optimizer.param_groups} == {0.3}
@@ -116,6 +136,9 @@ def test_optimizers(name):
         ({"weight_decay": -1.0}, r"weight_decay is -1\.0, expected 0 or more"),
         ({"min_lr": -1e-6}, r"min_lr is -1e-06, expected a number from 0 to the highest learning rate 0\.002"),
         ({"min_lr": 0.1}, r"min_lr is 0\.1"),
+        ({"milestones": [2]}, r"milestones is \[2\], which only schedule step has; the schedule is cosine"),
+        ({"schedule": "step", "milestones": [3, 2]}, r"expected rising epochs between 0 and 4"),
+        ({"schedule": "step", "milestones": [4]}, r"milestones is \[4\], expected rising epochs between 0 and 4"),
     ],
 )
 def test_impossible_options(options, message):

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -17,6 +19,8 @@ COMMANDS = {
     "train": "Train a model; without options VAN-B0 on built-in handwritten digits",
     "evaluate": "Measure trained weights on labelled images",
     "predict": "Say what is on images",
+    "make-data": "Write a small data set in the formats of the field",
+    "check-data": "List what is wrong with a data set",
     "models": "List the variants, their size and their published weights",
     "complexity": "Count parameters and multiply-accumulates",
     "convert": "Rewrite a weight file in another layout",
@@ -61,11 +65,55 @@ def _usage() -> str:
     )
 
 
-def command_parser(command: str) -> tuple[CommandParser, Any]:
-    """Return the parser of a command and the module with its function."""
-    module = import_module(f"van.cli.{command}")
+def value_of(arguments: Sequence[str], option: str) -> str | None:
+    """Return the value of an option before its command's own parser is known; None where it is not given."""
+    for i, argument in enumerate(arguments):
+        if argument == option and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None
+
+
+def module_for_weights(arguments: Sequence[str], package: str, tasks: dict[str, str]) -> ModuleType:
+    """Return the module of a package that handles the task of the weights which the arguments name.
+
+    Args:
+        arguments: What stands behind the command.
+        package: Name of the package.
+        tasks: Module of each task.
+
+    Raises:
+        VanError: the command has no such task.
+    """
+    task, weights = "classification", value_of(arguments, "--weights")
+    if weights is not None and Path(weights).exists():  # published weights have names, not paths
+        from van.models.task_weights import task_of_weights
+
+        task = task_of_weights(weights)
+    if task not in tasks:
+        raise VanError(f"{weights} is for the task {task!r}, which this command does not know ({', '.join(tasks)}).")
+    return import_module(f"{package}.{tasks[task]}")
+
+
+def _function(command: str, arguments: Sequence[str]) -> tuple[Any, ModuleType]:
+    """Return the function of a command and the module that it is in."""
+    name = command.replace("-", "_")
+    module = import_module(f"van.cli.{name}")
+    if choose := getattr(module, "module_for", None):
+        module = choose(arguments)
+    return getattr(module, name), module
+
+
+def command_parser(command: str, arguments: Sequence[str] = ()) -> tuple[CommandParser, ModuleType]:
+    """Return the parser of a command and the module with its function.
+
+    Args:
+        command: Its name.
+        arguments: What stands behind it: train, evaluate and predict have other options for other tasks.
+    """
+    function, module = _function(command, arguments)
     parser = CommandParser(prog=f"van {command}", description=COMMANDS[command] + ".", print_config="--print-config")
-    function = getattr(module, command)
     if "config" not in signature(function).parameters:
         parser.add_argument(
             "--config", action="config", help="YAML file with the same keys: a path or a shipped recipe."
@@ -101,16 +149,17 @@ def _sentence(error: BaseException) -> str:
 
 def _run(command: str, arguments: list[str]) -> int:
     arguments = _resolve_config(arguments)
-    parser, module = command_parser(command)
+    parser, module = command_parser(command, arguments)
+    function, _ = _function(command, arguments)
     if base_config := getattr(module, "base_config", None):
         asked = parser.parse_args([a for a in arguments if not a.startswith("--print-config")])
         if path := base_config(asked):
             arguments = ["--config", str(path), *arguments]
-        parser, _ = command_parser(command)
+        parser, _ = command_parser(command, arguments)
     options = vars(parser.instantiate(parser.parse_args(arguments)))
-    if "config" not in signature(getattr(module, command)).parameters:
+    if "config" not in signature(function).parameters:
         del options["config"]
-    return getattr(module, command)(**options) or 0
+    return function(**options) or 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,14 +24,16 @@ def complexity(
     import timm.data
 
     from van.analysis import complexity as counting
-    from van.cli.train import model_of_recipe
+    from van.cli.recipes import find_recipe
+    from van.cli.train import recipe_module
     from van.errors import VanError
     from van.models import create_model
 
     if (model is None) == (config is None):
         raise VanError("Give either a model, such as van_b0, or --config RECIPE.")
     if config is not None:
-        network, input_size, name = model_of_recipe(config)
+        path = find_recipe(config)
+        network, input_size, name = recipe_module(path).model_of_recipe(path)
     else:
         name = str(model)
         known = timm.is_model(name.partition(".")[0]) and not name.startswith("van_")

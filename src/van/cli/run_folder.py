@@ -1,8 +1,10 @@
 """What a training run leaves on disk."""
 
 import csv
+import math
 import os
 import time
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,30 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from van.errors import VanError
 
 _VARIABLE = "VAN_RUN_FOLDER"  # tells the processes of further devices the folder that the first one chose
-_COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds")
 _TRAINING_ONLY = ("in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "head_init_scale")
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The figure that picks the best epoch of a run, and what metrics.csv holds of every epoch.
+
+    Attributes:
+        key: Name under which the task logs the figure, such as val_top1; larger is better.
+        label: Its name in sentences.
+        logged: Names of everything that the task logs for the table.
+    """
+
+    key: str
+    label: str
+    logged: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of metrics.csv."""
+        return "epoch", "lr", *self.logged, "seconds"
+
+
+TOP1 = Monitor("val_top1", "top-1", ("train_loss", "val_loss", "val_top1", "val_top5"))
 
 
 def run_folder(output: str | None, name: str) -> Path:
@@ -76,10 +100,12 @@ class EpochTable(Callback):
 
     Args:
         path: The CSV file.
+        columns: See Monitor.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
+        self.columns = columns
         self._started = time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,8 +114,8 @@ class EpochTable(Callback):
             rows = [row for row in read_epochs(self.path) if row["epoch"] <= trainer.current_epoch]
             with self.path.open("w", newline="") as file:
                 writer = csv.writer(file)
-                writer.writerow(_COLUMNS)
-                writer.writerows([f"{row[column]:.7g}" for column in _COLUMNS] for row in rows)
+                writer.writerow(self.columns)
+                writer.writerows([_cell(row.get(column)) for column in self.columns] for row in rows)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -99,12 +125,16 @@ class EpochTable(Callback):
         """Write the line of the epoch."""
         if not trainer.is_global_zero:
             return
-        metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k in _COLUMNS}
+        metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k in self.columns}
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, **metrics}
         row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
         row["seconds"] = round(time.perf_counter() - self._started, 2)
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(row[column] for column in _COLUMNS)
+            csv.writer(file).writerow(row.get(column, "") for column in self.columns)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.7g}"
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:
@@ -115,14 +145,25 @@ def read_epochs(path: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-def describe_epochs(folder: Path) -> str:
+def best_epoch(rows: list[dict[str, float]], key: str) -> dict[str, float]:
+    """Return the line of the best epoch: the first with the largest figure.
+
+    Args:
+        rows: Lines of a metrics file.
+        key: Name of the figure.
+    """
+    return max(rows, key=lambda row: row.get(key, -math.inf))
+
+
+def describe_epochs(folder: Path, monitor: Monitor) -> str:
     """Say how far a run has come."""
     rows = read_epochs(folder / "metrics.csv")
     if not rows:
         return "No epoch was finished."
-    best = max(rows, key=lambda row: row["val_top1"])
+    best = best_epoch(rows, monitor.key)
     return (
-        f"{len(rows)} epochs are finished, the best top-1 is {best['val_top1']:.2%} (epoch {best['epoch']:.0f}); "
+        f"{len(rows)} epochs are finished, the best {monitor.label} is {best[monitor.key]:.2%} (epoch "
+        f"{best['epoch']:.0f}); "
         f"checkpoints are in {folder / 'checkpoints'}.\nGo on with: van train --resume {folder}"
     )
 
@@ -152,7 +193,7 @@ def write_results(folder: Path, images: Any, model: str, model_args: dict[str, A
     learning_curves(rows, title).savefig(folder / "curves.png", dpi=130)
 
     right = int(np.sum(report.predicted == report.labels))
-    best = max(rows, key=lambda row: row["val_top1"])
+    best = best_epoch(rows, TOP1.key)
     seconds = sum(row["seconds"] for row in rows)
     print(f"\n{title}: top-1 {report.top1:.2%} ({right} of {len(report.labels)} validation images), ", end="")
     print(f"top-5 {report.top5:.2%}; best of {len(rows)} epochs: {best['epoch']:.0f}; {seconds:.0f} s of training")

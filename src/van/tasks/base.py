@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from torch import nn
 
 from van.errors import VanError
@@ -20,7 +20,7 @@ class Task(LightningModule):
     Args:
         model: The network to train.
         lr: Highest learning rate.
-        epochs: Epochs of the cosine, warm-up included, cool-down not.
+        epochs: Epochs of the schedule, warm-up included, cool-down not.
         steps_per_epoch: Optimiser steps in an epoch.
         optimization: The other options.
     """
@@ -36,7 +36,7 @@ class Task(LightningModule):
         self.optimization = optimization
 
     def configure_optimizers(self) -> Any:
-        """Build timm's optimiser, decay left off biases, norms and layer scales, and a cosine over all steps.
+        """Build timm's optimiser, decay left off biases, norms and layer scales, and a schedule over all steps.
 
         Raises:
             VanError: there is no such optimiser, or a number is out of its range.
@@ -58,17 +58,39 @@ class Task(LightningModule):
                 "timm.optim.list_optimizers(), such as adamw or sgd."
             ) from error
         self._weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
-        scheduler = CosineLRScheduler(
-            optimizer,
-            t_initial=max(1, self.epochs * self.steps_per_epoch),
-            lr_min=options.min_lr,
-            warmup_t=round(options.warmup_epochs * self.steps_per_epoch),
-            warmup_lr_init=min(options.min_lr, self.lr),
-            cycle_limit=1,
-            t_in_epochs=False,
-        )
+        scheduler = self._scheduler(optimizer)
         scheduler.step_update(0)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Build the schedule, in steps."""
+        options = self.optimization
+        if options.milestones and options.schedule != "step":
+            raise VanError(
+                f"milestones is {options.milestones}, which only schedule step has; the schedule is {options.schedule}."
+            )
+        steps = max(1, self.epochs * self.steps_per_epoch)
+        shared: dict[str, Any] = {
+            "warmup_t": round(options.warmup_epochs * self.steps_per_epoch),
+            "warmup_lr_init": min(options.min_lr, self.lr),
+            "t_in_epochs": False,
+        }
+        if options.schedule == "step":
+            last = 0
+            for milestone in options.milestones:
+                if not last < milestone < self.epochs:
+                    raise VanError(
+                        f"milestones is {options.milestones}, expected rising epochs between 0 and {self.epochs}."
+                    )
+                last = milestone
+            # timm falls one step before a milestone, and counts from the end of the warm-up unless told
+            falls = [milestone * self.steps_per_epoch + 1 for milestone in options.milestones]
+            return MultiStepLRScheduler(optimizer, falls, decay_rate=options.gamma, warmup_prefix=False, **shared)
+        if options.schedule == "poly":
+            return PolyLRScheduler(
+                optimizer, steps, power=options.power, lr_min=options.min_lr, cycle_limit=1, **shared
+            )
+        return CosineLRScheduler(optimizer, steps, lr_min=options.min_lr, cycle_limit=1, **shared)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the schedule of the earlier run aside: it follows from the step and the options given now."""

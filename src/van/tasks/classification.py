@@ -8,7 +8,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from van.tasks.base import Task
-from van.tasks.optimization import Optimization
+from van.tasks.optimization import ClassificationOptimization
 
 
 class ClassificationTask(Task):
@@ -32,11 +32,12 @@ class ClassificationTask(Task):
         lr: float,
         epochs: int,
         steps_per_epoch: int,
-        optimization: Optimization,
+        optimization: ClassificationOptimization,
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ) -> None:
         super().__init__(model, lr, epochs, steps_per_epoch, optimization)
+        self.label_smoothing = optimization.label_smoothing
         # smoothing stays with the loss, which does it alike for mixed and for plain targets
         self.mix = (
             Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=num_classes)
@@ -57,7 +58,7 @@ class ClassificationTask(Task):
         if self.mix is not None and len(images) > 1:
             even = len(images) // 2 * 2  # timm mixes pairs
             images, target = self.mix(images[:even].clone(), target[:even])
-        loss = F.cross_entropy(self.model(images), target, label_smoothing=self.optimization.label_smoothing)
+        loss = F.cross_entropy(self.model(images), target, label_smoothing=self.label_smoothing)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
         return self.checked(loss, batch_idx)
 

@@ -1,15 +1,12 @@
-"""`van train`: train a classifier and leave a run folder."""
+"""`van train --task classification`: train a classifier and leave a run folder."""
 
-import json
-import sys
-import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from van.cli.train.fitting import base_config_of, check_numbers, fit, processes, resumable_folder, write_config
 from van.data.augmentation import Augmentation
 from van.errors import VanError
-from van.tasks.optimization import Optimization
+from van.tasks.optimization import ClassificationOptimization
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,15 +18,7 @@ DIGITS_RECIPE = "classification/van_b0_digits"
 
 def base_config(options: Any) -> Path | None:
     """Return the file under the options given: of the run to resume, or of the digits."""
-    from van.cli.recipes import find_recipe
-
-    if options.resume is not None:
-        if options.output is not None:
-            raise VanError("--resume goes on in the folder of the run, --output cannot be given beside it.")
-        return _run_folder(options.resume) / "config.yaml"
-    if options.config is None and options.data == "digits":
-        return find_recipe(DIGITS_RECIPE)
-    return None
+    return base_config_of(options, "digits", DIGITS_RECIPE)
 
 
 def train(
@@ -46,7 +35,7 @@ def train(
     epochs: int = 30,
     batch_size: int = 64,
     lr: float = 5e-4,
-    optimization: Optimization = Optimization(),  # noqa: B008 - the options and their defaults
+    optimization: ClassificationOptimization = ClassificationOptimization(),  # noqa: B008 - the options and their defaults
     augmentation: Augmentation = Augmentation(),  # noqa: B008
     val_fraction: float = 0.2,
     check_data: bool = False,
@@ -60,7 +49,8 @@ def train(
     """Train a model; without options VAN-B0 on the handwritten digits that come with scikit-learn.
 
     Args:
-        task: What the model learns.
+        task: What the model learns: classification, detection, instances or pose; others have other options, which
+            van train --task TASK --help shows.
         data: digits, a folder of class folders (with train and val folders or without), a .tar file, a folder of
             WebDataset shards, torch/NAME (torchvision) or hfds/NAME (Hugging Face).
         data_root: Where torch/NAME and hfds/NAME are stored.
@@ -70,7 +60,7 @@ def train(
         num_classes: Number of classes, where it should be checked against the data.
         image_size: Height and width of the images that the model sees; by default the model's own.
         crop_pct: Share of the resized image that validation keeps; by default the model's own.
-        epochs: Epochs of the cosine schedule, warm-up included.
+        epochs: Epochs of the schedule, warm-up included.
         batch_size: Images per step, over all devices.
         lr: Highest learning rate.
         optimization: Optimiser and schedule.
@@ -85,27 +75,18 @@ def train(
         resume: Run folder to continue; its own options stay, what is given beside them wins.
     """
     options = dict(locals())
-    import logging
-
     import lightning
     import torch
-    from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
-    from lightning.pytorch.loggers import TensorBoardLogger
 
-    from van.cli.run_folder import EpochTable, SafeCheckpointIO, describe_epochs, run_folder, write_results
+    from van.cli.run_folder import TOP1, run_folder, write_results
     from van.data.classification import ClassificationData
     from van.models import read_checkpoint
     from van.tasks.classification import ClassificationTask
 
-    # what Lightning itself calls that torch has since renamed is nothing that a user could change
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr, val_fraction=val_fraction)
-    world, leads = _processes(devices, precision)
-    if batch_size % world:
-        raise VanError(f"--batch-size {batch_size} cannot be shared by {world} devices. Give a multiple of {world}.")
+    world, leads = processes(devices, precision)
+    check_numbers(epochs, batch_size, lr, world)
+    if not 0 < val_fraction < 1:
+        raise VanError(f"val_fraction is {val_fraction}, expected a number between 0 and 1.")
 
     ckpt = None if pretrained in (None, "hub") else read_checkpoint(pretrained)
     name = model or (ckpt.variant if ckpt else None) or "van_b0"
@@ -138,84 +119,19 @@ def train(
     )
     learner.configure_optimizers()  # an unknown optimiser should show before anything is written
 
-    folder = _run_folder(resume) if resume else run_folder(output, f"{name}-{Path(data).name or 'data'}")
+    folder = resumable_folder(resume) if resume else run_folder(output, f"{name}-{Path(data).name or 'data'}")
     if leads:
-        _write_config(folder, {**options, "model": name, "output": str(folder), "resume": None})
+        write_config(folder, {**options, "model": name, "output": str(folder), "resume": None})
         print(f"{name} on {data}: {len(images.train)} training and {len(images.val)} validation images, ", end="")
         print(f"{len(images.class_names)} classes, {' x '.join(map(str, preprocessing['input_size'][1:]))} pixels.")
         print("\n".join([f"Continuing {folder}." if resume else start, *(f"Note: {note}" for note in images.notes)]))
         print(f"Run folder: {folder}")
 
-    # no version counter: a resumed run must not leave a last-v1.ckpt beside an old last.ckpt
-    saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-    callbacks: list[Callback] = [
-        ModelCheckpoint(folder / "checkpoints", "best", monitor="val_top1", mode="max", **saving),
-        ModelCheckpoint(folder / "checkpoints", "last", **saving),  # save_last would follow the best epochs only
-        EpochTable(folder / "metrics.csv"),
-        TQDMProgressBar(refresh_rate=max(1, steps // 50)),
-    ]
-    if optimization.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=optimization.ema_decay))
-    trainer = lightning.Trainer(
-        devices=devices,
-        precision=precision,
-        max_epochs=epochs + optimization.cooldown_epochs,
-        callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
-        logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
-        gradient_clip_val=optimization.clip_grad,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
-    try:
-        trainer.fit(learner, datamodule=images, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        if leads:
-            print(f"\nStopped. {describe_epochs(folder)}")
+    if not fit(learner, images, folder, TOP1, steps=steps, precision=precision, devices=devices, resume=bool(resume)):
         return 130
-    except VanError:
-        print(file=sys.stderr)  # end the line of the progress bar
-        raise
-    if trainer.is_global_zero:
+    if leads:
         write_results(folder, images, name, args, f"{name} on {data}")
     return 0
-
-
-def _processes(devices: int | str, precision: Any) -> tuple[int, bool]:
-    """Return over how many processes training will run, and whether this is the first of them.
-
-    Raises:
-        VanError: the devices or the precision do not exist here.
-    """
-    import lightning
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        probe = lightning.Trainer(devices=devices, precision=precision, logger=False, enable_checkpointing=False)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise VanError(f"--devices {devices} with --precision {precision} cannot be had here: {error}") from error
-    return probe.world_size, probe.is_global_zero
-
-
-def _check_numbers(epochs: int, batch_size: int, lr: float, val_fraction: float) -> None:
-    """Refuse numbers that could only fail later."""
-    if epochs < 1 or batch_size < 1:
-        raise VanError(f"epochs is {epochs} and batch size {batch_size}, expected at least 1 each.")
-    if not lr > 0:
-        raise VanError(f"lr is {lr}, expected a number above 0.")
-    if not 0 < val_fraction < 1:
-        raise VanError(f"val_fraction is {val_fraction}, expected a number between 0 and 1.")
-
-
-def _run_folder(resume: str) -> Path:
-    """Return the folder of a run that can be continued."""
-    folder = Path(resume)
-    folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
-    for needed in ("config.yaml", "checkpoints/last.ckpt"):
-        if not (folder / needed).is_file():
-            raise VanError(f"{resume} cannot be resumed: {folder / needed} does not exist. Give a run folder.")
-    return folder
 
 
 def _preprocessing(
@@ -273,15 +189,7 @@ def _build(
     )
 
 
-def _write_config(folder: Path, options: dict[str, Any]) -> None:
-    """Write the resolved options, in the form that --config reads."""
-    import yaml
-
-    plain = json.loads(json.dumps(options, default=asdict))  # dataclasses become mappings, tuples lists
-    (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def model_of_recipe(path: str) -> tuple["nn.Module", tuple[int, int, int], str]:
+def model_of_recipe(path: Path) -> tuple["nn.Module", tuple[int, int, int], str]:
     """Build the network of a training recipe without its weights.
 
     Returns:
@@ -291,11 +199,10 @@ def model_of_recipe(path: str) -> tuple["nn.Module", tuple[int, int, int], str]:
         VanError: there is no such recipe, or it does not say how many classes there are.
     """
     from van.cli import command_parser
-    from van.cli.recipes import find_recipe
     from van.models import create_model
 
-    parser, _ = command_parser("train")
-    options = parser.parse_args(["--config", str(find_recipe(path))])
+    arguments = ["--config", str(path)]
+    options = command_parser("train", arguments)[0].parse_args(arguments)
     args = dict(options.model_args or {})
     name = options.model or "van_b0"
     size = _preprocessing(name, None, args.get("in_chans", 3), options.image_size, None)["input_size"]

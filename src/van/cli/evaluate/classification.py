@@ -1,4 +1,4 @@
-"""`van evaluate`: measure trained weights on labelled images."""
+"""`van evaluate` for classifiers: measure trained weights on labelled images."""
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""`van predict`: say what is on images."""
+"""`van predict` for classifiers: say what is on images."""
 
 import csv
 import io

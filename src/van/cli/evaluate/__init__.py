@@ -1,0 +1,22 @@
+"""`van evaluate`: one module a task; the task is that of the weights."""
+
+from types import ModuleType
+
+# Task: module of this package whose function `evaluate` has the options
+TASKS = {
+    "classification": "classification",
+    "detection": "detection",
+    "instances": "detection",
+    "pose": "pose",
+}
+
+
+def module_for(arguments: list[str]) -> ModuleType:
+    """Return the module with the function that the arguments are for.
+
+    Args:
+        arguments: What stands behind `van evaluate`.
+    """
+    from van.cli import module_for_weights
+
+    return module_for_weights(arguments, __name__, TASKS)
