@@ -187,3 +187,17 @@ def test_short_training_on_digits_is_the_same_with_each_backend():
                 losses[backend].append(loss.item())
     assert losses["torch"] == pytest.approx(losses["phase"], rel=1e-4)
     assert losses["torch"][-1] < losses["torch"][0]
+
+
+def test_transforms_of_torch_func_have_the_torch_backend():
+    maps, weight = torch.randn(3, 2, 4, 9, 8), torch.randn(4, 1, 3, 3)
+
+    def loss(weight, x):
+        with use_backend("torch"):
+            return depthwise_conv2d(x, weight, dilation=2).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weight, maps)
+    for x, gradient in zip(maps, each, strict=True):
+        leaf = weight.clone().requires_grad_()
+        loss(leaf, x).backward()
+        torch.testing.assert_close(gradient, leaf.grad)

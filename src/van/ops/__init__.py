@@ -66,6 +66,10 @@ def depthwise_conv2d(
 ) -> torch.Tensor:
     """Convolve each channel with its own kernel; height and width stay.
 
+    Every backend works under autocast, torch.compile, gradient checkpointing and in several processes (DDP).
+    Transforms of torch.func that take gradients (grad, vmap over weights that want one) have the torch backend
+    only: `with use_backend("torch")`.
+
     Args:
         x: Maps (B, C, H, W).
         weight: Kernels (C, 1, k, k), k odd or even.
