@@ -1,0 +1,337 @@
+"""Data in COCO's format: find its files, read them, and give images with boxes and masks to a model."""
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional
+
+from van.data.images import read_image
+from van.errors import DataError, VanError
+
+Part = Literal["train", "val"]
+Kind = Literal["instances", "person_keypoints", "panoptic"]
+
+_PART_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation")}
+_ROBOFLOW = "_annotations.coco.json"
+
+
+@dataclass(frozen=True)
+class CocoFiles:
+    """A part of a data set: the folder of its images and its JSON.
+
+    The PNG of panoptic data lie in a folder that is named as the JSON, without its ending.
+    """
+
+    images: Path
+    annotations: Path
+
+
+def find_part(root: str | Path, part: Part, kind: Kind = "instances") -> CocoFiles:
+    """Find the files of a part: as COCO names them, the same without a year, or as Roboflow exports them.
+
+    Looked for are annotations/KIND_PART2017.json (any year, the last counts; or none) with images in PART2017,
+    images/PART2017 or either without the year, and PART/_annotations.coco.json with the images beside it. Part val
+    may also be called valid or validation.
+
+    Args:
+        root: Folder of the data set.
+        part: "train" or "val".
+        kind: What is annotated.
+
+    Raises:
+        DataError: there is no such JSON, or no folder of images; the message says what was looked for.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder. Give the folder that holds annotations and images.")
+    names = _PART_FOLDERS[part]
+    pattern = re.compile(rf"{kind}_({'|'.join(names)})(\d{{4}})?\.json")
+    found = [m for path in sorted(root.glob("annotations/*.json")) if (m := pattern.fullmatch(path.name))]
+    if found:
+        # the last year first, then without a year; val before valid
+        match = max(found, key=lambda m: (m[2] or "", -names.index(m[1])))
+        stem = match[1] + (match[2] or "")
+        folders = [root / name for name in (stem, f"images/{stem}", match[1], f"images/{match[1]}")]
+        images = next((folder for folder in folders if folder.is_dir()), None)
+        if images is None:
+            raise DataError(
+                f"{root / 'annotations' / match[0]} has no images: none of {', '.join(map(str, folders))} is a folder."
+            )
+        return CocoFiles(images, root / "annotations" / match[0])
+    if kind != "panoptic":
+        for name in names:
+            if (root / name / _ROBOFLOW).is_file():
+                return CocoFiles(root / name, root / name / _ROBOFLOW)
+    raise DataError(
+        f"{root} has no {kind} annotations for {part}. Looked for annotations/{kind}_{part}2017.json (or another year, "
+        f"or none)" + ("." if kind == "panoptic" else f" and {' or '.join(f'{name}/{_ROBOFLOW}' for name in names)}.")
+    )
+
+
+def _records(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
+    records = content.get(key, [])
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DataError(f"{file}: {key!r} is not a list of objects. It is no COCO JSON of annotated images.")
+    return records
+
+
+class CocoPart:
+    """The annotations of a part, read once.
+
+    What is wrong with single records is not looked for here; see `van.data.coco_checks`.
+
+    Args:
+        files: Where images and annotations are; see `find_part`.
+        kind: What is annotated; "person_keypoints" needs a category with keypoints.
+
+    Attributes:
+        images: Records of the images, sorted by id.
+        class_names: Names in the order of the category ids: the place in this list is the label.
+        category_ids: Category id of each label.
+        labels: Label of each category id.
+        keypoint_names: Names of the keypoints, empty where there are none.
+        skeleton: Pairs of keypoints to draw a line between, counted from 0.
+        flip_pairs: Pairs (left, right) of keypoints that a mirror exchanges, counted from 0.
+
+    Raises:
+        DataError: the file is missing or is not COCO JSON.
+    """
+
+    def __init__(self, files: CocoFiles, kind: Kind = "instances") -> None:
+        self.files = files
+        self.kind: Kind = kind
+        try:
+            content = json.loads(files.annotations.read_bytes())
+        except OSError as error:
+            raise DataError(f"{files.annotations} cannot be read ({error.strerror}). Check the path.") from error
+        except ValueError as error:  # also for text that is not Unicode
+            raise DataError(f"{files.annotations} is not JSON ({error}). Export or download it again.") from error
+        if not isinstance(content, dict) or "images" not in content or not content.get("categories"):
+            raise DataError(
+                f"{files.annotations} is no COCO JSON: it needs the lists 'images', 'annotations' and 'categories'."
+            )
+        self._take(content)
+
+    def _take(self, content: dict[str, Any]) -> None:
+        file = self.files.annotations
+        self._content = content
+        images = _records(content, "images", file)
+        for image in images:
+            if not isinstance(image.get("id"), int) or not isinstance(image.get("file_name"), str):
+                raise DataError(f"{file}: an image has no number 'id' or no 'file_name': {json.dumps(image)[:100]}.")
+        self.images = sorted(images, key=lambda image: image["id"])
+        self._annotations: dict[Any, list[dict[str, Any]]] = {}
+        for annotation in _records(content, "annotations", file):
+            image_id = annotation.get("image_id")
+            self._annotations.setdefault(image_id if isinstance(image_id, int) else None, []).append(annotation)
+        categories = _records(content, "categories", file)
+        for category in categories:
+            if not isinstance(category.get("id"), int) or not isinstance(category.get("name"), str):
+                raise DataError(f"{file}: a category has no number 'id' or no 'name': {json.dumps(category)[:100]}.")
+        self.categories = sorted(categories, key=lambda category: category["id"])
+        self.class_names = [category["name"] for category in self.categories]
+        self.category_ids = [category["id"] for category in self.categories]
+        self.labels = {number: label for label, number in enumerate(self.category_ids)}
+        posed = next((c for c in self.categories if c.get("keypoints")), {}) if self.kind == "person_keypoints" else {}
+        if self.kind == "person_keypoints" and not posed:
+            raise DataError(f"{file}: no category has keypoints. Expected their names in 'keypoints' of a category.")
+        self.keypoint_names: list[str] = list(posed.get("keypoints", ()))
+        self.skeleton = [(int(a) - 1, int(b) - 1) for a, b in posed.get("skeleton", ())]
+        places = {name: i for i, name in enumerate(self.keypoint_names)}
+        mirrored = [(i, name.replace("left", "right")) for name, i in places.items() if "left" in name]
+        self.flip_pairs = [(i, places[name]) for i, name in mirrored if name in places]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The whole JSON; evaluators take it as ground truth."""
+        return self._content
+
+    def annotations(self, image_id: int) -> list[dict[str, Any]]:
+        """Return the records of an image, crowd regions among them; none for an image without."""
+        return self._annotations.get(image_id, [])
+
+    def all_annotations(self) -> Iterator[dict[str, Any]]:
+        """Go through all records, also those of images that are not listed."""
+        yield from self._content.get("annotations", ())
+
+    def image_path(self, image: dict[str, Any]) -> Path:
+        """Return the file of a record of `images`."""
+        return self.files.images / image["file_name"]
+
+    def without(self, annotation_ids: Collection[int] = (), image_ids: Collection[int] = ()) -> "CocoPart":
+        """Return the part without some annotations, and without some images and what is annotated on them."""
+        drop, gone = set(annotation_ids), set(image_ids)
+        part = object.__new__(CocoPart)
+        part.files, part.kind = self.files, self.kind
+        part._take(
+            {
+                **self._content,
+                "images": [image for image in self._content["images"] if image["id"] not in gone],
+                "annotations": [
+                    annotation
+                    for annotation in self.all_annotations()
+                    if annotation.get("id") not in drop and annotation.get("image_id") not in gone
+                ],
+            }
+        )
+        return part
+
+
+def mask_functions() -> Any:
+    """Return faster-coco-eval's module of mask functions.
+
+    Raises:
+        VanError: the package is not installed.
+    """
+    try:
+        from faster_coco_eval.core import mask
+    except ImportError as error:
+        raise VanError(
+            "Masks need the package faster-coco-eval: pip install 'visual-attention-network[detection]'"
+        ) from error
+    return mask
+
+
+def segmentation_error(segmentation: Any, height: int, width: int) -> str:
+    """Return what is wrong with COCO's "segmentation" of an object, or an empty string.
+
+    Compressed RLE is looked into only where faster-coco-eval is installed.
+    """
+    if not segmentation:
+        return "it has no mask"
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if not isinstance(size, list | tuple) or list(size) != [height, width]:
+            return f"the size of the RLE mask is {size}, expected {[height, width]}"
+        if isinstance(counts, list):
+            if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != height * width:
+                return f"the runs of the RLE mask do not add up to {height} x {width} pixels"
+        elif not isinstance(counts, str | bytes):
+            return "the RLE mask has no counts"
+        else:
+            try:
+                mask_functions().decode({"size": [height, width], "counts": counts})
+            except VanError:
+                pass
+            except (TypeError, ValueError, RuntimeError) as error:
+                return f"the RLE mask is broken ({error})"
+        return ""
+    if not isinstance(segmentation, list):
+        return "the mask is neither polygons nor RLE"
+    far = 10 * max(height, width)  # the library draws every step of an outline, and never ends with NaN
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or not all(isinstance(value, int | float) for value in polygon):
+            return "the mask is not a list of polygons [x, y, x, y, ...]"
+        if len(polygon) % 2:
+            return f"a polygon has {len(polygon)} numbers, expected an even count"
+        if len(polygon) < 6:
+            return f"a polygon has {len(polygon) // 2} points, expected at least 3"
+        if not all(-far <= value <= far for value in polygon):
+            return "a polygon has a corner that is not a number or far outside the image"
+    return ""
+
+
+def decode_masks(segmentations: Sequence[Any], height: int, width: int) -> np.ndarray:
+    """Return masks (N, height, width) of 0 and 1 from polygons and RLE, compressed or not.
+
+    Args:
+        segmentations: COCO's "segmentation" of each object.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+
+    Raises:
+        DataError: one is missing, malformed, or for another size.
+        VanError: faster-coco-eval is not installed.
+    """
+    functions = mask_functions()
+    masks = np.zeros((len(segmentations), height, width), np.uint8)
+    for i, segmentation in enumerate(segmentations):
+        if wrong := segmentation_error(segmentation, height, width):
+            raise DataError(wrong)
+        masks[i] = functions.decode(functions.segmToRle(segmentation, width, height))
+    return masks
+
+
+class CocoDetectionDataset(Dataset):
+    """Images with their boxes, labels and masks, for a DataLoader.
+
+    An item is the image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary: boxes, tv_tensors.BoundingBoxes
+    (N, 4) XYXY float32 inside the image; labels (N,) int64 from 0; masks, tv_tensors.Mask (N, H, W) uint8, where asked
+    for; image_id; size, (H, W) of the file. Crowd regions are left out.
+
+    Args:
+        part: The annotations.
+        transform: Called with image and target, as the transforms v2 of torchvision; returns both.
+        masks: Decode masks; every object must have one.
+        drop: Ids of annotations to leave out; see `van.data.coco_checks.usable`.
+        keep_empty: Keep images without objects.
+        drop_images: Ids of images to leave out.
+    """
+
+    def __init__(
+        self,
+        part: CocoPart,
+        transform: Callable[[Any, Any], Any] | None = None,
+        masks: bool = False,
+        drop: Collection[int] = (),
+        keep_empty: bool = True,
+        drop_images: Collection[int] = (),
+    ) -> None:
+        if masks:
+            mask_functions()  # says now what is not installed
+        self.part = part
+        self.transform = transform
+        self.masks = masks
+        self._drop = frozenset(drop)
+        gone = frozenset(drop_images)
+        self.images = [i for i in part.images if i["id"] not in gone and (keep_empty or self.objects(i["id"]))]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def objects(self, image_id: int) -> list[dict[str, Any]]:
+        """Return the records of an image that are learned from: not dropped, not crowd regions."""
+        return [a for a in self.part.annotations(image_id) if not a.get("iscrowd") and a.get("id") not in self._drop]
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        record = self.images[index]
+        path = str(self.part.image_path(record))
+        image: Any = tv_tensors.Image(functional.pil_to_tensor(read_image(path)))
+        height, width = image.shape[-2:]
+        objects = self.objects(record["id"])
+        try:
+            boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(-1, 4)
+            labels = torch.tensor([self.part.labels[a["category_id"]] for a in objects], dtype=torch.int64)
+            segmentations = [a.get("segmentation") for a in objects] if self.masks else []
+            masks = torch.from_numpy(decode_masks(segmentations, height, width))
+        except (KeyError, TypeError, ValueError, DataError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else error
+            raise DataError(
+                f"{path}, image {record['id']} of {self.part.files.annotations}: an annotation is malformed ({what}). "
+                "van check-data lists what is wrong."
+            ) from error
+        boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
+        boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
+        target: dict[str, Any] = {
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
+            "labels": labels,
+            "image_id": record["id"],
+            "size": (height, width),
+        }
+        if self.masks:
+            target["masks"] = tv_tensors.Mask(masks)
+        if self.transform is not None:
+            image, target = self.transform(image, target)
+        return image, target

@@ -1,0 +1,665 @@
+"""The built-in data of dense tasks: pictures of shapes and stick figures, in the formats of COCO.
+
+Nothing but geometry tells the shapes apart: colour, texture, size and place are the same for all. Figures seen from
+the front show a face, those seen from behind hair and a satchel, so that left and right can be told, and a mirror image
+is as true as the original.
+"""
+
+import colorsys
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contourpy import contour_generator
+from PIL import Image, ImageDraw, ImageFilter
+from tqdm import tqdm
+
+from van.errors import DataError
+
+KEYPOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""The 17 keypoints of COCO in its order."""
+
+# counted from 1, as COCO does
+_SKELETON = [
+    *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11)),
+    *((2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
+]
+
+# 4 is left out: numbers with a gap are what COCO has
+THINGS = {"person": 1, "circle": 2, "square": 3, "triangle": 5, "star": 6}
+STUFF = {"sky": 92, "ground": 93}
+_COLOURS = {
+    "person": (220, 20, 60),
+    "circle": (0, 82, 220),
+    "square": (250, 170, 30),
+    "triangle": (110, 30, 150),
+    "star": (235, 215, 90),
+    "sky": (110, 170, 200),
+    "ground": (90, 140, 80),
+}
+_SUPERCATEGORY = {"person": "person", "sky": "background", "ground": "background"}
+
+_FINE = 4  # drawn at so many times the resolution, then averaged
+_CLASSES = [*THINGS, *STUFF]
+_VOID = 255
+
+Colour = tuple[int, int, int]
+
+
+def make_shapes(folder: str | Path, images: int = 1200, size: int = 128, seed: int = 0) -> None:
+    """Write the data set; the same arguments give the same bytes (with the same versions of NumPy and Pillow).
+
+    FOLDER/{train,val}/*.jpg are the images, four fifths for training. FOLDER/annotations holds instances_PART.json
+    (boxes, masks as polygons and RLE, crowd regions), person_keypoints_PART.json (COCO's 17 keypoints),
+    panoptic_PART.json and panoptic_PART/*.png; FOLDER/semantic holds class numbers as PNG (255: neither) and
+    classes.txt; FOLDER/saliency masks of 0 and 255. Boxes, areas and masks are those of the visible parts.
+
+    Args:
+        folder: Where to write; it must be missing or empty. It appears only when all is written.
+        images: How many, at least 2.
+        size: Longer side in pixels, at least 48; the shorter is as long or three quarters of it.
+        seed: Any integer from 0.
+
+    Raises:
+        DataError: the folder is in use, or an argument is out of range.
+    """
+    folder = Path(folder)
+    for name, value, least in (("images", images, 2), ("size", size, 48), ("seed", seed, 0)):
+        if value < least:
+            raise DataError(f"{name} is {value}, expected at least {least}.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not an empty folder. Give another one, or remove it first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        beside.chmod(0o755)
+        held_out = max(1, images // 5)
+        numbers = list(range(1, images + 1))
+        with tqdm(total=images, desc="Drawing shapes", unit=" images", leave=False) as progress:
+            _write_part(beside, "train", numbers[:-held_out], size, seed, progress)
+            _write_part(beside, "val", numbers[-held_out:], size, seed, progress)
+        (beside / "semantic" / "classes.txt").write_text("\n".join(_CLASSES) + "\n")
+        beside.replace(folder)
+    except OSError as error:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise DataError(f"{folder} was filled by another process meanwhile. Look at what is there.") from error
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def shapes_folder(root: str | Path | None = None) -> Path:
+    """Return the folder of the data set with default sizes, made if it is missing.
+
+    Args:
+        root: Where data sets lie; "data" where none is given. The folder is ROOT/shapes.
+    """
+    folder = Path(root or "data") / "shapes"
+    if not folder.is_dir() or not any(folder.iterdir()):
+        try:
+            make_shapes(folder)
+        except DataError:
+            if not (folder / "semantic" / "classes.txt").is_file():  # no other process was faster
+                raise
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------------------- drawing
+
+
+@dataclass
+class _Layer:
+    """A drawn object: colours times coverage (h, w, 3) from 0 to 255, coverage (h, w) from 0 to 1, and where it is."""
+
+    category: str
+    colour: np.ndarray
+    alpha: np.ndarray
+    left: int
+    top: int
+    keypoints: np.ndarray | None = None  # (17, 3): x, y in the picture and 0 where none can be named
+    crowd: bool = False
+
+    def on(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return colours and coverage in a picture of this size."""
+        colour = np.zeros((height, width, 3), np.float32)
+        alpha = np.zeros((height, width), np.float32)
+        y0, x0 = max(0, self.top), max(0, self.left)
+        y1 = min(height, self.top + self.alpha.shape[0])
+        x1 = min(width, self.left + self.alpha.shape[1])
+        if y1 > y0 and x1 > x0:
+            inside = np.s_[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
+            colour[y0:y1, x0:x1] = self.colour[inside]
+            alpha[y0:y1, x0:x1] = self.alpha[inside]
+        return colour, alpha
+
+
+class _Brush:
+    """Draws into a window of the picture, with coordinates in pixels of the picture.
+
+    Args:
+        low: Upper left corner (x, y) of what will be drawn.
+        high: Lower right corner.
+    """
+
+    def __init__(self, low: Any, high: Any) -> None:
+        self.left, self.top = math.floor(low[0]) - 1, math.floor(low[1]) - 1
+        self._shape = (math.ceil(high[0]) + 1 - self.left, math.ceil(high[1]) + 1 - self.top)
+        fine = (self._shape[0] * _FINE, self._shape[1] * _FINE)
+        self._images = Image.new("RGB", fine), Image.new("L", fine)
+        self._colour, self._mask = map(ImageDraw.Draw, self._images)
+
+    def _fine(self, points: Any) -> list[tuple[float, float]]:
+        return [tuple(p) for p in ((np.asarray(points) - (self.left, self.top)) * _FINE - 0.5).tolist()]
+
+    def polygon(self, points: Any, colour: Colour) -> None:
+        fine = self._fine(points)
+        self._colour.polygon(fine, fill=colour)
+        self._mask.polygon(fine, fill=255)
+
+    def disc(self, centre: Any, radius: float, colour: Colour) -> None:
+        (x, y), r = self._fine([centre])[0], radius * _FINE
+        self._colour.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        self._mask.ellipse((x - r, y - r, x + r, y + r), fill=255)
+
+    def limb(self, points: Any, width: float, colour: Colour) -> None:
+        fine, broad = self._fine(points), max(1, round(width * _FINE))
+        self._colour.line(fine, fill=colour, width=broad)
+        self._mask.line(fine, fill=255, width=broad)
+        for point in points:
+            self.disc(point, width / 2, colour)
+
+    def layer(self, category: str, **more: Any) -> _Layer:
+        colour, mask = (np.asarray(image.reduce(_FINE), np.float32) for image in self._images)
+        return _Layer(category, colour, mask / 255.0, self.left, self.top, **more)
+
+
+def _colour(rng: np.random.Generator, unlike: np.ndarray | None = None) -> Colour:
+    """Return a random colour; at least 90 of 441 away from another where one is given."""
+    colour = (0, 0, 0)
+    for _ in range(20):
+        r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.15, 1.0), rng.uniform(0.2, 1.0))
+        colour = (round(255 * r), round(255 * g), round(255 * b))
+        if unlike is None or np.linalg.norm(np.subtract(colour, unlike)) >= 90:
+            break
+    return colour
+
+
+def _tone(colour: Sequence[float], factor: float) -> Colour:
+    r, g, b = (round(min(255.0, value * factor)) for value in colour)
+    return r, g, b
+
+
+def _rotated(points: np.ndarray, degrees: float) -> np.ndarray:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
+    """Return the corners (n, 2) of a shape around 0, about 1 from it."""
+    if kind == "square":
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.8
+    elif kind == "triangle":
+        corners = np.array([[rng.uniform(-0.35, 0.35), -1.1], [1.0, 0.75], [-1.0, 0.75]])
+    else:
+        points = 48 if kind == "circle" else 10
+        angles = np.arange(points) * (2 * math.pi / points)
+        radii = np.ones(points)
+        if kind == "star":
+            radii = np.where(np.arange(points) % 2, rng.uniform(0.4, 0.5), 1.15)
+        corners = np.stack([radii * np.sin(angles), -radii * np.cos(angles)], 1)
+    return _rotated(corners, rng.uniform(0, 360))
+
+
+def _draw_shape(rng: np.random.Generator, kind: str, centre: np.ndarray, radius: float, around: np.ndarray) -> _Layer:
+    corners = _outline(rng, kind)
+    points = corners * radius + centre
+    brush = _Brush(points.min(0), points.max(0))
+    fill = _colour(rng, around)
+    rim = rng.uniform(0.08, 0.16) if rng.random() < 0.6 else 0.0
+    if rim:
+        brush.polygon(points, _tone(fill, rng.choice([0.35, 0.5, 1.6])))
+    brush.polygon(corners * (radius * (1 - rim)) + centre, fill)
+    layer = brush.layer(kind)
+    ys, xs = np.mgrid[: layer.alpha.shape[0], : layer.alpha.shape[1]]
+    along = _rotated(np.stack([xs + layer.left - centre[0], ys + layer.top - centre[1]], -1), rng.uniform(0, 360))
+    along = along[..., 0] / radius
+    texture = rng.choice(["plain", "slope", "stripes"], p=[0.4, 0.35, 0.25])
+    if texture == "slope":
+        layer.colour *= np.clip(1 + rng.uniform(0.1, 0.35) * along, 0.4, 1.4)[..., None]
+    elif texture == "stripes":
+        layer.colour *= np.where(np.sin(along * rng.uniform(4, 9)) > 0, 1.0, rng.uniform(0.65, 0.85))[..., None]
+    layer.colour = np.minimum(layer.colour, 255.0 * layer.alpha[..., None]).astype(np.float32)
+    return layer
+
+
+@dataclass
+class _Figure:
+    """A stick figure: keypoints (17, 2), the head, tips of the feet (left, right), and whether it faces us."""
+
+    joints: np.ndarray
+    head: np.ndarray
+    head_radius: float
+    feet: np.ndarray
+    front: bool
+
+
+def _pose(rng: np.random.Generator) -> _Figure:
+    """Return a figure in a random pose, about 1 high, around its hips."""
+    front = bool(rng.random() < 0.65)
+    joints, feet = np.zeros((17, 2)), np.zeros((2, 2))
+
+    def reach(start: np.ndarray, side: float, length: float, degrees: float) -> np.ndarray:
+        a = math.radians(degrees)  # from hanging straight down, outwards
+        return start + length * rng.uniform(0.85, 1.0) * np.array([side * math.sin(a), math.cos(a)])
+
+    # who faces us has the left hand on the right of the picture
+    for i, side in enumerate((1.0, -1.0) if front else (-1.0, 1.0)):
+        joints[5 + i] = shoulder = np.array([side * 0.125, -0.29])
+        joints[11 + i] = hip = np.array([side * 0.075, 0.0])
+        raised, spread = rng.uniform(5, 150), rng.uniform(-4, 40)
+        joints[7 + i] = elbow = reach(shoulder, side, 0.17, raised)
+        joints[9 + i] = reach(elbow, side, 0.17, raised + rng.uniform(-50, 95))
+        joints[13 + i] = knee = reach(hip, side, 0.22, spread)
+        shin = spread + rng.uniform(-45, 8)
+        joints[15 + i] = ankle = reach(knee, side, 0.21, shin)
+        feet[i] = ankle + 0.06 * np.array([side, 0.35])
+
+    radius = rng.uniform(0.095, 0.11)
+    head = np.array([0.0, -0.29 - 0.045 - radius])
+    turned = rng.uniform(-0.3, 0.3)
+    face = np.array([[turned, 0.15], [0.4 + 0.8 * turned, -0.22], [-0.4 + 0.8 * turned, -0.22], [1, 0], [-1, 0]])
+    if not front:
+        face[:, 0] *= -1
+    tilt = rng.uniform(-15, 15)
+    joints[:5] = head + _rotated(face * radius, tilt)
+
+    lean = rng.normal(0, 12)
+    return _Figure(_rotated(joints, lean), _rotated(head, lean), radius, _rotated(feet, lean), front)
+
+
+def _draw_figure(
+    rng: np.random.Generator, centre: np.ndarray, height: float, around: np.ndarray, brush: _Brush | None = None
+) -> _Layer:
+    """Draw a figure whose extent in y is `height` pixels, its middle at `centre`; onto a brush where one is given."""
+    figure = _pose(rng)
+    r = figure.head_radius
+    ends = np.concatenate([figure.joints[5:], figure.feet, [figure.head - 1.2 * r, figure.head + 1.2 * r]])
+    low, high = ends.min(0) - 0.04, ends.max(0) + 0.04
+    scale = height / (high[1] - low[1])
+    middle = (low + high) / 2
+
+    def place(points: np.ndarray) -> np.ndarray:
+        return (points - middle) * scale + centre
+
+    joints, head, feet, r = place(figure.joints), place(figure.head), place(figure.feet), r * scale
+    brush = brush or _Brush(place(low), place(high))
+    shirt, trousers = _colour(rng, around), _colour(rng, around)
+    skin = _tone((255, 205, 160), rng.uniform(0.45, 1.0))
+    hair = _tone([(40, 30, 25), (90, 50, 20), (200, 160, 70)][rng.integers(3)], rng.uniform(0.7, 1.1))
+    dark = _tone(shirt, 0.3)
+    line = max(0.5, 0.012 * scale)
+
+    def limb(points: Any, width: float, colour: Colour) -> None:
+        brush.limb(points, width * scale + 2 * line, dark)
+        brush.limb(points, width * scale, colour)
+
+    for i in range(2):
+        limb([joints[15 + i], feet[i]], 0.05, _tone(hair, 0.8))
+        limb([joints[11 + i], joints[13 + i], joints[15 + i]], 0.075, _tone(trousers, rng.uniform(0.85, 1.1)))
+    torso = joints[[5, 6, 12, 11]]
+    neck = torso[:2].mean(0)
+    brush.limb([neck, head], 0.07 * scale, skin)
+    brush.limb([*torso, torso[0]], 0.06 * scale + 2 * line, dark)
+    brush.limb([*torso, torso[0]], 0.06 * scale, shirt)
+    brush.polygon(torso, shirt)
+    if not figure.front:
+        hips, bag = torso[2:].mean(0), torso - torso.mean(0)
+        brush.polygon(torso.mean(0) + 0.85 * bag + 0.04 * (hips - neck), _tone(shirt, 0.25))
+        brush.polygon(torso.mean(0) + 0.6 * bag + 0.04 * (hips - neck), _tone(shirt, 0.55))
+    for i in range(2):
+        limb([joints[7 + i], joints[9 + i]], 0.05, skin)
+        limb([joints[5 + i], joints[7 + i]], 0.06, _tone(shirt, rng.uniform(0.75, 1.2)))
+    for ear in joints[3:5]:
+        brush.disc(ear, 0.22 * r + line, dark)
+        brush.disc(ear, 0.22 * r, skin)
+    brush.disc(head, r + line, dark)
+    brush.disc(head, r, hair)
+    if figure.front:
+        down = (neck - head) / np.linalg.norm(neck - head)
+        brush.disc(head + 0.2 * r * down, 0.8 * r, skin)
+        for eye in joints[1:3]:
+            brush.disc(eye, 0.24 * r, (250, 250, 250))
+            brush.disc(eye, 0.15 * r, (15, 15, 15))
+        brush.disc(joints[0], 0.16 * r, (200, 60, 50))
+    named = np.ones((17, 1))
+    if not figure.front:
+        named[:3] = 0
+    return brush.layer("person", keypoints=np.concatenate([joints, named], 1))
+
+
+def _draw_crowd(rng: np.random.Generator, kind: str, centre: np.ndarray, side: float, around: np.ndarray) -> _Layer:
+    """Draw a group of tiny objects of one class that nobody would annotate one by one."""
+    reach = rng.uniform(0.13, 0.22) * side
+    count = int(rng.integers(9, 16))
+    places = centre + rng.uniform(-1, 1, (count, 2)) * (reach, reach * rng.uniform(0.45, 0.8))
+    places = places[np.argsort(places[:, 1])]
+    tiny = 0.07 * side
+    brush = _Brush(places.min(0) - 2.5 * tiny, places.max(0) + 2.5 * tiny)
+    for place in places:
+        if kind == "person":
+            _draw_figure(rng, place, rng.uniform(1.6, 2.2) * tiny, around, brush)
+        else:
+            fill = _colour(rng, around)
+            corners = _outline(rng, kind) * tiny * rng.uniform(0.4, 0.55)
+            brush.polygon(corners + place, _tone(fill, 0.5))
+            brush.polygon(0.8 * corners + place, fill)
+    return brush.layer(kind, crowd=True)
+
+
+def _smooth(rng: np.random.Generator, cells: tuple[int, int], height: int, width: int) -> np.ndarray:
+    """Return smooth noise (height, width) with about as many bumps down and across as `cells` says."""
+    coarse = Image.fromarray(rng.normal(size=(cells[0] + 1, cells[1] + 1)).astype(np.float32))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sky and ground (height, width, 3) and where the ground is."""
+    ys, xs = np.mgrid[:height, :width]
+    horizon = rng.uniform(0.3, 0.7)
+    if rng.random() < 0.1:
+        horizon = rng.choice([-1.0, 2.0])
+    line = horizon + rng.uniform(-0.12, 0.12) * (xs / width - 0.5) + 0.03 * _smooth(rng, (1, 5), height, width)[:1]
+    ground = ys / height > line
+    top = colorsys.hsv_to_rgb(rng.uniform(0.5, 0.68), rng.uniform(0.1, 0.55), rng.uniform(0.5, 0.95))
+    low = colorsys.hsv_to_rgb(rng.choice([0.08, 0.58, 0.95]), rng.uniform(0.05, 0.35), rng.uniform(0.7, 1.0))
+    slope = np.clip(ys / (height * max(horizon, 0.3)), 0, 1)[..., None]
+    clouds = np.clip(_smooth(rng, (5, 4), height, width), 0, 2)[..., None] * rng.uniform(0, 0.12)
+    sky = (1 - slope) * top + slope * np.asarray(low) + clouds
+    soil = colorsys.hsv_to_rgb(rng.uniform(0.05, 0.38), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.7))
+    rough = rng.uniform(0.04, 0.14) * _smooth(rng, (height // 4, width // 9), height, width)
+    rough = rough + rng.uniform(0.05, 0.15) * _smooth(rng, (4, 4), height, width)
+    earth = np.asarray(soil) * (1 + rough[..., None])
+    return np.clip(np.where(ground[..., None], earth, sky), 0, 1).astype(np.float32) * 255, ground
+
+
+def _clutter(rng: np.random.Generator, height: int, width: int, side: float) -> _Layer:
+    """Draw specks, strokes and thin scribbles that are no object."""
+    brush = _Brush((1, 1), (width - 1, height - 1))
+    for _ in range(int(rng.integers(4, 22))):
+        place = rng.uniform(0, 1, 2) * (width, height)
+        colour = _colour(rng)
+        if rng.random() < 0.4:
+            brush.disc(place, rng.uniform(0.006, 0.014) * side, colour)
+        else:
+            steps = rng.normal(0, 0.035 * side, (int(rng.integers(2, 5)), 2))
+            brush.limb(place + steps.cumsum(0), rng.uniform(0.006, 0.014) * side, colour)
+    return brush.layer("clutter")
+
+
+# ------------------------------------------------------------------------------------------------------------ scenes
+
+
+@dataclass
+class _Scene:
+    """A picture (h, w, 3) uint8, its objects from back to front, what is seen of each (h, w), and the background."""
+
+    picture: np.ndarray
+    layers: list[_Layer]
+    seen: list[np.ndarray]
+    ground: np.ndarray
+    void: np.ndarray
+
+
+def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
+    height, width = [(size, size), (size, size * 3 // 4), (size * 3 // 4, size)][rng.choice(3, p=[0.5, 0.2, 0.3])]
+    side = min(height, width)
+    picture, ground = _background(rng, height, width)
+    marks = _clutter(rng, height, width, side)
+    colour, alpha = marks.on(height, width)
+    picture = picture * (1 - alpha[..., None]) + colour
+    void = alpha > 0.5
+
+    layers: list[_Layer] = []
+    seen: list[np.ndarray] = []
+    full: list[float] = []
+
+    def put(layer: _Layer, least_inside: float) -> bool:
+        """Add an object in front, unless it or one behind it would be hidden too much."""
+        nonlocal picture
+        colour, alpha = layer.on(height, width)
+        whole = float(layer.alpha.sum())
+        if alpha.sum() < least_inside * whole:
+            return False
+        behind = [mask * (1 - alpha) for mask in seen]
+        for before, mask, area in zip(layers, behind, full, strict=True):
+            if (mask > 0.5).sum() < (0.6 if before.category == "person" else 0.4) * area:
+                return False
+        seen[:] = [*behind, alpha]
+        layers.append(layer)
+        full.append(whole)
+        picture = picture * (1 - alpha[..., None]) + colour
+        return True
+
+    def around(centre: np.ndarray, radius: float) -> np.ndarray:
+        x0, y0 = np.maximum(centre - radius, 0).astype(int)
+        x1, y1 = np.ceil(centre + radius).astype(int)
+        return picture[min(y0, height - 1) : max(y1, 1), min(x0, width - 1) : max(x1, 1)].mean((0, 1))
+
+    def somewhere(radius: float) -> np.ndarray:
+        """Return a place; a third of the time close to an object that is there."""
+        if layers and rng.random() < 0.35:
+            near = layers[rng.integers(len(layers))]
+            middle = np.array([near.left + near.alpha.shape[1] / 2, near.top + near.alpha.shape[0] / 2])
+            angle, far = rng.uniform(0, 2 * math.pi), rng.uniform(0.6, 1.0) * (radius + max(near.alpha.shape) / 3)
+            return middle + far * np.array([math.cos(angle), math.sin(angle)])
+        edge = 0.75 * radius
+        return np.array([rng.uniform(edge, width - edge), rng.uniform(edge, height - edge)])
+
+    # in turn and not by chance, so that small sets have each kind as well
+    empty, crowded = number % 13 == 6, number % 9 == 3
+    if crowded and not empty:
+        centre = rng.uniform(0.25, 0.75, 2) * (width, height)
+        put(_draw_crowd(rng, str(rng.choice(list(THINGS))), centre, side, around(centre, 0.2 * side)), 0.7)
+    kinds = [] if empty else ["person"] * int(rng.choice(3, p=[0.2, 0.45, 0.35]))
+    if not empty:
+        kinds += rng.choice([kind for kind in THINGS if kind != "person"], int(rng.integers(1, 5))).tolist()
+    for kind in rng.permutation(kinds).tolist():
+        for _ in range(8):
+            if kind == "person":
+                tall = rng.uniform(0.42, 0.72) * height
+                centre = somewhere(0.4 * tall)
+                centre[1] = rng.uniform(0.46 * tall, max(0.47 * tall, height - 0.46 * tall))
+                layer, least = _draw_figure(rng, centre, tall, around(centre, 0.3 * tall)), 0.85
+            else:
+                radius = 0.5 * side * math.exp(rng.uniform(math.log(0.14), math.log(0.56)))
+                centre = somewhere(radius)
+                layer, least = _draw_shape(rng, kind, centre, radius, around(centre, radius)), 0.65
+            if put(layer, least):
+                break
+
+    picture = picture * rng.uniform(0.85, 1.1) + rng.normal(0, rng.uniform(1, 7), picture.shape)
+    drawn = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    if rng.random() < 0.2:
+        drawn = drawn.filter(ImageFilter.GaussianBlur(0.5))
+    return _Scene(np.asarray(drawn), layers, seen, ground, void)
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def _polygons(field: np.ndarray) -> list[list[float]] | None:
+    """Return the outlines x, y, x, y, ... where a coverage (h, w) crosses one half; None if there are holes or none."""
+    lines = contour_generator(z=np.pad(field, 1)).lines(0.5)
+    areas = [float(np.sum(a[:-1, 0] * a[1:, 1] - a[1:, 0] * a[:-1, 1])) / 2 for a in map(np.asarray, lines)]
+    outer = max(areas, key=abs, default=0.0)
+    if any(area * outer < 0 and abs(area) >= 2 for area in areas):
+        return None
+    found = []
+    for line, area in zip(lines, areas, strict=True):
+        if area * outer <= 0 or abs(area) < 1:
+            continue
+        points = np.asarray(line)[:-1]
+        for _ in range(4):  # leave out every second of the points that lie within 0.07 pixels of a straight line
+            before, after = np.roll(points, 1, 0), np.roll(points, -1, 0)
+            along, off = after - before, points - before
+            far = np.abs(along[:, 0] * off[:, 1] - along[:, 1] * off[:, 0]) / np.maximum(np.hypot(*along.T), 1e-9)
+            keep = (far > 0.07) | (np.arange(len(points)) % 2 == 0)
+            if keep.sum() < 4:
+                break
+            points = points[keep]
+        # the centre of the first pixel is at 0.5, and one row and column were added
+        found.append(np.round(np.clip(points - 0.5, 0, field.shape[::-1]), 2).ravel().tolist())
+    return found or None
+
+
+def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """Return COCO's uncompressed RLE of a mask (h, w): lengths of runs down the columns, zeros first."""
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]), [mask.size]])
+    return {"counts": np.diff(edges).tolist(), "size": list(mask.shape)}
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    """Return x, y, width and height of the pixels of a mask."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
+
+
+def _annotation(rng: np.random.Generator, layer: _Layer, seen: np.ndarray) -> dict[str, Any]:
+    """Return the entry of an object, without its id and image."""
+    mask = seen > 0.5
+    by_runs = layer.crowd or rng.random() < 0.1
+    outlines = None if by_runs else _polygons(seen)
+    if outlines is None:
+        box: list[Any] = _box(mask)
+    else:
+        points = np.concatenate(outlines).reshape(-1, 2)
+        low, high = points.min(0), points.max(0)
+        box = np.round([*low, *(high - low)], 2).tolist()
+    return {
+        "category_id": THINGS[layer.category],
+        "segmentation": _run_lengths(mask) if outlines is None else outlines,
+        "area": int(mask.sum()),
+        "bbox": box,
+        "iscrowd": int(layer.crowd),
+    }
+
+
+def _keypoints(layer: _Layer, seen: np.ndarray) -> dict[str, Any]:
+    """Return the keypoints of a figure: 2 where it is seen, 1 if something covers it, 0 if not in the picture."""
+    height, width = seen.shape
+    flat: list[float] = []
+    for x, y, named in [] if layer.keypoints is None else layer.keypoints:
+        if layer.crowd or not named or not (0 <= x < width and 0 <= y < height):
+            flat += [0, 0, 0]
+        else:
+            flat += [round(float(x), 2), round(float(y), 2), 2 if seen[int(y), int(x)] > 0.5 else 1]
+    flat = flat or [0] * (3 * len(KEYPOINTS))
+    return {"keypoints": flat, "num_keypoints": sum(v > 0 for v in flat[2::3])}
+
+
+def _categories(kind: str) -> list[dict[str, Any]]:
+    categories: list[dict[str, Any]] = []
+    for name, number in {**THINGS, **(STUFF if kind == "panoptic" else {})}.items():
+        entry: dict[str, Any] = {"supercategory": _SUPERCATEGORY.get(name, "shape"), "id": number, "name": name}
+        if kind == "person_keypoints":
+            if name != "person":
+                continue
+            entry |= {"keypoints": list(KEYPOINTS), "skeleton": [list(bone) for bone in _SKELETON]}
+        elif kind == "panoptic":
+            entry |= {"isthing": int(name in THINGS), "color": list(_COLOURS[name])}
+        categories.append(entry)
+    return categories
+
+
+def _label_maps(rng: np.random.Generator, scene: _Scene) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    """Return class numbers (h, w), panoptic ids as RGB (h, w, 3), and the segments."""
+    parts = [(name, mask & ~scene.void, False) for name, mask in (("sky", ~scene.ground), ("ground", scene.ground))]
+    parts += [(layer.category, seen > 0.5, layer.crowd) for layer, seen in zip(scene.layers, scene.seen, strict=True)]
+    semantic = np.full(scene.ground.shape, _VOID, np.uint8)
+    owner = np.full(scene.ground.shape, -1)
+    for i, (name, mask, _) in enumerate(parts):
+        semantic[mask] = _CLASSES.index(name)
+        owner[mask] = i
+    panoptic = np.zeros((*owner.shape, 3), np.uint8)
+    segments: list[dict[str, Any]] = []
+    used = {0}
+    for i, (name, _, crowd) in enumerate(parts):
+        mask = owner == i
+        if not mask.any():
+            continue
+        colour = np.array(_COLOURS[name])
+        while (number := int(colour @ (1, 256, 65536))) in used:
+            colour = np.clip(_COLOURS[name] + rng.integers(-20, 21, 3), 0, 255)
+        used.add(number)
+        panoptic[mask] = colour
+        segments.append(
+            {
+                "id": number,
+                "category_id": {**THINGS, **STUFF}[name],
+                "area": int(mask.sum()),
+                "bbox": _box(mask),
+                "iscrowd": int(crowd),
+            }
+        )
+    return semantic, panoptic, segments
+
+
+def _write_part(folder: Path, part: str, numbers: Sequence[int], size: int, seed: int, progress: Any) -> None:
+    annotations = folder / "annotations"
+    folders = [folder / part, annotations / f"panoptic_{part}", folder / "semantic" / part, folder / "saliency" / part]
+    for path in folders:
+        path.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    entries: dict[str, list[dict[str, Any]]] = {"instances": [], "person_keypoints": [], "panoptic": []}
+    for number in numbers:
+        rng = np.random.default_rng([seed, number])
+        scene = _draw_scene(rng, number, size)
+        height, width = scene.ground.shape
+        name = f"{number:06d}"
+        images.append({"license": 1, "file_name": f"{name}.jpg", "height": height, "width": width, "id": number})
+        for i, (layer, seen) in enumerate(zip(scene.layers, scene.seen, strict=True)):
+            entry = {**_annotation(rng, layer, seen), "image_id": number, "id": 100 * number + i}
+            entries["instances"].append(entry)
+            if layer.category == "person":
+                entries["person_keypoints"].append({**entry, **_keypoints(layer, seen)})
+        semantic, panoptic, segments = _label_maps(rng, scene)
+        entries["panoptic"].append({"segments_info": segments, "file_name": f"{name}.png", "image_id": number})
+        salient = np.zeros((height, width), np.uint8)
+        for layer, seen in zip(scene.layers, scene.seen, strict=True):
+            if not layer.crowd:
+                salient[seen > 0.5] = 255
+        Image.fromarray(scene.picture).save(folders[0] / f"{name}.jpg", quality=92)
+        for path, labels in zip(folders[1:], (panoptic, semantic, salient), strict=True):
+            Image.fromarray(labels).save(path / f"{name}.png")
+        progress.update()
+    info = {"description": f"Shapes and stick figures, {size} pixels, seed {seed}", "version": "1.0"}
+    licenses = [{"id": 1, "name": "Public domain (drawn by a program)", "url": ""}]
+    for kind, annotated in entries.items():
+        content = {"info": info, "licenses": licenses, "images": images, "annotations": annotated}
+        text = json.dumps({**content, "categories": _categories(kind)}, separators=(",", ":"))
+        (annotations / f"{kind}_{part}.json").write_text(text)
