@@ -142,7 +142,9 @@ def _other(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build a network of timm's that is no VAN."""
     if not timm.is_model(name.partition(".")[0]):
-        raise VanError(f"There is no network {name!r}, expected one of {', '.join(VARIANTS)} or a name that timm knows.")
+        raise VanError(
+            f"There is no network {name!r}, expected one of {', '.join(VARIANTS)} or a name that timm knows."
+        )
     args = dict(model_args)
     if pretrained not in (None, "hub"):
         args["pretrained_cfg_overlay"] = {"file": str(pretrained), **args.get("pretrained_cfg_overlay", {})}

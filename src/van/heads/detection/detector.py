@@ -13,6 +13,8 @@ from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from van.errors import DataError, VanError
+from van.heads.detection.cascade import cascade_mask_rcnn
+from van.heads.detection.dense import ATSS, GFL, atss, gfl
 from van.heads.detection.one_stage import fcos, retinanet
 from van.heads.detection.options import DetectorOptions
 from van.heads.detection.parts import Transform
@@ -25,6 +27,9 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], Callable[.
     "fcos": (fcos, (1, 2, 3), None),
     "faster_rcnn": (faster_rcnn, (0, 1, 2, 3), None),
     "mask_rcnn": (mask_rcnn, (0, 1, 2, 3), faster_rcnn),
+    "cascade_mask_rcnn": (cascade_mask_rcnn, (0, 1, 2, 3), faster_rcnn),
+    "atss": (atss, (1, 2, 3), ATSS),
+    "gfl": (gfl, (1, 2, 3), GFL),
 }
 _COUNTED_BOXES, _COUNTED_MASKS = 1000, 100  # regions per image that OpenMMLab's counting gives the heads
 
@@ -127,9 +132,13 @@ class Detector(nn.Module):
         def regions(count: int, side: int) -> torch.Tensor:
             return images.new_empty(count * len(images), channels, side, side)
 
-        heads.box_predictor(heads.box_head(regions(_COUNTED_BOXES, 7)))
+        parts = [(heads.box_head, heads.box_predictor, regions(_COUNTED_BOXES, 7))]
         if self.has_masks:
-            heads.mask_predictor(heads.mask_head(regions(_COUNTED_MASKS, 14)))
+            parts.append((heads.mask_head, heads.mask_predictor, regions(_COUNTED_MASKS, 14)))
+        for head, predictor, pooled in parts:
+            several = isinstance(head, nn.ModuleList)  # the stages of a cascade
+            for h, p in zip(head, predictor, strict=True) if several else [(head, predictor)]:
+                p(h(pooled))
 
 
 def _plain(value: Any) -> torch.Tensor:

@@ -1,0 +1,170 @@
+"""Cascade Mask R-CNN (Cai, Vasconcelos 2018, arXiv 1712.00726) on torchvision's region heads."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
+from torchvision.ops import clip_boxes_to_image
+
+from van.heads.detection.parts import RoIAlign, float_outputs
+from van.heads.detection.two_stage import faster_rcnn
+from van.models.backbone import Backbone
+
+_IOU = (0.5, 0.6, 0.7)
+_CODING = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+_LOSS_WEIGHT = (1.0, 0.5, 0.25)
+
+Maps = dict[str, torch.Tensor]
+Boxes = list[torch.Tensor]
+
+
+class CascadeRoIHeads(RoIHeads):
+    """Box and mask heads in stages: each refines the boxes of the one before and trains on a higher IoU.
+
+    Class scores are the mean over the stages, masks likewise.
+
+    Args:
+        box_heads: From pooled regions to features, one a stage.
+        box_predictors: From features to class scores and four numbers per class, one a stage.
+        mask_heads: From pooled regions to maps, one a stage.
+        mask_predictors: From maps to a mask per class, one a stage.
+        **arguments: Those of torchvision's RoIHeads besides.
+    """
+
+    def __init__(
+        self,
+        box_heads: list[nn.Module],
+        box_predictors: list[nn.Module],
+        mask_heads: list[nn.Module],
+        mask_predictors: list[nn.Module],
+        **arguments: Any,
+    ) -> None:
+        super().__init__(
+            box_head=nn.ModuleList(box_heads),
+            box_predictor=nn.ModuleList(box_predictors),
+            mask_head=nn.ModuleList(mask_heads),
+            mask_predictor=nn.ModuleList(mask_predictors),
+            **arguments,
+        )
+
+    def _set_stage(self, stage: int) -> None:
+        """Let torchvision's matching and coding follow the stage."""
+        self.proposal_matcher = Matcher(_IOU[stage], _IOU[stage], allow_low_quality_matches=False)
+        self.box_coder = BoxCoder(_CODING[stage])
+
+    def _boxes(self, stage: int, features: Maps, proposals: Boxes, shapes: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        pooled = self.box_roi_pool(features, proposals, shapes).contiguous(memory_format=torch.channels_last)
+        return self.box_predictor[stage](self.box_head[stage](pooled))
+
+    def _masks(self, stage: int, features: Maps, proposals: Boxes, shapes: Any) -> torch.Tensor:
+        return self.mask_predictor[stage](self.mask_head[stage](self.mask_roi_pool(features, proposals, shapes)))
+
+    @torch.no_grad()
+    def _refined(self, logits: torch.Tensor, deltas: torch.Tensor, proposals: Boxes, shapes: Any) -> Boxes:
+        """Move the proposals as their best class says, background left out."""
+        best = logits[:, 1:].argmax(1) + 1
+        decoded = self.box_coder.decode(deltas, proposals).view(*logits.shape, 4)
+        boxes = decoded[torch.arange(len(best), device=best.device), best].split([len(p) for p in proposals])
+        boxes = [clip_boxes_to_image(b, shape) for b, shape in zip(boxes, shapes, strict=True)]
+        # what was clipped to nothing keeps a little area: without any it could not be coded
+        return [torch.cat([b[:, :2], torch.maximum(b[:, 2:], b[:, :2] + 0.01)], 1) for b in boxes]
+
+    def forward(
+        self, features: Maps, proposals: Boxes, image_shapes: list[tuple[int, int]], targets: Any = None
+    ) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+        """As torchvision's: detections (evaluation) and losses (training) from pyramid maps and proposals."""
+        if self.training:
+            return [], self._losses(features, proposals, image_shapes, targets)
+        scores = torch.zeros((), device=proposals[0].device)
+        for stage in range(len(_IOU)):
+            self._set_stage(stage)
+            logits, deltas = self._boxes(stage, features, proposals, image_shapes)
+            scores = scores + logits.softmax(1) / len(_IOU)
+            if stage < len(_IOU) - 1:
+                proposals = self._refined(logits, deltas, proposals, image_shapes)
+        # torchvision takes the softmax itself: of the logarithm of probabilities it is those probabilities
+        found = self.postprocess_detections(scores.clamp(min=1e-12).log(), deltas, proposals, image_shapes)
+        results = [dict(zip(("boxes", "scores", "labels"), r, strict=True)) for r in zip(*found, strict=True)]
+        boxes, labels = [r["boxes"] for r in results], [r["labels"] for r in results]
+        stages = [maskrcnn_inference(self._masks(s, features, boxes, image_shapes), labels) for s in range(len(_IOU))]
+        for result, *masks in zip(results, *stages, strict=True):
+            result["masks"] = torch.stack(masks).mean(0)
+        return results, {}
+
+    def _losses(self, features: Maps, proposals: Boxes, shapes: Any, targets: Any) -> dict[str, torch.Tensor]:
+        losses = {}
+        for stage, weight in enumerate(_LOSS_WEIGHT):
+            self._set_stage(stage)
+            proposals, matched, labels, wanted = self.select_training_samples(proposals, targets)
+            logits, deltas = self._boxes(stage, features, proposals, shapes)
+            loss_class, loss_box = fastrcnn_loss(logits, deltas, labels, wanted)
+            positive = [torch.where(image_labels > 0)[0] for image_labels in labels]
+            loss_mask = maskrcnn_loss(
+                self._masks(stage, features, [p[i] for p, i in zip(proposals, positive, strict=True)], shapes),
+                [p[i] for p, i in zip(proposals, positive, strict=True)],
+                [t["masks"] for t in targets],
+                [t["labels"] for t in targets],
+                [m[i] for m, i in zip(matched, positive, strict=True)],
+            )
+            named = {"classifier": loss_class, "box_reg": loss_box, "mask": loss_mask}
+            losses |= {f"loss_{name}_{stage + 1}": weight * loss for name, loss in named.items()}
+            if stage < len(_LOSS_WEIGHT) - 1:
+                proposals = self._refined(logits, deltas, proposals, shapes)
+        return losses
+
+
+def cascade_mask_rcnn(
+    backbone: Backbone,
+    num_classes: int,
+    pyramid_channels: int,
+    mask_width: int = 256,
+    canonical_scale: int = 224,
+    box_width: int = 1024,
+    box_batch_size_per_image: int = 512,
+    score_thresh: float = 0.05,
+    nms_thresh: float = 0.5,
+    detections_per_img: int = 100,
+    **arguments: Any,
+) -> FasterRCNN:
+    """Build Cascade Mask R-CNN: three stages, box heads of four convolutions with BatchNorm and one linear layer.
+
+    Args:
+        backbone: With out_indices 0, 1, 2, 3.
+        num_classes: Classes, background not counted.
+        pyramid_channels: Width of the pyramid, of the proposal head and of the box heads' convolutions.
+        mask_width: Channels of the mask heads.
+        canonical_scale: As in faster_rcnn.
+        box_width: Width of the linear layer of the box heads.
+        box_batch_size_per_image: As in faster_rcnn, at each stage.
+        score_thresh: As in faster_rcnn.
+        nms_thresh: As in faster_rcnn.
+        detections_per_img: As in faster_rcnn.
+        **arguments: Those of faster_rcnn.
+    """
+    model = faster_rcnn(backbone, num_classes, pyramid_channels, box_width=8, **arguments)
+    predictors = [FastRCNNPredictor(box_width, num_classes + 1) for _ in _IOU]
+    mask_predictors = [MaskRCNNPredictor(mask_width, mask_width, num_classes + 1) for _ in _IOU]
+    size, convolutions = (pyramid_channels, 7, 7), [pyramid_channels] * 4
+    model.roi_heads = CascadeRoIHeads(
+        [FastRCNNConvFCHead(size, convolutions, [box_width], nn.BatchNorm2d) for _ in _IOU],
+        predictors,
+        [MaskRCNNHeads(pyramid_channels, [mask_width] * 4, dilation=1) for _ in _IOU],
+        mask_predictors,
+        box_roi_pool=RoIAlign(7, canonical_scale),
+        mask_roi_pool=RoIAlign(14, canonical_scale),
+        fg_iou_thresh=_IOU[0],
+        bg_iou_thresh=_IOU[0],
+        batch_size_per_image=box_batch_size_per_image,
+        positive_fraction=0.25,
+        bbox_reg_weights=_CODING[0],
+        score_thresh=score_thresh,
+        nms_thresh=nms_thresh,
+        detections_per_img=detections_per_img,
+    )
+    float_outputs(*predictors, *mask_predictors)
+    return model
