@@ -49,7 +49,33 @@ def find_part(root: str | Path, part: Part, kind: Kind = "instances") -> CocoFil
     Raises:
         DataError: there is no such JSON, or no folder of images; the message says what was looked for.
     """
-    root = Path(root)
+    found = _look_for(Path(root), part, kind)
+    if found is None:
+        names = _PART_FOLDERS[part]
+        roboflow = "" if kind == "panoptic" else f" and {' or '.join(f'{name}/{_ROBOFLOW}' for name in names)}"
+        raise DataError(
+            f"{root} has no {kind} annotations for {part}. Looked for annotations/{kind}_{part}2017.json (or another "
+            f"year, or none){roboflow}."
+        )
+    return found
+
+
+def find_parts(root: str | Path, kind: Kind = "instances") -> dict[Part, CocoFiles]:
+    """Return the parts that have annotations, train before val; see `find_part`.
+
+    Args:
+        root: Folder of the data set.
+        kind: What is annotated.
+
+    Raises:
+        DataError: there is none, or one has no folder of images.
+    """
+    parts: tuple[Part, ...] = ("train", "val")
+    found: dict[Part, CocoFiles] = {part: files for part in parts if (files := _look_for(Path(root), part, kind))}
+    return found or {"train": find_part(root, "train", kind)}
+
+
+def _look_for(root: Path, part: Part, kind: Kind) -> CocoFiles | None:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Give the folder that holds annotations and images.")
     names = _PART_FOLDERS[part]
@@ -62,18 +88,12 @@ def find_part(root: str | Path, part: Part, kind: Kind = "instances") -> CocoFil
         folders = [root / name for name in (stem, f"images/{stem}", match[1], f"images/{match[1]}")]
         images = next((folder for folder in folders if folder.is_dir()), None)
         if images is None:
-            raise DataError(
-                f"{root / 'annotations' / match[0]} has no images: none of {', '.join(map(str, folders))} is a folder."
-            )
+            looked = ", ".join(map(str, dict.fromkeys(folders)))
+            raise DataError(f"{root / 'annotations' / match[0]} has no images: none of {looked} is a folder.")
         return CocoFiles(images, root / "annotations" / match[0])
-    if kind != "panoptic":
-        for name in names:
-            if (root / name / _ROBOFLOW).is_file():
-                return CocoFiles(root / name, root / name / _ROBOFLOW)
-    raise DataError(
-        f"{root} has no {kind} annotations for {part}. Looked for annotations/{kind}_{part}2017.json (or another year, "
-        f"or none)" + ("." if kind == "panoptic" else f" and {' or '.join(f'{name}/{_ROBOFLOW}' for name in names)}.")
-    )
+    folders = [] if kind == "panoptic" else [root / name for name in names]
+    folder = next((folder for folder in folders if (folder / _ROBOFLOW).is_file()), None)
+    return CocoFiles(folder, folder / _ROBOFLOW) if folder else None
 
 
 def _records(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
@@ -97,6 +117,7 @@ class CocoPart:
         class_names: Names in the order of the category ids: the place in this list is the label.
         category_ids: Category id of each label.
         labels: Label of each category id.
+        posed_ids: Ids of the categories that have keypoints.
         keypoint_names: Names of the keypoints, empty where there are none.
         skeleton: Pairs of keypoints to draw a line between, counted from 0.
         flip_pairs: Pairs (left, right) of keypoints that a mirror exchanges, counted from 0.
@@ -143,6 +164,7 @@ class CocoPart:
         posed = next((c for c in self.categories if c.get("keypoints")), {}) if self.kind == "person_keypoints" else {}
         if self.kind == "person_keypoints" and not posed:
             raise DataError(f"{file}: no category has keypoints. Expected their names in 'keypoints' of a category.")
+        self.posed_ids = [c["id"] for c in self.categories if c.get("keypoints")]
         self.keypoint_names: list[str] = list(posed.get("keypoints", ()))
         self.skeleton = [(int(a) - 1, int(b) - 1) for a, b in posed.get("skeleton", ())]
         places = {name: i for i, name in enumerate(self.keypoint_names)}
