@@ -332,27 +332,30 @@ class CocoDetectionDataset(Dataset):
         image: Any = tv_tensors.Image(functional.pil_to_tensor(read_image(path)))
         height, width = image.shape[-2:]
         objects = self.objects(record["id"])
+        masks = None
         try:
-            boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(-1, 4)
+            boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(len(objects), 4)
+            boxes[:, 2:] += boxes[:, :2]
+            boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
+            boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
+            if not (boxes[:, 2:] > boxes[:, :2]).all():  # nor NaN
+                raise DataError("a box has no area inside the image")
             labels = torch.tensor([self.part.labels[a["category_id"]] for a in objects], dtype=torch.int64)
-            segmentations = [a.get("segmentation") for a in objects] if self.masks else []
-            masks = torch.from_numpy(decode_masks(segmentations, height, width))
-        except (KeyError, TypeError, ValueError, DataError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else error
+            if self.masks:
+                masks = torch.from_numpy(decode_masks([a.get("segmentation") for a in objects], height, width))
+        except (KeyError, TypeError, ValueError, RuntimeError, DataError) as error:
+            what = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
             raise DataError(
                 f"{path}, image {record['id']} of {self.part.files.annotations}: an annotation is malformed ({what}). "
                 "van check-data lists what is wrong."
             ) from error
-        boxes[:, 2:] += boxes[:, :2]
-        boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
-        boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
         target: dict[str, Any] = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
             "labels": labels,
             "image_id": record["id"],
             "size": (height, width),
         }
-        if self.masks:
+        if masks is not None:
             target["masks"] = tv_tensors.Mask(masks)
         if self.transform is not None:
             image, target = self.transform(image, target)

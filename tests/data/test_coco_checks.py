@@ -1,0 +1,302 @@
+import copy
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from van.data.coco import CocoDetectionDataset, CocoPart, find_part
+from van.data.coco_checks import Problem, find_problems, usable
+from van.data.shapes import make_shapes
+from van.errors import DataError
+
+SQUARE = [[2, 3, 6, 3, 6, 8, 2, 8]]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images of 20 x 10 pixels; the third has no object, and category ids have gaps."""
+    (tmp_path / "train").mkdir()
+    for number in (1, 2, 3):
+        Image.new("RGB", (20, 10), (number, 10, 20)).save(tmp_path / "train" / f"{number}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def content():
+    def entry(number, image):
+        return {
+            "id": number,
+            "image_id": image,
+            "category_id": 7,
+            "bbox": [2, 3, 4, 5],
+            "area": 20,
+            "iscrowd": 0,
+            "segmentation": SQUARE,
+            "keypoints": [2, 3, 2, 4, 5, 1, 0, 0, 0],
+            "num_keypoints": 2,
+        }
+
+    person = {"id": 7, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2]]}
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in (1, 2, 3)],
+        "annotations": [entry(11, 1), entry(12, 1), entry(21, 2)],
+        "categories": [{"id": 2, "name": "cat"}, person],
+    }
+
+
+def open_part(folder, content, kind="instances"):
+    path = folder / "annotations" / f"{kind}_train.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return CocoPart(find_part(folder, "train", kind), kind)
+
+
+def annotation(**change):
+    def damage(content, folder):
+        content["annotations"][1].update(change)
+
+    return damage
+
+
+def remove_field(name):
+    def damage(content, folder):
+        del content["annotations"][1][name]
+
+    return damage
+
+
+ON_ANNOTATION_12 = [
+    (annotation(image_id=99), "image 99 is not among the images"),
+    (annotation(image_id=None), "image None is not among the images"),
+    (annotation(image_id=[1]), "image [1] is not among the images"),
+    (annotation(category_id=5), "category 5 is unknown, the file has [2, 7]"),
+    (remove_field("category_id"), "category None is unknown"),
+    (annotation(bbox=[2, 3, 0, 5]), "its box [2, 3, 0, 5] has no area"),
+    (annotation(bbox=[2, 3, 4, -5]), "has no area"),
+    (annotation(bbox=[25, 3, 4, 5]), "all of its box [25, 3, 4, 5] lies outside the image of 20 x 10"),
+    (annotation(bbox=[-30, -30, 4, 5]), "all of its box"),
+    (annotation(bbox=[18, 3, 8, 5]), "more than half of its box"),
+    (annotation(bbox=[math.nan, 3, 4, 5]), "is not four finite numbers"),
+    (annotation(bbox=[2, 3, math.inf, 5]), "is not four finite numbers"),
+    (annotation(bbox=[2, 3, 4]), "is not four finite numbers"),
+    (annotation(bbox=["2", 3, 4, 5]), "is not four finite numbers"),
+    (remove_field("bbox"), "its box None is not four finite numbers"),
+    (annotation(segmentation=[[2, 3, 6, 8]]), "a polygon has 2 points, expected at least 3"),
+    (annotation(segmentation=[SQUARE[0], [2, 3, 6, 8]]), "a polygon has 2 points"),
+    (annotation(segmentation=[[2, 3, 6, 8, 9, 9, 9]]), "a polygon has 7 numbers"),
+    (annotation(segmentation=[[2, 3, 6, 8, 9, math.nan]]), "not a number or far outside"),
+    (annotation(segmentation=[[2, 3, 6, 8, 9, 1e9]]), "not a number or far outside"),
+    (annotation(segmentation=[["2", 3, 6, 8, 9, 9]]), "not a list of polygons"),
+    (annotation(segmentation="2 3 6 8"), "neither polygons nor RLE"),
+    (annotation(segmentation={"counts": [200], "size": [20, 10]}), "size of the RLE mask is [20, 10]"),
+    (annotation(segmentation={"counts": [100, 90], "size": [10, 20]}), "do not add up to 10 x 20"),
+    (annotation(segmentation={"counts": "zz", "size": [10, 20]}), "the RLE mask is broken"),
+    (annotation(segmentation={"size": [10, 20]}), "the RLE mask has no counts"),
+    (annotation(segmentation=[]), "it has no mask"),
+]
+ON_KEYPOINTS = [
+    (annotation(keypoints=[2, 3, 2, 4, 5, 1]), "it has 6 keypoint values, expected 9"),
+    (remove_field("keypoints"), "it has no keypoint values"),
+    (annotation(num_keypoints=3), "num_keypoints is 3, but 2 keypoints are labelled"),
+    (annotation(keypoints=[2, 3, 2, 4, 5, 5, 0, 0, 0]), "visibility 5"),
+    (annotation(keypoints=[2, math.nan, 2, 4, 5, 1, 0, 0, 0]), "keypoints that are not finite"),
+]
+
+
+def check_only_annotation_12(part, told):
+    (problem,) = find_problems(part)
+    assert (problem.id, problem.annotation) == (12, True)
+    assert told in problem.what
+    assert f"annotation 12: {problem.what}" in str(problem)
+    with pytest.raises(DataError, match="--on-problem skip") as error:
+        usable(part, "refuse", masks=True)
+    assert str(problem) in str(error.value)
+    drop, drop_images, notes = usable(part, "skip", masks=True)
+    assert (drop, drop_images) == ({12}, set())
+    assert "left out 1 of 3 annotations and 0 of 3 images" in notes[0]
+    return drop
+
+
+@pytest.mark.parametrize(("damage", "told"), ON_ANNOTATION_12)
+def test_each_damage_of_an_annotation_is_found_and_can_be_left_out(folder, content, damage, told):
+    damage(content, folder)
+    part = open_part(folder, content)
+    drop = check_only_annotation_12(part, told)
+    dataset = CocoDetectionDataset(part, masks=True, drop=drop)
+    assert [len(dataset[i][1]["boxes"]) for i in range(3)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(("damage", "told"), ON_KEYPOINTS)
+def test_wrong_keypoints_are_found_where_keypoints_are_asked_for(folder, content, damage, told):
+    damage(content, folder)
+    check_only_annotation_12(open_part(folder, content, "person_keypoints"), told)
+    assert find_problems(open_part(folder, content)) == []
+
+
+def test_good_data_has_no_problems(folder, content):
+    content["annotations"][1].update(category_id=2, bbox=[17.5, 3, 4, 5])  # a bit outside is common
+    del content["annotations"][1]["keypoints"]  # cats have none
+    for kind in ("instances", "person_keypoints"):
+        part = open_part(folder, content, kind)
+        assert find_problems(part) == []
+        assert usable(part, "refuse", masks=True) == (set(), set(), [])
+
+
+def test_masks_are_expected_of_all_if_any_has_one_or_if_asked_for(folder, content):
+    for entry in content["annotations"]:
+        entry["segmentation"] = []
+    part = open_part(folder, content)
+    assert find_problems(part) == []
+    assert [problem.id for problem in find_problems(part, masks=True)] == [11, 12, 21]
+    content["annotations"][0]["segmentation"] = SQUARE
+    part = open_part(folder, content)
+    assert [problem.id for problem in find_problems(part)] == [12, 21]
+    assert usable(part, "refuse") == (set(), set(), [])  # boxes alone
+
+
+def check_only_image_1(part, told, decode=False):
+    (problem,) = find_problems(part, decode=decode)
+    assert (problem.id, problem.annotation) == (1, False)
+    assert problem.file == str(part.files.images / "1.png")
+    assert told in problem.what
+
+
+def check_image_1_is_left_out(part):
+    with pytest.raises(DataError, match=r"1\.png, image 1"):
+        usable(part, "refuse")
+    drop, drop_images, notes = usable(part, "skip")
+    assert (drop, drop_images) == (set(), {1})
+    assert "0 of 3 annotations and 1 of 3 images" in notes[0]
+    dataset = CocoDetectionDataset(part, masks=True, drop=drop, drop_images=drop_images)
+    assert [dataset[i][1]["image_id"] for i in range(2)] == [2, 3]
+
+
+def test_missing_image(folder, content):
+    (folder / "train" / "1.png").unlink()
+    part = open_part(folder, content)
+    check_only_image_1(part, "does not exist")
+    check_image_1_is_left_out(part)
+
+
+def test_size_that_differs(folder, content):
+    content["images"][0].update(width=40)
+    part = open_part(folder, content)
+    for decode in (True, False):
+        check_only_image_1(part, "the file has 20 x 10 pixels, the JSON says 40 x 10", decode)
+    content["images"][0].update(width=10, height=20)
+    del content["annotations"][0]["segmentation"], content["annotations"][1]["segmentation"]
+    (problem,) = find_problems(open_part(folder, content), masks=False)
+    assert "EXIF" in problem.what
+    check_image_1_is_left_out(part)
+
+
+def test_size_that_is_not_given(folder, content):
+    del content["images"][0]["width"]
+    check_only_image_1(open_part(folder, content), "gives no width and height")
+    (folder / "train" / "1.png").unlink()
+    check_only_image_1(open_part(folder, content), "does not exist")
+
+
+def test_exif_rotation_counts(folder, content):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 20)).save(folder / "train" / "1.png", exif=exif)
+    part = open_part(folder, content)
+    for decode in (True, False):
+        assert find_problems(part, decode=decode) == []
+
+
+@pytest.mark.parametrize("keep", [10, 30])
+def test_image_without_a_header(folder, content, keep):
+    path = folder / "train" / "1.png"
+    path.write_bytes(path.read_bytes()[:keep])
+    part = open_part(folder, content)
+    check_only_image_1(part, "", decode=False)
+    check_image_1_is_left_out(part)
+
+
+def test_image_that_is_damaged_behind_its_header_is_found_by_decoding(folder, content):
+    path = folder / "train" / "1.png"
+    path.write_bytes(path.read_bytes()[:-25])
+    part = open_part(folder, content)
+    check_only_image_1(part, "broken", decode=True)
+    assert find_problems(part, decode=False) == []
+
+
+def test_loading_processes_find_the_same(folder, content):
+    (folder / "train" / "1.png").unlink()
+    part = open_part(folder, content)
+    assert find_problems(part, workers=1) == find_problems(part, workers=0) != []
+
+
+def test_ids_used_twice(folder, content):
+    content["annotations"][1]["id"] = 11
+    problems = find_problems(open_part(folder, content))
+    assert [(p.id, p.annotation, p.what) for p in problems] == [(11, True, "another annotation has the same id")] * 2
+    assert usable(open_part(folder, content), "skip")[0] == {11}
+
+    content["annotations"][1]["id"] = 12
+    content["images"][1]["id"] = 1
+    content["annotations"][2]["image_id"] = 3
+    part = open_part(folder, content)
+    problems = find_problems(part)
+    assert [(p.id, p.annotation, p.what) for p in problems] == [(1, False, "another image has the same id")] * 2
+    assert {p.file for p in problems} == {str(folder / "train" / name) for name in ("1.png", "2.png")}
+    assert usable(part, "skip")[:2] == (set(), {1})
+
+
+def check_refused_even_when_skipping(part, told):
+    assert [p.id for p in find_problems(part)] == [None]
+    for on_problem in ("refuse", "skip"):
+        with pytest.raises(DataError, match=told) as error:
+            usable(part, on_problem)
+        assert "--on-problem" not in str(error.value)  # it would not help
+
+
+def test_category_id_used_twice_cannot_be_left_out(folder, content):
+    content["categories"][0]["id"] = 7
+    check_refused_even_when_skipping(open_part(folder, content), "2 categories have the id 7")
+
+
+def test_no_annotations_at_all(folder, content):
+    content["annotations"] = []
+    check_refused_even_when_skipping(open_part(folder, content), "no annotations at all")
+    del content["annotations"]
+    check_refused_even_when_skipping(open_part(folder, content), "no annotations at all")
+
+
+def test_annotation_without_id(folder, content):
+    del content["annotations"][0]["id"]
+    check_refused_even_when_skipping(open_part(folder, content), "an annotation of image 1 has the id None")
+
+
+def test_nothing_left(folder, content):
+    for entry in content["annotations"]:
+        entry["bbox"] = [0, 0, 0, 0]
+    with pytest.raises(DataError, match="nothing is left without the 3 annotations"):
+        usable(open_part(folder, content), "skip")
+
+
+def test_long_lists_are_cut_with_their_count(folder, content):
+    template = content["annotations"][0]
+    content["annotations"] += [{**copy.deepcopy(template), "id": 100 + i, "bbox": [0, 0, 0, 0]} for i in range(25)]
+    part = open_part(folder, content)
+    assert len(find_problems(part)) == 25
+    with pytest.raises(DataError, match="25 problems") as error:
+        usable(part, "refuse")
+    assert str(error.value).count("has no area") == 10
+    assert "and 15 more" in str(error.value)
+
+
+def test_problem_of_a_file():
+    assert str(Problem("a.json", None, "it has none", False)) == "a.json: it has none"
+    assert str(Problem("a.jpg", 3, "is broken", False)) == "a.jpg, image 3: is broken"
+
+
+def test_shapes_have_no_problems(tmp_path):
+    make_shapes(tmp_path / "shapes", 20, 64)
+    for part in ("train", "val"):
+        for kind in ("instances", "person_keypoints"):
+            data = CocoPart(find_part(tmp_path / "shapes", part, kind), kind)
+            assert find_problems(data, masks=True) == []
