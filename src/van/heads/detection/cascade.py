@@ -1,6 +1,7 @@
 """Cascade Mask R-CNN (Cai, Vasconcelos 2018, arXiv 1712.00726) on torchvision's region heads."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -38,10 +39,10 @@ class CascadeRoIHeads(RoIHeads):
 
     def __init__(
         self,
-        box_heads: list[nn.Module],
-        box_predictors: list[nn.Module],
-        mask_heads: list[nn.Module],
-        mask_predictors: list[nn.Module],
+        box_heads: Sequence[nn.Module],
+        box_predictors: Sequence[nn.Module],
+        mask_heads: Sequence[nn.Module],
+        mask_predictors: Sequence[nn.Module],
         **arguments: Any,
     ) -> None:
         super().__init__(
@@ -59,10 +60,12 @@ class CascadeRoIHeads(RoIHeads):
 
     def _boxes(self, stage: int, features: Maps, proposals: Boxes, shapes: Any) -> tuple[torch.Tensor, torch.Tensor]:
         pooled = self.box_roi_pool(features, proposals, shapes).contiguous(memory_format=torch.channels_last)
-        return self.box_predictor[stage](self.box_head[stage](pooled))
+        heads, predictors = cast(nn.ModuleList, self.box_head), cast(nn.ModuleList, self.box_predictor)
+        return predictors[stage](heads[stage](pooled))
 
     def _masks(self, stage: int, features: Maps, proposals: Boxes, shapes: Any) -> torch.Tensor:
-        return self.mask_predictor[stage](self.mask_head[stage](self.mask_roi_pool(features, proposals, shapes)))
+        heads, predictors = cast(nn.ModuleList, self.mask_head), cast(nn.ModuleList, self.mask_predictor)
+        return predictors[stage](heads[stage](cast(RoIAlign, self.mask_roi_pool)(features, proposals, shapes)))
 
     @torch.no_grad()
     def _refined(self, logits: torch.Tensor, deltas: torch.Tensor, proposals: Boxes, shapes: Any) -> Boxes:
@@ -80,21 +83,22 @@ class CascadeRoIHeads(RoIHeads):
         """As torchvision's: detections (evaluation) and losses (training) from pyramid maps and proposals."""
         if self.training:
             return [], self._losses(features, proposals, image_shapes, targets)
-        scores = torch.zeros((), device=proposals[0].device)
-        for stage in range(len(_IOU)):
+        self._set_stage(0)
+        logits, deltas = self._boxes(0, features, proposals, image_shapes)
+        scores = [logits.softmax(1)]
+        for stage in range(1, len(_IOU)):
+            proposals = self._refined(logits, deltas, proposals, image_shapes)
             self._set_stage(stage)
             logits, deltas = self._boxes(stage, features, proposals, image_shapes)
-            scores = scores + logits.softmax(1) / len(_IOU)
-            if stage < len(_IOU) - 1:
-                proposals = self._refined(logits, deltas, proposals, image_shapes)
+            scores.append(logits.softmax(1))
         # torchvision takes the softmax itself: of the logarithm of probabilities it is those probabilities
-        found = self.postprocess_detections(scores.clamp(min=1e-12).log(), deltas, proposals, image_shapes)
-        results = [dict(zip(("boxes", "scores", "labels"), r, strict=True)) for r in zip(*found, strict=True)]
-        boxes, labels = [r["boxes"] for r in results], [r["labels"] for r in results]
+        mean = torch.stack(scores).mean(0).clamp(min=1e-12).log()
+        boxes, best, labels = self.postprocess_detections(mean, deltas, proposals, image_shapes)
         stages = [maskrcnn_inference(self._masks(s, features, boxes, image_shapes), labels) for s in range(len(_IOU))]
-        for result, *masks in zip(results, *stages, strict=True):
-            result["masks"] = torch.stack(masks).mean(0)
-        return results, {}
+        return [
+            {"boxes": b, "scores": s, "labels": n, "masks": torch.stack(masks).mean(0)}
+            for b, s, n, *masks in zip(boxes, best, labels, *stages, strict=True)
+        ], {}
 
     def _losses(self, features: Maps, proposals: Boxes, shapes: Any, targets: Any) -> dict[str, torch.Tensor]:
         losses = {}

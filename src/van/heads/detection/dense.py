@@ -88,20 +88,21 @@ class _BoxHead(nn.Module):
         layers = [[nn.Conv2d(channels, channels, 3, padding=1), norm(channels), nn.ReLU()] for _ in range(4)]
         self.conv = nn.Sequential(*(layer for block in layers for layer in block))
         self.boxes = nn.Conv2d(channels, outputs, 3, padding=1)
-        self.centerness = nn.Conv2d(channels, 1, 3, padding=1) if centerness else None
+        self.centerness = nn.Conv2d(channels, 1, 3, padding=1) if centerness else nn.Identity()
+        self.has_centerness = centerness
         self.scales = nn.Parameter(torch.ones(len(_STRIDES)))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
 
     def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Map the levels to (B, anchors, outputs) and (B, anchors, 1)."""
         boxes, centerness = [], []
-        for level, scale in zip(maps, self.scales, strict=True):
+        for i, level in enumerate(maps):
             features = self.conv(level)
-            boxes.append((self.boxes(features) * scale).permute(0, 2, 3, 1).flatten(1, 2))
-            if self.centerness is not None:
+            boxes.append((self.boxes(features) * self.scales[i]).permute(0, 2, 3, 1).flatten(1, 2))
+            if self.has_centerness:
                 centerness.append(self.centerness(features).permute(0, 2, 3, 1).flatten(1, 2))
         return torch.cat(boxes, 1), torch.cat(centerness, 1) if centerness else None
 

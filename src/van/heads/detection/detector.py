@@ -18,6 +18,7 @@ from van.heads.detection.dense import ATSS, GFL, atss, gfl
 from van.heads.detection.one_stage import fcos, retinanet
 from van.heads.detection.options import DetectorOptions
 from van.heads.detection.parts import Transform
+from van.heads.detection.transformer import TransformerDetector, deformable_detr, rt_detr
 from van.heads.detection.two_stage import faster_rcnn, mask_rcnn
 from van.models.backbone import Backbone
 
@@ -30,6 +31,8 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], Callable[.
     "cascade_mask_rcnn": (cascade_mask_rcnn, (0, 1, 2, 3), faster_rcnn),
     "atss": (atss, (1, 2, 3), ATSS),
     "gfl": (gfl, (1, 2, 3), GFL),
+    "deformable_detr": (deformable_detr, (1, 2, 3), None),
+    "rt_detr": (rt_detr, (1, 2, 3), None),
 }
 _COUNTED_BOXES, _COUNTED_MASKS = 1000, 100  # regions per image that OpenMMLab's counting gives the heads
 
@@ -121,6 +124,9 @@ class Detector(nn.Module):
         Two-stage heads see 1000 regions an image and their mask heads 100, as in OpenMMLab's counts that T11 quotes.
         """
         network: Any = self.network
+        if isinstance(network, TransformerDetector):
+            network.counted_forward(images)
+            return
         maps = network.backbone(images)
         if not self._two_stage:
             network.head(list(maps.values()))
@@ -194,7 +200,9 @@ def build_detector(
             raise VanError(f"mean is {mean} and std {std}, expected one number for each of 3 colours.")
         sizes = {"min_size": options.min_size, "max_size": options.max_size, "image_mean": mean, "image_std": std}
         network = build(backbone, num_classes, options.pyramid_channels, **options.arguments, **sizes)
-        network.transform = Transform(**sizes)
+        network.transform = Transform(**sizes)  # in place of torchvision's own
+    if device is not None:
+        network = network.to(device)  # transformers makes some parameters on the CPU whatever the context says
     options = replace(options, mean=mean, std=std, backbone_args=dict(backbone.model_args))
     return Detector(network, options, num_classes)
 

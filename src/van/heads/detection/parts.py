@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ class Transform(GeneralizedRCNNTransform):
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
         """Scale image and target to a size drawn from min_size (training) or to the last one."""
-        sizes, short, long = self.min_size, min(image.shape[-2:]), max(image.shape[-2:])
+        sizes, short, long = list(cast(Any, self.min_size)), min(image.shape[-2:]), max(image.shape[-2:])
         if (len(sizes) == 1 or not self.training) and short == sizes[-1] and long <= self.max_size:
             return image, target
         return super().resize(image, target)

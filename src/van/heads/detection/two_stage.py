@@ -1,8 +1,9 @@
 """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) and Mask R-CNN (He et al. 2017, arXiv 1703.06870), torchvision's."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -46,7 +47,7 @@ def faster_rcnn(
         detections_per_img: Most detections of an image.
         **transform: min_size, max_size, image_mean, image_std.
     """
-    pooling = RoIAlign(7, canonical_scale)
+    predictor = FastRCNNPredictor(box_width, num_classes + 1)  # 0 is the background
     model = FasterRCNN(
         Pyramid(backbone, pyramid_channels, "pool"),
         rpn_anchor_generator=AnchorGenerator(sizes_per_level(anchor_sizes, 5), (tuple(aspect_ratios),) * 5),
@@ -54,16 +55,16 @@ def faster_rcnn(
         rpn_post_nms_top_n_train=proposals_train,
         rpn_pre_nms_top_n_test=proposals_test,
         rpn_post_nms_top_n_test=proposals_test,
-        box_roi_pool=pooling,
+        box_roi_pool=RoIAlign(7, canonical_scale),
         box_head=TwoMLPHead(pyramid_channels * 7 * 7, box_width),
-        box_predictor=FastRCNNPredictor(box_width, num_classes + 1),  # 0 is the background
+        box_predictor=predictor,
         box_batch_size_per_image=box_batch_size_per_image,
         box_score_thresh=score_thresh,
         box_nms_thresh=nms_thresh,
         box_detections_per_img=detections_per_img,
         **transform,
     )
-    float_outputs(model.backbone, model.rpn.head, model.roi_heads.box_predictor)
+    float_outputs(model.backbone, cast(nn.Module, model.rpn.head), predictor)
     return model
 
 
