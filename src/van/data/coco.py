@@ -1,6 +1,7 @@
 """Data in COCO's format: find its files, read them, and give images with boxes and masks to a model."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -253,13 +254,17 @@ def segmentation_error(segmentation: Any, height: int, width: int) -> str:
         return "the mask is neither polygons nor RLE"
     far = 10 * max(height, width)  # the library draws every step of an outline, and never ends with NaN
     for polygon in segmentation:
-        if not isinstance(polygon, list) or not all(isinstance(value, int | float) for value in polygon):
+        if not isinstance(polygon, list):
             return "the mask is not a list of polygons [x, y, x, y, ...]"
         if len(polygon) % 2:
             return f"a polygon has {len(polygon)} numbers, expected an even count"
         if len(polygon) < 6:
             return f"a polygon has {len(polygon) // 2} points, expected at least 3"
-        if not all(-far <= value <= far for value in polygon):
+        try:  # COCO has 860 thousand of these masks: no loop of ours
+            total, low, high = sum(polygon), min(polygon), max(polygon)
+        except TypeError:
+            return "a polygon holds something that is not a number"
+        if not (math.isfinite(total) and -far <= low and high <= far):
             return "a polygon has a corner that is not a number or far outside the image"
     return ""
 
