@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import torch.distributed as dist
 
+from van.data.coco import CocoPart
 from van.errors import DataError, VanError
+from van.inference.detection import detections_of
 
 Kind = Literal["bbox", "segm", "keypoints"]
 
@@ -44,7 +46,7 @@ class CocoEvaluator:
 
     def __init__(
         self,
-        truth: Any,
+        truth: CocoPart | dict[str, Any] | str | Path,
         kind: Kind = "bbox",
         image_ids: Iterable[int] | None = None,
         drop: Iterable[int] = (),
@@ -67,7 +69,7 @@ class CocoEvaluator:
         categories = sorted(self.content["categories"], key=lambda category: category["id"])
         self.category_ids = [category["id"] for category in categories]
         self.class_names = [str(category.get("name", category["id"])) for category in categories]
-        self._known = set(self.image_ids)
+        self._known, self._categories = set(self.image_ids), set(self.category_ids)
         self._truth = COCO(self.content)
         self._own: list[dict[str, Any]] = []
         self._all: list[dict[str, Any]] | None = None
@@ -84,8 +86,8 @@ class CocoEvaluator:
 
         Args:
             results: Mappings with image_id, category_id, score, and bbox (x, y, width, height), segmentation
-                (compressed RLE) or keypoints (x, y, v after one another), in pixels of the image file. Results of
-                images that do not count are left out.
+                (compressed RLE) or keypoints (x, y, v after one another), in pixels of the image file. Results for
+                images and categories that do not count are left out.
 
         Raises:
             VanError: a result lacks something.
@@ -94,7 +96,7 @@ class CocoEvaluator:
         for result in results:
             if missing := [key for key in needed if key not in result]:
                 raise VanError(f"A result has no {missing[0]}, {self.kind} needs {', '.join(needed)}.")
-            if result["image_id"] in self._known:
+            if result["image_id"] in self._known and result["category_id"] in self._categories:
                 self._own.append(result)
         self._all = None
 
@@ -158,11 +160,13 @@ class CocoEvaluator:
         return path
 
 
-def _read(truth: Any) -> tuple[dict[str, Any], str]:
+def _read(truth: CocoPart | dict[str, Any] | str | Path) -> tuple[dict[str, Any], str]:
     """Return the content of an annotation file and what to call it."""
     if isinstance(truth, dict):
         return truth, "The annotations"
-    path = Path(truth) if isinstance(truth, str | Path) else Path(truth.files.annotations)
+    if isinstance(truth, CocoPart):
+        return truth.content, str(truth.files.annotations)
+    path = Path(truth)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -200,3 +204,53 @@ def _prepared(content: Any, name: str, kind: str, image_ids: Iterable[int] | Non
                 continue
         annotations.append(new)
     return {"info": {}, "images": images, "annotations": annotations, "categories": content["categories"]}
+
+
+class DetectionEvaluator:
+    """COCO's figures of a detector: boxes, and masks where it has them.
+
+    Args:
+        truth: The annotated images.
+        masks: Whether masks are measured too.
+        category_ids: Category of each label of the detector, where its labels are others than those of the data.
+    """
+
+    def __init__(self, truth: CocoPart, masks: bool, category_ids: Sequence[int] | None = None) -> None:
+        self.category_ids = list(truth.category_ids if category_ids is None else category_ids)
+        self.boxes = CocoEvaluator(truth, "bbox")
+        self.masks = CocoEvaluator(truth, "segm") if masks else None
+
+    def reset(self) -> None:
+        """Forget all results."""
+        self.boxes.reset()
+        if self.masks:
+            self.masks.reset()
+
+    def update(self, outputs: Sequence[dict[str, Any]], targets: Sequence[dict[str, Any]]) -> None:
+        """Add what a detector gave for some images.
+
+        Args:
+            outputs: boxes, labels, scores, masks of each image; see van.heads.detection.
+            targets: With image_id and size (H, W) of each.
+        """
+        for output, target in zip(outputs, targets, strict=True):
+            found = detections_of(output, target["size"])
+            results = found.results(target["image_id"], self.category_ids)
+            self.boxes.update(results)
+            if self.masks:
+                self.masks.update(results)
+
+    def compute(self) -> dict[str, float]:
+        """Return the figures of the boxes by name, and those of the masks with mask_ before."""
+        figures = self.boxes.compute()
+        if self.masks:
+            figures |= {f"mask_{name}": value for name, value in self.masks.compute().items()}
+        return figures
+
+    def per_category(self) -> list[dict[str, Any]]:
+        """Return a line per category; see CocoEvaluator, with mask_AP and mask_AP50 where there are masks."""
+        rows = self.boxes.per_category()
+        if self.masks:
+            for row, other in zip(rows, self.masks.per_category(), strict=True):
+                row |= {"mask_AP": other["AP"], "mask_AP50": other["AP50"]}
+        return rows
