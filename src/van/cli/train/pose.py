@@ -37,7 +37,7 @@ def train(
     optimization: Optimization = Optimization(),  # noqa: B008
     augmentation: PoseAugmentation = PoseAugmentation(),  # noqa: B008
     on_problem: Literal["refuse", "skip"] = "refuse",
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true",
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     devices: int | str = "auto",
     workers: int | None = None,
     seed: int = 0,

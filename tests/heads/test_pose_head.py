@@ -1,0 +1,171 @@
+import pytest
+import torch
+
+from van.analysis.complexity import complexity
+from van.errors import VanError
+from van.heads.pose import (
+    PoseOptions,
+    average_flipped,
+    build_pose,
+    coco_results,
+    complete_options,
+    decode_maps,
+    gaussian_maps,
+    image_keypoints,
+    person_scores,
+)
+
+TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
+
+
+def tiny(**options) -> PoseOptions:
+    return PoseOptions(backbone_args=TINY, **{"image_size": [64, 32], "channels": 8, **options})
+
+
+class TestNetwork:
+    @pytest.mark.parametrize(
+        ("name", "size", "params", "macs"),
+        [
+            ("van_b0", [256, 192], 7.0, 1.9),
+            ("van_b1", [256, 192], 17.5, 3.6),
+            ("van_b2", [256, 192], 30.3, 6.1),  # T15
+            ("van_b2", [384, 288], 30.3, 13.6),  # T15
+            ("van_b3", [256, 192], 48.5, 9.9),
+        ],
+    )
+    def test_size_is_that_of_the_paper(self, name, size, params, macs):
+        model = build_pose(PoseOptions(backbone=name, image_size=size), device="meta")
+        counts = complexity(model, (3, *size))
+        assert counts.params / 1e6 == pytest.approx(params, abs=0.1)
+        assert counts.macs / 1e9 == pytest.approx(macs, abs=0.1)
+
+    def test_gives_a_map_of_a_quarter_for_each_keypoint(self):
+        assert build_pose(tiny(), 5)(torch.rand(2, 3, 64, 32)).shape == (2, 5, 16, 8)
+
+    def test_fewer_deconvolutions_give_smaller_maps(self):
+        model = build_pose(tiny(deconvolutions=1))
+        assert model.stride == 16
+        assert model(torch.rand(1, 3, 64, 32)).shape == (1, 17, 4, 2)
+
+    def test_whole_numbers_and_shares_are_the_same_image(self):
+        model = build_pose(tiny()).eval()
+        pixels = torch.randint(0, 256, (1, 3, 64, 32), dtype=torch.uint8)
+        torch.testing.assert_close(model(pixels), model(pixels / 255))
+
+    def test_normalises_with_mean_and_std(self):
+        model = build_pose(tiny()).eval()
+        other = build_pose(tiny(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])).eval()
+        other.load_state_dict(model.state_dict())
+        images = torch.rand(1, 3, 64, 32)
+        shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
+        torch.testing.assert_close(other(images), model((images - shift) / scale * model.std + model.mean))
+
+    def test_trains_every_parameter(self):
+        model = build_pose(tiny())
+        torch.nn.init.normal_(model.head.weight)
+        model(torch.rand(2, 3, 64, 32)).square().sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+    def test_other_networks_of_timm(self):
+        options = PoseOptions(backbone="resnet18", image_size=[64, 64], channels=8)
+        assert build_pose(options)(torch.rand(1, 3, 64, 64)).shape == (1, 17, 16, 16)
+
+    def test_complete_options_build_the_same_without_first_weights(self):
+        model = build_pose(tiny())
+        options = complete_options(tiny(), model)
+        assert options.mean == pytest.approx([0.5, 0.5, 0.5])
+        build_pose(options).load_state_dict(model.state_dict())
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"image_size": [100, 64]}, r"image_size is \[100, 64\].*multiples of 32"),
+            ({"image_size": [64]}, "a height and a width"),
+            ({"deconvolutions": 6}, "larger than the image"),
+            ({"sigma": 0.0}, "sigma 0.0"),
+            ({"channels": 0}, "channels 0"),
+            ({"mean": [0.5, 0.5, 0.5]}, "std None"),
+            ({"backbone": "van_b9"}, "van_b9"),
+        ],
+    )
+    def test_wrong_options_are_named(self, options, message):
+        with pytest.raises(VanError, match=message):
+            build_pose(tiny(**options), device="meta")
+
+
+class TestTargets:
+    def test_gaussian_has_its_top_at_the_keypoint(self):
+        maps, weights = gaussian_maps(torch.tensor([[[12.0, 20.0, 2.0]]]), (16, 8), 4, 2.0)
+        assert maps.shape == (1, 1, 16, 8)
+        assert maps[0, 0, 5, 3] == 1.0
+        assert maps[0, 0, 5, 5] == pytest.approx(torch.exp(torch.tensor(-0.5)))
+        assert maps[0, 0, 7, 5] == pytest.approx(torch.exp(torch.tensor(-1.0)))
+        assert weights.tolist() == [[1.0]]
+
+    def test_unknown_and_far_keypoints_do_not_count(self):
+        points = torch.tensor([[[5, 5, 0], [5, 5, 1], [5, 5, 2], [-23, 5, 2], [-25, 5, 2], [500, 5, 2], [5, 87, 2]]])
+        _, weights = gaussian_maps(points, (16, 8), 4, 2.0)
+        assert weights.tolist() == [[0, 1, 1, 1, 0, 0, 0]]
+
+
+class TestDecoding:
+    def test_finds_keypoints_to_a_quarter_of_a_pixel(self):
+        generator = torch.Generator().manual_seed(0)
+        points = torch.rand(20, 17, 3, generator=generator) * torch.tensor([20.0, 28.0, 0.0]) + torch.tensor([2, 2, 1])
+        maps, _ = gaussian_maps(points, (32, 24), 1, 2.0)
+        found = decode_maps(maps)
+        error = (found[..., :2] - points[..., :2]).abs()
+        assert error.max() <= 0.25 + 1e-4
+        # the largest value alone is up to half a pixel off
+        assert (found[..., :2].round() - points[..., :2]).abs().max() > 0.4
+
+    @pytest.mark.parametrize(
+        ("point", "expected"), [((5.3, 6.8), (5.25, 6.75)), ((5.0, 6.0), (5.0, 6.0)), ((0.3, 9.9), (0.0, 10.0))]
+    )
+    def test_moves_a_quarter_towards_the_larger_neighbour(self, point, expected):
+        maps, _ = gaussian_maps(torch.tensor([[[*point, 1.0]]]), (11, 12), 1, 1.5)
+        assert decode_maps(maps)[0, 0, :2].tolist() == list(expected)
+
+    def test_gives_the_largest_value(self):
+        maps = torch.rand(2, 3, 8, 6)
+        torch.testing.assert_close(decode_maps(maps)[..., 2], maps.amax((2, 3)))
+
+    def test_places_on_the_image(self):
+        maps, _ = gaussian_maps(torch.tensor([[[8.0, 12.0, 1.0]]]), (8, 8), 4, 1.0)
+        matrix = torch.tensor([[[0.0, -2.0, 50.0], [3.0, 0.0, 7.0]]])
+        # pixel 8, 12 of the crop: 50 - 2 * 12, 7 + 3 * 8
+        assert image_keypoints(maps, matrix, 4)[0, 0].tolist() == [26.0, 31.0, 1.0]
+
+
+class TestFlip:
+    def test_is_the_average_by_hand(self):
+        maps = torch.tensor([[[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]], [[7.0, 8.0, 9.0]]]])
+        flipped = torch.tensor([[[[10.0, 20.0, 30.0]], [[40.0, 50.0, 60.0]], [[70.0, 80.0, 90.0]]]])
+        # mirrored back: 30 20 10 | 60 50 40 | 90 80 70; 1 and 2 swapped; moved right, the first pixel repeated
+        expected = [[[(1 + 30) / 2, (2 + 30) / 2, (3 + 20) / 2]], [[(4 + 90) / 2, (5 + 90) / 2, (6 + 80) / 2]]]
+        expected.append([[(7 + 60) / 2, (8 + 60) / 2, (9 + 50) / 2]])
+        assert average_flipped(maps, flipped, [(1, 2)])[0].tolist() == expected
+
+    def test_leaves_its_inputs_alone(self):
+        maps, flipped = torch.rand(1, 4, 3, 5), torch.rand(1, 4, 3, 5)
+        before = maps.clone(), flipped.clone()
+        average_flipped(maps, flipped, [(0, 3)])
+        assert torch.equal(maps, before[0])
+        assert torch.equal(flipped, before[1])
+
+
+class TestResults:
+    def test_score_is_that_of_the_box_times_the_confident_keypoints(self):
+        points = torch.tensor([[[0, 0, 0.9], [0, 0, 0.5], [0, 0, 0.1]], [[0, 0, 0.1], [0, 0, 0.0], [0, 0, 0.2]]])
+        assert person_scores(points, torch.tensor([0.5, 1.0])).tolist() == pytest.approx([0.35, 0.0])
+
+    def test_are_coco_s(self):
+        maps, _ = gaussian_maps(torch.tensor([[[8.0, 12.0, 1.0], [4.0, 4.0, 1.0]]]), (8, 8), 4, 1.0)
+        batch = {
+            "matrix": torch.tensor([[[2.0, 0.0, 10.0], [0.0, 2.0, 20.0]]]),
+            "score": torch.tensor([0.5], dtype=torch.float64),
+            "image_id": torch.tensor([139]),
+            "category_id": torch.tensor([1]),
+        }
+        expected = {"image_id": 139, "category_id": 1, "keypoints": [26.0, 44.0, 1.0, 18.0, 28.0, 1.0], "score": 0.5}
+        assert coco_results(maps, batch, 4) == [expected]
