@@ -1,0 +1,224 @@
+"""Images and masks that lie in folders and have the same names: find them, pair them, read the masks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from timm.data.readers.img_extensions import get_img_extensions
+from timm.utils import natural_key
+
+from van.data.images import read_image
+from van.errors import DataError
+
+Part = Literal["train", "val", "all"]
+
+PART_FOLDERS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "test", "testing"),
+}
+_IMAGE_FOLDERS = ("images", "image", "imgs", "Imgs")
+_HELD_OUT = 5  # data without parts: every fifth pair is for validation
+_LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+_LOSSY = ("JPEG", "MPO", "JPEG2000")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the images and the masks of a part are.
+
+    Attributes:
+        images: Folder of the images.
+        masks: Folder of the masks.
+        whole: Whether the folders hold all of the data and not one part of it.
+    """
+
+    images: Path
+    masks: Path
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images, their masks in the same order, and what has no partner, with what is wrong."""
+
+    images: list[Path]
+    masks: list[Path]
+    unpaired: list[tuple[Path, str]]
+
+
+def find_folders(
+    root: str | Path, part: Part, mask_folders: Sequence[str], more: Sequence[tuple[str, str]] = ()
+) -> Folders:
+    """Find the folders of a part.
+
+    With PART train or training, or val, valid, validation, test or testing, and MASKS one of mask_folders, looked for
+    are images/PART with MASKS/PART, PART/images with PART/MASKS, and PART with MASKS/PART. Where there is no part at
+    all, images with MASKS hold everything (also image, imgs or Imgs).
+
+    Args:
+        root: Folder of the data set.
+        part: "train", "val", or "all" for data without parts.
+        mask_folders: Names that the folder of the masks may have.
+        more: Further pairs of folders, below the root, that hold this part.
+
+    Raises:
+        DataError: there are no such folders; the message says what was looked for.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder. Give the folder that holds images and masks.")
+    if found := _first(root, more):
+        return Folders(*found, whole=False)
+    for name in PART_FOLDERS.get(part, ()):
+        if found := _first(root, _of_part(name, mask_folders)):
+            return Folders(*found, whole=False)
+    flat = [(images, masks) for images in _IMAGE_FOLDERS for masks in mask_folders]
+    parts = {
+        other: pair
+        for other, names in PART_FOLDERS.items()
+        if (pair := next((p for name in names if (p := _first(root, _of_part(name, mask_folders)))), None))
+    }
+    if not parts and (found := _first(root, flat)):
+        return Folders(*found, whole=True)
+    if part == "all" and parts:
+        raise DataError(f"{root} has the parts {' and '.join(parts)}: take one of them.")
+    names = PART_FOLDERS.get(part, ("train",))
+    looked = [f"{images} with {masks}" for images, masks in [*more, *_of_part(names[0], mask_folders[:1])]]
+    also = f" (MASKS may also be called {', '.join(mask_folders[1:])})" if len(mask_folders) > 1 else ""
+    if not parts:
+        looked.append(f"images with {mask_folders[0]}")
+    raise DataError(f"{root} has no images with masks for {part}. Looked for {'; '.join(looked)}{also}.")
+
+
+def find_parts(
+    root: str | Path, mask_folders: Sequence[str], more: Mapping[str, Sequence[tuple[str, str]]] | None = None
+) -> list[Part]:
+    """Return the parts that there are, train before val, or "all" alone; see `find_folders`.
+
+    Args:
+        root: Folder of the data set.
+        mask_folders: Names that the folder of the masks may have.
+        more: Further pairs of folders by part.
+
+    Raises:
+        DataError: there is none.
+    """
+    parts: list[Part] = []
+    for part in ("train", "val"):
+        try:
+            folders = find_folders(root, part, mask_folders, (more or {}).get(part, ()))
+        except DataError:
+            continue
+        if folders.whole:
+            return ["all"]
+        parts.append(part)
+    if not parts:
+        find_folders(root, "train", mask_folders, (more or {}).get("train", ()))  # says what was looked for
+    return parts
+
+
+def _of_part(name: str, mask_folders: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for masks in mask_folders:
+        yield f"images/{name}", f"{masks}/{name}"
+        yield f"{name}/images", f"{name}/{masks}"
+        yield name, f"{masks}/{name}"
+
+
+def _first(root: Path, candidates: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> tuple[Path, Path] | None:
+    found = ((root / images, root / masks) for images, masks in candidates)
+    return next((pair for pair in found if all(folder.is_dir() for folder in pair)), None)
+
+
+def _by_name(folder: Path, kind: str) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
+    """Return the image files below a folder by their paths without ending, and those of a name that came before."""
+    known = get_img_extensions(as_set=True)
+    found: dict[str, Path] = {}
+    repeated: list[tuple[Path, str]] = []
+    files = sorted(folder.rglob("*"), key=lambda path: natural_key(str(path)))
+    for path in (p for p in files if p.suffix.lower() in known and p.is_file() and not p.name.startswith(".")):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            repeated.append((path, f"another {kind} has the same name: {found[name].name}"))
+        else:
+            found[name] = path
+    return found, repeated
+
+
+def find_pairs(folders: Folders, part: Part) -> Pairs:
+    """Pair images and masks whose paths below their folders are the same but for the ending, in natural order.
+
+    Of data without parts, "val" takes every fifth pair, "train" the others, and "all" all.
+
+    Raises:
+        DataError: there is no pair.
+    """
+    images, unpaired = _by_name(folders.images, "image")
+    masks, repeated = _by_name(folders.masks, "mask")
+    unpaired += repeated
+    unpaired += [(path, f"it has no mask in {folders.masks}") for name, path in images.items() if name not in masks]
+    unpaired += [(path, f"it has no image in {folders.images}") for name, path in masks.items() if name not in images]
+    names = [name for name in images if name in masks]
+    if not names:
+        raise DataError(
+            f"{folders.images} ({len(images)} images) and {folders.masks} ({len(masks)} masks) have no file name in "
+            "common. An image and its mask have the same name but for the ending: a.jpg and a.png."
+        )
+    if folders.whole and part != "all":
+        held_out = set(names[_HELD_OUT - 1 :: _HELD_OUT] or names[-1:])
+        names = [name for name in names if (name in held_out) == (part == "val")]
+        if not names:
+            raise DataError(f"{folders.images} has one image with a mask, too few to train and validate on.")
+    return Pairs([images[name] for name in names], [masks[name] for name in names], unpaired)
+
+
+def read_mask(path: str | Path, grey: bool = False) -> np.ndarray:
+    """Read a mask as it is: nothing is scaled, converted or turned.
+
+    Args:
+        path: The file: one channel, of 8 or 16 bits or with a palette, whose places are then the values.
+        grey: Give brightness from 0 to 255 instead of numbers: black and white, 16 bits and palettes are converted.
+
+    Returns:
+        (H, W), uint8, or int32 for more than 8 bits; black-and-white images have the numbers 0 and 1.
+
+    Raises:
+        DataError: the file is missing or broken, has colours, or was saved as JPEG, which changes numbers.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format in _LOSSY:
+                raise DataError(
+                    f"{path} is a JPEG, which changes the values of pixels. Save masks as PNG from their source."
+                )
+            if image.mode not in _LABEL_MODES:
+                raise DataError(
+                    f"{path} is an image of mode {image.mode}, expected a mask with one channel, "
+                    f"{'from 0 to 255' if grey else 'the numbers of classes'}. Convert it and save it as PNG."
+                )
+            if grey and image.mode in ("1", "P"):
+                image = image.convert("L")
+            array = np.asarray(image)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises anything on broken files; read_image knows what to say of them
+        read_image(path)
+        raise DataError(f"{path} cannot be decoded ({error}). Remove or replace it.") from error
+    if array.dtype in (np.bool_, np.uint8):
+        return array.astype(np.uint8)
+    return (array.astype(np.int64) // 257).clip(0, 255).astype(np.uint8) if grey else array.astype(np.int32)
+
+
+def check_sizes(image: str | Path, mask: str | Path, image_size: Sequence[int], mask_size: Sequence[int]) -> None:
+    """Raise DataError unless a mask has the height and width of its image."""
+    if tuple(image_size) != tuple(mask_size):
+        raise DataError(f"{mask} {sizes_differ(image, image_size, mask_size)}.")
+
+
+def sizes_differ(image: str | Path, image_size: Sequence[int], mask_size: Sequence[int]) -> str:
+    """Say that a mask (height, width) has another size than its image."""
+    turned = "; is the image turned by its EXIF data?" if tuple(image_size)[::-1] == tuple(mask_size) else ""
+    height, width = mask_size
+    return f"has {width} x {height} pixels, its image {image} has {image_size[1]} x {image_size[0]}{turned}"

@@ -1,0 +1,368 @@
+"""Panoptic segmentation in COCO's format: a PNG of segment ids an image, and a JSON that says what the segments are."""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional
+
+from van.data.coco import CocoFiles, CocoPart, find_part, find_parts
+from van.data.images import read_image
+from van.data.pairs import Part, check_sizes
+from van.errors import DataError
+
+IGNORED = 255
+"""Label of pixels that do not count."""
+
+_BYTES = (1, 256, 65536)  # an id is R + 256 G + 65536 B
+
+
+def decode_ids(colours: np.ndarray) -> np.ndarray:
+    """Return the segment ids (H, W) int32 of the colours (H, W, 3) uint8 of a panoptic PNG: R + 256 G + 65536 B."""
+    return colours.astype(np.int32) @ np.array(_BYTES, np.int32)
+
+
+def encode_ids(ids: np.ndarray) -> np.ndarray:
+    """Return the colours (H, W, 3) uint8 of segment ids (H, W) from 0 to 16777215."""
+    return (np.asarray(ids, np.int64)[..., None] // np.array(_BYTES) % 256).astype(np.uint8)
+
+
+def read_ids(path: str | Path) -> np.ndarray:
+    """Read the segment ids (H, W) int32 of a panoptic PNG; 0 is no segment.
+
+    Raises:
+        DataError: the file is missing or broken, is no RGB image, or was saved as JPEG, which changes ids.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format == "JPEG" or image.mode != "RGB":
+                raise DataError(
+                    f"{path} is a {image.format} of mode {image.mode}, expected a PNG of mode RGB whose colours are "
+                    "ids of segments."
+                )
+            return decode_ids(np.asarray(image))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises anything on broken files; read_image knows what to say of them
+        read_image(path)
+        raise DataError(f"{path} cannot be decoded ({error}). Remove or replace it.") from error
+
+
+class PanopticPart:
+    """The annotations of a part; see `find_panoptic`.
+
+    Args:
+        coco: The JSON.
+        drop_images: Ids of images to leave out.
+
+    Attributes:
+        coco: The JSON.
+        folder: Folder of the PNG: named as the JSON, without its ending.
+        images: Records of the images that have segments, sorted by id.
+        class_names: Names in the order of the category ids: the place in this list is the label.
+        category_ids: Category id of each label.
+        labels: Label of each category id.
+        isthing: For each label whether it is a countable thing; the others are stuff.
+        things: Labels of the things.
+
+    Raises:
+        DataError: a category does not say whether it is a thing, or there are too many.
+    """
+
+    def __init__(self, coco: CocoPart, drop_images: Collection[int] = ()) -> None:
+        self.coco = coco
+        file = coco.files.annotations
+        self.folder = file.with_suffix("")
+        for category in coco.categories:
+            if category.get("isthing") not in (0, 1):
+                raise DataError(
+                    f"{file}: category {category['name']} has no 'isthing' of 0 or 1, as panoptic data has."
+                )
+        if len(coco.categories) >= IGNORED:
+            raise DataError(f"{file} has {len(coco.categories)} categories, expected at most {IGNORED - 1}.")
+        self.isthing = [bool(category["isthing"]) for category in coco.categories]
+        self.things = {label for label, thing in enumerate(self.isthing) if thing}
+        self.class_names, self.category_ids, self.labels = coco.class_names, coco.category_ids, coco.labels
+        self.records = {a.get("image_id"): a for a in coco.all_annotations()}
+        gone = set(drop_images)
+        self.images = [image for image in coco.images if image["id"] in self.records and image["id"] not in gone]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def without(self, image_ids: Collection[int]) -> "PanopticPart":
+        """Return the part without some images."""
+        gone = {image["id"] for image in self.coco.images} - {image["id"] for image in self.images}
+        return PanopticPart(self.coco, gone | set(image_ids))
+
+    def image_path(self, image: Mapping[str, Any]) -> Path:
+        """Return the file of a record of `images`."""
+        return self.coco.files.images / image["file_name"]
+
+    def png_path(self, image: Mapping[str, Any]) -> Path:
+        """Return the PNG that belongs to a record of `images`."""
+        name = self.records[image["id"]].get("file_name") or Path(image["file_name"]).with_suffix(".png").name
+        return self.folder / name
+
+    def segments(self, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the records of the segments of an image."""
+        segments = self.records[image["id"]].get("segments_info")
+        if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
+            raise DataError(
+                f"{self.coco.files.annotations}, image {image['id']}: 'segments_info' is no list of objects."
+            )
+        return segments
+
+    def truth(self, image: Mapping[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Read the segments of an image.
+
+        Returns:
+            (H, W) int32, 0 where there is no segment; and for each segment a dictionary with id (1, 2, ... as in the
+            map), label, isthing, and iscrowd.
+
+        Raises:
+            DataError: the PNG is missing or broken, or JSON and PNG do not match.
+        """
+        path = self.png_path(image)
+        ids, records = read_ids(path), self.segments(image)
+        try:
+            known = np.array([0] + [segment["id"] for segment in records], np.int64)
+            segments = [
+                {
+                    "id": number,
+                    "label": (label := self.labels[segment["category_id"]]),
+                    "isthing": self.isthing[label],
+                    "iscrowd": bool(segment.get("iscrowd")),
+                }
+                for number, segment in enumerate(records, 1)
+            ]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"{self.coco.files.annotations}, image {image['id']}: a segment lacks an id or category ({error}). "
+                "van check-data lists what is wrong."
+            ) from error
+        order = known.argsort(kind="stable")
+        places = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
+        numbers = order[places].astype(np.int32)
+        if not np.array_equal(known[numbers], ids):
+            lost = int(ids[known[numbers] != ids][0])
+            raise DataError(
+                f"{path} has pixels of segment {lost}, which {self.coco.files.annotations} does not list for image "
+                f"{image['id']}. van check-data lists what is wrong."
+            )
+        return numbers, segments
+
+
+def find_panoptic(root: str | Path, part: Part) -> PanopticPart:
+    """Find and read the panoptic annotations of a part: "train" or "val"; see `van.data.coco.find_part`.
+
+    The PNG are in annotations/panoptic_PART2017 (any year, or none), beside the JSON of that name.
+
+    Raises:
+        DataError: there are none, or they are malformed.
+    """
+    if part == "all":
+        raise DataError(f"{root} is panoptic data in COCO's layout: take its part train or val.")
+    return _read(find_part(root, part, "panoptic"))
+
+
+def find_panoptic_parts(root: str | Path) -> dict[Part, PanopticPart]:
+    """Return the parts that there are, train before val; see `find_panoptic`."""
+    return {part: _read(files) for part, files in find_parts(root, "panoptic").items()}
+
+
+def _read(files: CocoFiles) -> PanopticPart:
+    part = PanopticPart(CocoPart(files, "panoptic"))
+    if not part.folder.is_dir():
+        raise DataError(f"{files.annotations} needs the folder {part.folder} with its PNG, which does not exist.")
+    return part
+
+
+class PanopticDataset(Dataset):
+    """Images with their segments, for a DataLoader.
+
+    An item is the image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary. What a model learns from: labels (N,)
+    int64, masks (N, H, W) bool and isthing (N,) bool of the segments that are visible and no crowd regions; and
+    class_map (H, W) uint8, the label of each pixel, 255 where there is none. What it is measured by: segmentation
+    (H, W) int32, the number of the segment or 0, and segments, dictionaries with id (that number), label, isthing,
+    iscrowd. Also image_id, and size, (H, W) of the file.
+
+    Args:
+        part: The annotations.
+        transform: Called with the image and one map of numbers (H, W), as the transforms v2 of torchvision; returns
+            both. Where it pads the map with 255 there is no segment.
+        masks: Give what a model learns from; without it an item is smaller.
+    """
+
+    def __init__(
+        self, part: PanopticPart, transform: Callable[[Any, Any], Any] | None = None, masks: bool = True
+    ) -> None:
+        self.part = part
+        self.transform = transform
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        record = self.part.images[index]
+        path = self.part.image_path(record)
+        image: Any = tv_tensors.Image(functional.pil_to_tensor(read_image(path)))
+        numbers, segments = self.part.truth(record)
+        size = tuple(image.shape[-2:])
+        check_sizes(path, self.part.png_path(record), size, numbers.shape)
+        for segment in segments[IGNORED - 1 :]:  # 255 is what padding gives
+            segment["id"] += 1
+        numbers += numbers >= IGNORED
+        # one map instead of N masks goes through the transform; in bytes, which it handles fastest, if they suffice
+        given = torch.from_numpy(numbers if len(segments) >= IGNORED - 1 else numbers.astype(np.uint8))
+        chosen: Any = tv_tensors.Mask(given)
+        if self.transform is not None:
+            image, chosen = self.transform(image, chosen)
+        segmentation = chosen.as_subclass(torch.Tensor).to(torch.int32)
+        segmentation[segmentation == IGNORED] = 0
+        target: dict[str, Any] = {
+            "segmentation": tv_tensors.Mask(segmentation),
+            "segments": segments,
+            "image_id": record["id"],
+            "size": size,
+        }
+        if self.masks:
+            target |= self._learned(segmentation, segments)
+        return image, target
+
+    def _learned(self, segmentation: torch.Tensor, segments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        last = max((segment["id"] for segment in segments), default=0)
+        visible = torch.bincount(segmentation.flatten(), minlength=last + 1) > 0
+        kept = [segment for segment in segments if not segment["iscrowd"] and visible[segment["id"]]]
+        ids = torch.tensor([segment["id"] for segment in kept], dtype=torch.int32)
+        labels = torch.full((last + 1,), IGNORED, dtype=torch.uint8)
+        for segment in segments:
+            labels[segment["id"]] = segment["label"]
+        return {
+            "labels": torch.tensor([segment["label"] for segment in kept], dtype=torch.int64),
+            "masks": tv_tensors.Mask(segmentation == ids[:, None, None]),
+            "isthing": torch.tensor([segment["isthing"] for segment in kept], dtype=torch.bool),
+            "class_map": tv_tensors.Mask(labels[segmentation.long()]),
+        }
+
+
+def panoptic_record(
+    image_id: int,
+    file_name: str,
+    segmentation: np.ndarray | torch.Tensor,
+    segments: Sequence[Mapping[str, Any]],
+    category_ids: Sequence[int],
+) -> dict[str, Any]:
+    """Return the JSON record of an image in COCO's format.
+
+    Args:
+        image_id: Of the image.
+        file_name: Of its PNG, which holds the ids of the segments; see `encode_ids`.
+        segmentation: (H, W), the number of the segment, 0 where there is none.
+        segments: Dictionaries with id (that number), label, and a score if there is one.
+        category_ids: Category id of each label.
+
+    Returns:
+        image_id, file_name, and segments_info: id, category_id, area, bbox (x, y, width, height) and iscrowd of each
+        segment that has pixels, with its score.
+
+    Raises:
+        DataError: pixels have a number that no segment has.
+    """
+    numbers = np.asarray(segmentation)
+    found = np.unique(numbers)
+    if unknown := set(found.tolist()) - {0} - {int(segment["id"]) for segment in segments}:
+        raise DataError(f"{file_name} has pixels of segment {min(unknown)}, which is not among its segments.")
+    infos = []
+    for segment in (s for s in segments if s["id"] in found):
+        mask = numbers == segment["id"]
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        info = {
+            "id": int(segment["id"]),
+            "category_id": category_ids[segment["label"]],
+            "area": int(mask.sum()),
+            "bbox": [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)],
+            "iscrowd": 0,
+        }
+        infos.append(info | ({"score": segment["score"]} if "score" in segment else {}))
+    return {"image_id": image_id, "file_name": file_name, "segments_info": infos}
+
+
+def panoptic_categories(
+    class_names: Sequence[str], category_ids: Sequence[int], isthing: Sequence[bool]
+) -> list[dict[str, Any]]:
+    """Return COCO's categories of labels."""
+    rows = zip(class_names, category_ids, isthing, strict=True)
+    return [{"id": number, "name": name, "isthing": int(thing)} for name, number, thing in rows]
+
+
+class PanopticWriter:
+    """Writes segments in COCO's format: FOLDER.json and FOLDER/*.png.
+
+    A PNG is written when it is added, the JSON by `close`, which is also what leaving a with block does, with an error
+    or without.
+
+    Args:
+        json_file: The JSON; the PNG come into a folder of that name without its ending, which is made.
+        categories: See `panoptic_categories`.
+    """
+
+    def __init__(self, json_file: str | Path, categories: Sequence[Mapping[str, Any]]) -> None:
+        self.json_file = Path(json_file)
+        self.folder = self.json_file.with_suffix("")
+        if self.folder == self.json_file:
+            raise DataError(f"{json_file} is no name for the JSON of panoptic data, expected one that ends in .json.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.categories = [dict(category) for category in categories]
+        self._ids = [category["id"] for category in self.categories]
+        self._images: list[dict[str, Any]] = []
+        self._records: list[dict[str, Any]] = []
+        self._names: set[str] = set()
+
+    def add(
+        self,
+        image_id: int,
+        image_name: str,
+        segmentation: np.ndarray | torch.Tensor,
+        segments: Sequence[Mapping[str, Any]],
+    ) -> Path:
+        """Write the PNG of an image and keep its record; see `panoptic_record`.
+
+        Args:
+            image_id: Of the image.
+            image_name: File name of the image; the PNG is called after it.
+            segmentation: (H, W), the number of the segment, 0 where there is none.
+            segments: Dictionaries with id, label, and a score if there is one; label is a place in the categories.
+
+        Returns:
+            The PNG. Where the name is taken, by an image of another folder or ending, it gets the image's id too.
+        """
+        name = Path(image_name).stem
+        name = f"{name}.png" if name not in self._names else f"{name}_{image_id}.png"
+        self._names.add(name.removesuffix(".png"))
+        numbers = np.asarray(segmentation.cpu() if isinstance(segmentation, torch.Tensor) else segmentation)
+        record = panoptic_record(image_id, name, numbers, segments, self._ids)
+        Image.fromarray(encode_ids(numbers)).save(self.folder / name)
+        height, width = numbers.shape
+        self._images.append({"id": image_id, "file_name": image_name, "height": height, "width": width})
+        self._records.append(record)
+        return self.folder / name
+
+    def close(self) -> Path:
+        """Write the JSON of all that was added, and return its path."""
+        content = {"images": self._images, "annotations": self._records, "categories": self.categories}
+        self.json_file.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        return self.json_file
+
+    def __enter__(self) -> "PanopticWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,141 @@
+"""Random changes of images together with their labels."""
+
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from van.data.pixel_transforms import (
+    PanopticAugmentation,
+    RandomCropOrPad,
+    RandomScale,
+    SaliencyAugmentation,
+    SemanticAugmentation,
+    fitted,
+)
+from van.errors import DataError
+
+
+def sample(labels):
+    """An image that shows its labels in all three channels."""
+    labels = torch.as_tensor(labels, dtype=torch.uint8)
+    return tv_tensors.Image(labels.expand(3, *labels.shape).clone()), tv_tensors.Mask(labels)
+
+
+def halves(height=40, width=60):
+    labels = torch.zeros(height, width)
+    labels[:, width // 2 :] = 9
+    return sample(labels)
+
+
+def test_fitted_keeps_proportions():
+    assert fitted(300, 400, (512, 2048)) == (512, 683)
+    assert fitted(400, 300, (512, 2048)) == (683, 512)
+    assert fitted(100, 1000, (512, 2048)) == (205, 2048)  # the long edge is what limits
+    assert fitted(300, 400, (512, 2048), 0.5) == (256, 341)
+    assert fitted(1, 5000, (64, 64)) == (1, 64)
+
+
+def test_scales_are_in_the_range():
+    torch.manual_seed(0)
+    scale = RandomScale((40, 400), (0.5, 2.0))
+    heights = []
+    for _ in range(50):
+        image, labels = scale(*halves())
+        assert image.shape[-2:] == labels.shape
+        assert set(labels.unique().tolist()) == {0, 9}
+        heights.append(labels.shape[0])
+    assert 20 <= min(heights) < 30
+    assert 70 < max(heights) <= 80
+
+
+def test_windows_are_moved_together_and_padded_with_what_does_not_count():
+    torch.manual_seed(0)
+    image, labels = RandomCropOrPad((50, 30))(*halves())
+    assert image.shape == (3, 50, 30)
+    assert labels.shape == (50, 30)
+    assert torch.equal(image[0, :40], labels[:40])
+    assert labels[40:].unique().tolist() == [255]
+    assert image[:, 40:].unique().tolist() == [127]
+
+
+def test_windows_with_too_much_of_one_class_are_drawn_again():
+    torch.manual_seed(0)
+    shares = {}
+    for most in (1.0, 0.75):
+        crop = RandomCropOrPad((20, 20), most)
+        found = [float((crop(*halves())[1] == 9).float().mean()) for _ in range(100)]
+        shares[most] = sum(0.25 < share < 0.75 for share in found)
+    assert shares[1.0] < 45
+    assert shares[0.75] > 85
+    # pixels that do not count have no share; a single class is taken in the end
+    labels = torch.full((40, 40), 255)
+    labels[:, :4] = 1
+    assert RandomCropOrPad((20, 20), 0.75)(*sample(labels))[1].shape == (20, 20)
+
+
+def test_semantic_labels_stay_labels():
+    torch.manual_seed(0)
+    change = SemanticAugmentation((40, 80), (0.5, 2.0), (32, 48)).transform()
+    seen, mirrored = set(), 0
+    for _ in range(40):
+        image, labels = change(*halves())
+        assert image.shape == (3, 32, 48)
+        assert labels.shape == (32, 48)
+        assert labels.dtype == torch.uint8
+        seen |= set(labels.unique().tolist())
+        counted = labels[0][labels[0] != 255]
+        mirrored += bool(counted[0] > counted[-1])
+    assert seen == {0, 9, 255}
+    assert 5 < mirrored < 35
+
+
+def test_photometric_changes_leave_labels_alone():
+    image, labels = sample(torch.randint(0, 200, (8, 8), generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(1)
+    settings = {"scale": (8, 8), "ratio": (1.0, 1.0), "crop": (8, 8), "most": 1.0, "hflip": 0.0}
+    same = SemanticAugmentation(**settings, photometric=0.0).transform()(image, labels)
+    assert torch.equal(same[0], image)
+    other = SemanticAugmentation(**settings, photometric=1.0).transform()(image, labels)
+    assert not torch.equal(other[0], image)
+    assert torch.equal(other[1], labels)
+
+
+def test_panoptic_jitter_gives_one_size():
+    torch.manual_seed(0)
+    change = PanopticAugmentation((0.1, 2.0), (48, 64)).transform()
+    widths = []
+    for _ in range(40):
+        image, labels = change(*halves())
+        assert image.shape == (3, 48, 64)
+        assert labels.shape == (48, 64)
+        widths.append(int((labels[0] != 255).sum()))
+    assert min(widths) < 20
+    assert max(widths) == 64
+    # factor 1 fits the image into height and width, none of them more
+    _, labels = PanopticAugmentation((1.0, 1.0), (20, 90), hflip=0.0).transform()(*halves())
+    assert (labels != 255).nonzero().max(0).values.tolist() == [19, 29]
+
+
+def test_saliency_is_brought_to_one_size():
+    torch.manual_seed(0)
+    image, mask = halves()
+    mask[mask == 9] = 1
+    image, mask = SaliencyAugmentation((32, 32), 4).transform()(image, mask)
+    assert image.shape == (3, 32, 32)
+    assert mask.shape == (32, 32)
+    assert mask.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (SemanticAugmentation(hflip=2.0), r"augmentation\.hflip is 2\.0, expected a share from 0 to 1"),
+        (SemanticAugmentation(ratio=(2.0, 0.5)), r"augmentation\.ratio is .*two rising numbers above 0"),
+        (SemanticAugmentation(crop=(0, 5)), r"augmentation\.crop is .*two numbers above 0"),
+        (PanopticAugmentation(jitter=(0.0, 1.0)), r"augmentation\.jitter"),
+        (SaliencyAugmentation(margin=-1), r"augmentation\.margin is -1"),
+    ],
+)
+def test_values_out_of_range(augmentation, message):
+    with pytest.raises(DataError, match=message):
+        augmentation.transform()

@@ -1,0 +1,66 @@
+"""Images with masks of what stands out."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from van.data.saliency import SaliencyDataset, find_saliency, find_saliency_parts
+from van.data.shapes import make_shapes
+from van.errors import DataError
+
+
+def write(root, images, masks, mask):
+    (root / images).mkdir(parents=True)
+    (root / masks).mkdir(parents=True)
+    Image.new("RGB", mask.size).save(root / images / "a.jpg")
+    mask.save(root / masks / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("part", "images", "masks"),
+    [
+        ("train", "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
+        ("val", "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
+        ("val", "DUTS-TE-Image", "DUTS-TE-Mask"),
+        ("val", "images/val", "masks/val"),
+        ("val", "val", "saliency/val"),
+        ("all", "imgs", "gt"),
+    ],
+)
+def test_layouts(tmp_path, part, images, masks):
+    write(tmp_path, images, masks, Image.fromarray(np.array([[0, 128, 129, 255]], np.uint8)))
+    ((name, found),) = find_saliency_parts(tmp_path).items()
+    assert name == part
+    image, mask = SaliencyDataset(found)[0]
+    assert image.shape == (3, 1, 4)
+    assert mask.tolist() == [[0, 0, 1, 1]]
+    assert found.masks == find_saliency(tmp_path, part).masks == [tmp_path / masks / "a.png"]
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "I;16"])
+def test_masks_are_read_by_their_brightness(tmp_path, mode):
+    grey = np.array([[0, 255]], np.uint8)
+    mask = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    if mode == "P":
+        mask = Image.fromarray(np.array([[1, 0]], np.uint8))
+        mask.putpalette([255, 255, 255, 0, 0, 0])
+    assert mask.mode == mode
+    write(tmp_path, "images", "masks", mask)
+    assert find_saliency(tmp_path, "all").salient(0).tolist() == [[0, 1]]
+
+
+def test_colours_and_other_sizes_are_refused(tmp_path):
+    write(tmp_path, "images", "masks", Image.new("RGB", (2, 1)))
+    dataset = SaliencyDataset(find_saliency(tmp_path, "all"))
+    with pytest.raises(DataError, match=r"masks/a\.png is an image of mode RGB, expected .* from 0 to 255"):
+        dataset[0]
+    Image.new("L", (3, 1)).save(tmp_path / "masks/a.png")
+    with pytest.raises(DataError, match=r"masks/a\.png has 3 x 1 pixels, its image .*a\.jpg has 2 x 1"):
+        dataset[0]
+
+
+def test_shapes(tmp_path):
+    make_shapes(tmp_path / "shapes", 5, 48)
+    parts = find_saliency_parts(tmp_path / "shapes")
+    assert {name: len(part) for name, part in parts.items()} == {"train": 4, "val": 1}
+    assert SaliencyDataset(parts["train"])[0][1].unique().tolist() == [0, 1]
