@@ -247,7 +247,7 @@ class GFL(ATSS):
     def _distances(self, outputs: torch.Tensor) -> torch.Tensor:
         """Map (N, 4 * 17) to the expected distances (N, 4) of left, top, right and bottom in strides."""
         steps = torch.arange(self.reg_max + 1.0, device=outputs.device)
-        return outputs.unflatten(1, (4, -1)).softmax(2) @ steps
+        return (outputs.unflatten(1, (4, -1)).softmax(2) * steps).sum(2)  # autocast would take a product to bfloat16
 
     def decode(self, outputs: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
         """Map outputs (N, 4 * 17) at anchors (N, 4) to boxes (N, 4)."""

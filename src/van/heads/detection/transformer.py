@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.ops import box_convert, clip_boxes_to_image, sigmoid_focal_loss
 
 from van.errors import VanError
-from van.heads.detection.parts import Transform
+from van.heads.detection.parts import Transform, group_norm
 from van.models.backbone import Backbone
 
 
@@ -35,7 +35,8 @@ def _loss(standard: Callable[..., Any], logits: Any, labels: Any, *args: Any, **
     _, _, _, classes, boxes = args[:5]
     every = [classes, kwargs["enc_topk_logits"]] if "enc_topk_logits" in kwargs else [classes]
     background = sum(sigmoid_focal_loss(c, torch.zeros_like(c), alpha=0.25, reduction="sum") for c in every)
-    return background, {"loss_background": background, "loss_bbox": 0.0 * boxes.sum()}, None
+    unused = boxes.sum() + (kwargs["enc_topk_bboxes"].sum() if "enc_topk_bboxes" in kwargs else 0.0)
+    return background, {"loss_background": background, "loss_bbox": 0.0 * unused}, None
 
 
 class TransformerDetector(nn.Module):
@@ -141,7 +142,7 @@ def _config(backbone: Backbone, num_classes: int, width: int, decoder_layers: in
     if decoder_layers < 2:
         raise VanError(f"decoder_layers is {decoder_layers}, expected 2 or more: each refines the boxes of another.")
     if width % 32:
-        raise VanError(f"pyramid_channels is {width}, expected a multiple of 32 for 8 attention heads and 32 groups.")
+        raise VanError(f"pyramid_channels is {width}, expected a multiple of 32: 8 heads, each of sines in 4 parts.")
     stand_in = _transformers().TimmBackboneConfig(backbone="van_b0", out_indices=[1, 2, 3])
     return {
         "backbone_config": stand_in,
@@ -204,6 +205,7 @@ def deformable_detr(
         projection[0] = nn.Conv2d(channels, pyramid_channels, old.kernel_size, old.stride, old.padding)
         nn.init.xavier_uniform_(projection[0].weight)
         nn.init.zeros_(projection[0].bias)
+        projection[1] = group_norm(pyramid_channels)(pyramid_channels)  # 32 groups at the usual 256 channels
     for classes, boxes in zip(model.class_embed, model.bbox_embed, strict=True):  # as the published code starts
         nn.init.constant_(classes.bias, -math.log(99))
         nn.init.zeros_(boxes.layers[-1].weight)
