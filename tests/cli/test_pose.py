@@ -286,3 +286,12 @@ class TestRecipes:
         counts = json.loads(out)
         assert counts["params"] / 1e6 == pytest.approx(30.3, abs=0.1)
         assert counts["macs"] / 1e9 == pytest.approx(6.1, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_stick_figures_are_learned(van, tmp_path):
+    status, _, err = van("train", "--task", "pose", "--output", "new", "--workers", "0")
+    assert status == 0, err
+    report = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert report["keypoints"]["AP50"] >= 0.8

@@ -100,6 +100,11 @@ class TestPredictor:
         with pytest.raises(WeightsError, match="detection"):
             PosePredictor(path)
 
+    def test_weights_of_another_version_are_refused(self, tmp_path):
+        path = write_task_weights(TaskWeights("pose", {"heads": 3}, ["a"], {}), tmp_path / "a.safetensors")
+        with pytest.raises(WeightsError, match="heads"):
+            PosePredictor(path)
+
     def test_wrong_numbers_are_named(self, weights):
         with pytest.raises(VanError, match="batch_size is 0"):
             PosePredictor(weights, batch_size=0)

@@ -113,7 +113,10 @@ class PosePredictor:
         content = read_task_weights(weights)
         if content.task != "pose":
             raise WeightsError(f"{weights} is for the task {content.task!r}. Give weights of van train --task pose.")
-        options = PoseOptions(**content.model)
+        try:
+            options = PoseOptions(**content.model)
+        except TypeError as error:
+            raise WeightsError(f"The options in {weights} are not those of a pose network ({error}).") from error
         self.keypoint_names: list[str] = content.extra["keypoint_names"]
         self.flip_pairs = [(left, right) for left, right in content.extra["flip_pairs"]]
         self.skeleton = [(start, end) for start, end in content.extra["skeleton"]]
