@@ -132,7 +132,7 @@ def _transformers() -> Any:
         import transformers
     except ImportError as error:
         raise VanError(
-            "This detector needs transformers: pip install 'visual-attention-network[segmentation]'."
+            "This detector needs transformers: pip install 'visual-attention-network[detection]'."
         ) from error
     return transformers
 
