@@ -1,10 +1,35 @@
-"""Count what a network costs: parameters and multiply-accumulates."""
+"""Count what a network costs: parameters and multiply-accumulates; Eq. 3 and 4 and the tables of the paper."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
+
+from van.errors import VanError
+from van.models import VAN, create_model, decompose
+from van.models.variants import VARIANTS
+
+# Quoted from the paper. T2: parameters of a 21 x 21 convolution on C channels
+QUOTED_T2 = {
+    32: (451_584, 15_136, 3_392),
+    64: (1_806_336, 32_320, 8_832),
+    128: (7_225_344, 72_832, 25_856),
+    256: (28_901_376, 178_432, 84_480),
+    512: (115_605_504, 487_936, 300_032),
+}
+# T5: parameters (M) and multiply-accumulates (G) at 224 x 224, as printed; T8 prints 38.9 for B6
+QUOTED_T5 = {
+    "van_b0": ("4.1", "0.9"),
+    "van_b1": ("13.9", "2.5"),
+    "van_b2": ("26.6", "5.0"),
+    "van_b3": ("44.8", "9.0"),
+    "van_b4": ("60.3", "12.2"),
+    "van_b5": ("90.0", "17.2"),
+    "van_b6": ("200", "38.4"),
+}
 
 
 class Complexity(NamedTuple):
@@ -28,3 +53,328 @@ def complexity(model: nn.Module, input_size: tuple[int, int, int]) -> Complexity
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, *input_size, device="meta"))
     return Complexity(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+
+
+# ------------------------------------------------------------------------------------------------ by layer
+
+
+class LayerCost(NamedTuple):
+    """What one module costs for one image, without the modules inside it.
+
+    Attributes:
+        name: Name in the network.
+        stage: "stage 1", ... by the network's feature_info; "head" behind the last stage, "stem" before the first.
+        kind: What the layer does; see KINDS for a VAN.
+        params: Numbers that are learned.
+        macs: Multiply-accumulates of convolutions, linear layers and matrix products (Eq. 4).
+        bias_and_norm: Additions of biases, and two operations for each number that a norm puts out.
+    """
+
+    name: str
+    stage: str
+    kind: str
+    params: int
+    macs: int
+    bias_and_norm: int
+
+
+# Kinds of layers of a VAN, with what their names contain
+_VAN_KINDS = {
+    "patch_embed.proj": "patch embedding",
+    "lka.dw_conv": "LKA depth-wise",
+    "lka.dw_d_conv": "LKA dilated depth-wise",
+    "lka.pw_conv": "LKA 1x1",
+    "lka.dense_conv": "LKA dense",
+    "attn.proj": "attention projections",
+    "mlp.dw_conv": "feed-forward depth-wise",
+    "mlp.fc": "feed-forward 1x1",
+    "head.fc": "classifier",
+}
+_NORM_AND_SCALE = "norms and scales"
+KINDS = (*_VAN_KINDS.values(), _NORM_AND_SCALE)
+
+
+def _kind(name: str, module: nn.Module, is_van: bool) -> str:
+    if is_van:
+        return next((kind for part, kind in _VAN_KINDS.items() if part in name), _NORM_AND_SCALE)
+    if isinstance(module, nn.Conv2d):
+        if module.groups > 1 and module.groups == module.in_channels:
+            return "depth-wise convolution"
+        return "1x1 convolution" if module.kernel_size == (1, 1) else "convolution"
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm) or "Norm" in type(module).__name__:
+        return "norm"
+    return "other"
+
+
+def _stages(model: nn.Module) -> list[str]:
+    """Return the module names of the stages, or nothing for a network that does not tell."""
+    info: Any = getattr(model, "feature_info", None)
+    info = getattr(info, "info", info)
+    return [entry["module"] for entry in info] if isinstance(info, list) else []
+
+
+def _stage_of(name: str, stages: Sequence[str], passed: int) -> str:
+    number = next((i for i, stage in enumerate(stages) if f"{name}.".startswith(f"{stage}.")), None)
+    if number is not None:
+        return f"stage {number + 1}"
+    return "stem" if passed == 0 else "head" if passed == len(stages) else "other"
+
+
+def layer_costs(model: nn.Module, input_size: tuple[int, int, int]) -> list[LayerCost]:
+    """Count parameters and multiply-accumulates of each layer for one image.
+
+    Args:
+        model: Any network that maps (1, C, H, W); it is moved to the meta device.
+        input_size: (C, H, W).
+
+    Returns:
+        Layers that have parameters or do multiply-accumulates, in the network's order. Their sums are those of
+        complexity.
+    """
+    model = model.to("meta").eval()
+    extra: dict[str, int] = {}
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+            norm = isinstance(module, _BatchNorm | nn.LayerNorm)
+            biased = getattr(module, "bias", None) is not None
+            extra[name] = extra.get(name, 0) + (2 if norm else int(biased)) * output.numel()
+
+        return hook
+
+    counted = (nn.Conv2d, nn.Linear, _BatchNorm, nn.LayerNorm)
+    hooks = [m.register_forward_hook(record(n)) for n, m in model.named_modules() if isinstance(m, counted)]
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, *input_size, device="meta"))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    root = type(model).__name__
+    flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    flops[root] = counter.get_total_flops()
+    is_van, stages = isinstance(model, VAN), _stages(model)
+    rows, seen = [], set()
+    for name, module in model.named_modules():
+        full = f"{root}.{name}" if name else root
+        inside = sum(flops.get(f"{full}.{child}", 0) for child, _ in module.named_children())
+        macs = (flops.get(full, 0) - inside) // 2
+        params = sum(p.numel() for p in module.parameters(recurse=False))
+        seen |= {stage for stage in stages if f"{name}.".startswith(f"{stage}.")}
+        if params or macs:
+            stage = _stage_of(name, stages, len(seen))
+            rows.append(LayerCost(name, stage, _kind(name, module, is_van), params, macs, extra.get(name, 0)))
+    return rows
+
+
+def total_costs(costs: Sequence[LayerCost]) -> tuple[int, int, int]:
+    """Return the sums of parameters, multiply-accumulates, and those with biases and norms as the paper's tables count.
+
+    T5, T6, T8 and T3 print Eq. 4's multiply-accumulates plus one addition for each number to which a bias is added plus
+    two operations for each number that a BatchNorm or LayerNorm puts out: this sum agrees with them in every digit
+    (VAN-B0: 0.880 G, printed 0.88; Eq. 4 alone is 0.864 G), except for the 38.4 G of B6 in T5, which T8 gives as 38.9.
+
+    Args:
+        costs: Of all layers of a network.
+    """
+    macs = sum(cost.macs for cost in costs)
+    return sum(cost.params for cost in costs), macs, macs + sum(cost.bias_and_norm for cost in costs)
+
+
+def grouped_costs(costs: Sequence[LayerCost], by: str) -> dict[str, Complexity]:
+    """Sum parameters and multiply-accumulates by "stage" or "kind", in the network's order.
+
+    Args:
+        costs: Of the layers of a network.
+        by: Attribute of LayerCost.
+
+    Raises:
+        ValueError: by is something else.
+    """
+    if by not in ("stage", "kind"):
+        raise ValueError(f"by is {by!r}, expected 'stage' or 'kind'.")
+    groups: dict[str, Complexity] = {}
+    for cost in costs:
+        old = groups.get(getattr(cost, by), Complexity(0, 0))
+        groups[getattr(cost, by)] = Complexity(old.params + cost.params, old.macs + cost.macs)
+    return groups
+
+
+def variant_costs(image_size: tuple[int, int] = (224, 224), num_classes: int = 1000) -> dict[str, list[LayerCost]]:
+    """Count every layer of VAN-B0 to B6.
+
+    Args:
+        image_size: Height and width in pixels.
+        num_classes: Classes of the head.
+    """
+    return {
+        name: layer_costs(create_model(name, num_classes=num_classes, device="meta"), (3, *image_size))
+        for name in VARIANTS
+    }
+
+
+# ------------------------------------------------------------------------------------------------ formulas
+
+
+def _check_channels(channels: int) -> None:
+    if channels < 1:
+        raise VanError(f"channels is {channels}, expected an integer of at least 1.")
+
+
+def lka_parameters(kernel_size: int, channels: int, dilation: int | None = None) -> int:
+    """Return P(K, d) = C (ceil(K/d)^2 + (2d-1)^2 + C), biases left out (Eq. 3).
+
+    Args:
+        kernel_size: K.
+        channels: C.
+        dilation: d, from 1 to K; None for the best.
+
+    Raises:
+        VanError: an argument is out of range.
+    """
+    _check_channels(channels)
+    try:
+        dw, dw_d, _ = decompose(kernel_size, dilation)
+    except ValueError as error:
+        raise VanError(str(error)) from error
+    return channels * (dw_d**2 + dw**2 + channels)
+
+
+def lka_macs(kernel_size: int, channels: int, height: int, width: int, dilation: int | None = None) -> int:
+    """Return F(K, d) = P(K, d) H W, the paper's "FLOPs" of the three convolutions (Eq. 4).
+
+    Args:
+        kernel_size: K.
+        channels: C.
+        height: H of the map.
+        width: W of the map.
+        dilation: d, from 1 to K; None for the best.
+
+    Raises:
+        VanError: an argument is out of range.
+    """
+    if min(height, width) < 1:
+        raise VanError(f"The map is {height} x {width}, expected a height and a width of at least 1.")
+    return lka_parameters(kernel_size, channels, dilation) * height * width
+
+
+def standard_parameters(kernel_size: int, channels: int) -> int:
+    """Return the parameters of a K x K convolution from C to C channels, K^2 C^2 (T2)."""
+    _check_channels(channels)
+    return kernel_size**2 * channels**2
+
+
+def mobilenet_parameters(kernel_size: int, channels: int) -> int:
+    """Return the parameters of a depth-wise K x K and a 1 x 1 convolution, C (K^2 + C) (T2)."""
+    _check_channels(channels)
+    return channels * (kernel_size**2 + channels)
+
+
+def parameter_curve(kernel_size: int, channels: int) -> list[int]:
+    """Return P(K, d) for d = 1 to K (Eq. 3); its smallest value is at decompose(K).dilation.
+
+    Args:
+        kernel_size: K.
+        channels: C.
+
+    Raises:
+        VanError: an argument is out of range.
+    """
+    lka_parameters(kernel_size, channels)  # checks
+    return [lka_parameters(kernel_size, channels, d) for d in range(1, kernel_size + 1)]
+
+
+def theoretical_extent(model: nn.Module) -> int:
+    """Return the side, in pixels, of the square of the image that one output position of a VAN can see.
+
+    Each convolution adds (k-1) dilation steps of its input; counted are all of them on the longest path.
+
+    Args:
+        model: A VAN.
+
+    Raises:
+        VanError: it is another network.
+    """
+    if not isinstance(model, VAN):
+        raise VanError(f"The theoretical extent is known for VAN, not for {type(model).__name__}.")
+    extent, step = 1, 1
+    for module in model.stages.modules():
+        if isinstance(module, nn.Conv2d):
+            extent += (module.kernel_size[0] - 1) * module.dilation[0] * step
+            step *= module.stride[0]
+    return extent
+
+
+# -------------------------------------------------------------------------------------------- against self-attention
+
+
+def gated_attention_macs(positions: int, channels: int, kernel_size: int = 21) -> int:
+    """Return what the attention half of a VAN block costs: Eq. 4 and its two 1 x 1 convolutions; linear in positions.
+
+    Args:
+        positions: n = H W of the map.
+        channels: C.
+        kernel_size: K.
+    """
+    return positions * (lka_parameters(kernel_size, channels) + 2 * channels**2)
+
+
+def self_attention_macs(positions: int, channels: int) -> int:
+    """Return what global self-attention costs: four projections, n 4 C^2, and two products, 2 n^2 C.
+
+    Args:
+        positions: n = H W of the map.
+        channels: C.
+    """
+    return positions * 4 * channels**2 + 2 * positions**2 * channels
+
+
+class SizeCosts(NamedTuple):
+    """Multiply-accumulates over the side of a square image.
+
+    Attributes:
+        sides: In pixels.
+        lka: Of one attention half of the first stage with LKA.
+        self_attention: Of one with global self-attention instead.
+        network_lka: Of the whole network.
+        network_self_attention: Of the network with global self-attention in every block instead.
+        windowed: Of one with self-attention inside windows of 7 x 7.
+    """
+
+    sides: list[int]
+    lka: list[int]
+    self_attention: list[int]
+    network_lka: list[int]
+    network_self_attention: list[int]
+    windowed: list[int]
+
+
+def size_costs(name: str = "van_b2", sides: Sequence[int] = (224, 384, 512, 768, 1024, 1536, 2048)) -> SizeCosts:
+    """Count what a VAN costs on larger and larger images, and what self-attention would cost in its place.
+
+    Args:
+        name: A variant.
+        sides: Heights and widths in pixels, multiples of 32.
+
+    Raises:
+        VanError: a side is no multiple of 32, or there is no such variant.
+    """
+    if not sides or any(side < 32 or side % 32 for side in sides):
+        raise VanError(f"Image sides are {list(sides)}, expected multiples of 32.")
+    if name not in VARIANTS:
+        raise VanError(f"There is no variant {name!r}, expected one of {', '.join(VARIANTS)}.")
+    dims, depths = VARIANTS[name]["embed_dims"], VARIANTS[name]["depths"]
+    result = SizeCosts(list(sides), [], [], [], [], [])
+    for side in sides:
+        maps = [(side // (4 * 2**i)) ** 2 for i in range(len(dims))]
+        result.lka.append(gated_attention_macs(maps[0], dims[0]))
+        result.self_attention.append(self_attention_macs(maps[0], dims[0]))
+        result.windowed.append(maps[0] * (4 * dims[0] ** 2 + 2 * 49 * dims[0]))
+        total = complexity(create_model(name, device="meta"), (3, side, side)).macs
+        result.network_lka.append(total)
+        for n, dim, depth in zip(maps, dims, depths, strict=True):
+            total += depth * (self_attention_macs(n, dim) - gated_attention_macs(n, dim))
+        result.network_self_attention.append(total)
+    return result

@@ -1,0 +1,211 @@
+"""The ablations of the paper: the rows of T3 and T6, what they cost, and what they reached beside what is quoted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from van.analysis.complexity import layer_costs, total_costs
+from van.analysis.pictures import _FONTS, BLUE, ORANGE, _text
+from van.errors import VanError
+from van.models import create_model
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an ablation table.
+
+    Attributes:
+        name: Short name, fit for a folder.
+        label: What is changed.
+        model_args: Arguments of the network that make it.
+        params: Parameters (M) of VAN-B0, quoted as printed; "" where they are not.
+        macs: Multiply-accumulates (G) of VAN-B0 at 224 x 224, likewise.
+        top1: Top-1 accuracy (%) on ImageNet-1K, quoted.
+    """
+
+    name: str
+    label: str
+    params: str
+    macs: str
+    top1: float
+    model_args: dict[str, Any] = field(default_factory=dict)
+
+
+def _t3(variant: str, label: str, params: str, macs: str, top1: float) -> Row:
+    return Row(variant, label, params, macs, top1, {"lka_variant": variant})
+
+
+def _t6(kernel_size: int, dilation: int, params: str, macs: str, top1: float) -> Row:
+    args = {"kernel_size": kernel_size, "dilation": dilation}
+    return Row(f"kernel_{kernel_size}_{dilation}", f"K = {kernel_size}, d = {dilation}", params, macs, top1, args)
+
+
+TABLES: dict[int, tuple[Row, ...]] = {
+    3: (
+        _t3("full", "full", "4.1", "0.9", 75.4),
+        _t3("no_dw", "without DW-Conv", "4.1", "", 74.9),
+        _t3("no_dw_d", "without DW-D-Conv", "4.0", "", 74.1),
+        _t3("no_product", "without attention (no product)", "", "", 74.3),
+        _t3("sum", "sum in place of the product", "", "", 74.6),
+        _t3("no_pointwise", "without 1x1 Conv", "3.8", "0.8", 74.6),
+        _t3("sigmoid", "with a sigmoid", "", "", 75.2),
+        _t3("dense", "dense 21x21 Conv in place of the three", "124.7", "23.2", 76.0),
+    ),
+    6: (
+        _t6(7, 2, "4.03", "0.85", 74.8),
+        _t6(14, 3, "4.07", "0.87", 75.3),
+        _t6(21, 3, "4.11", "0.88", 75.4),
+        _t6(28, 4, "4.14", "0.90", 75.4),
+    ),
+}
+
+
+def table_rows(table: int, names: Sequence[str] | None = None) -> list[Row]:
+    """Return the rows of T3 or T6.
+
+    Args:
+        table: 3 or 6.
+        names: Those wanted, in any order; None for all.
+
+    Raises:
+        VanError: there is no such table or row.
+    """
+    if table not in TABLES:
+        raise VanError(f"There is no ablation table {table}, expected one of {', '.join(map(str, TABLES))}.")
+    known = [row.name for row in TABLES[table]]
+    for name in names or ():
+        if name not in known:
+            raise VanError(f"T{table} has no row {name!r}, expected some of {', '.join(known)}.")
+    return [row for row in TABLES[table] if names is None or row.name in names]
+
+
+def row_costs(row: Row, model: str = "van_b0", **model_args: Any) -> tuple[int, int]:
+    """Count parameters and multiply-accumulates of a row as the paper does: 1000 classes, 224 x 224.
+
+    Args:
+        row: Of T3 or T6.
+        model: Variant; the paper's is van_b0.
+        **model_args: More arguments of the network.
+
+    Returns:
+        Parameters, and multiply-accumulates with biases and norms (see complexity.total_costs).
+    """
+    network = create_model(model, device="meta", **{**model_args, **row.model_args})
+    params, _, macs = total_costs(layer_costs(network, (network.in_chans, 224, 224)))
+    return params, macs
+
+
+def printed(value: float, quoted: str) -> str:
+    """Return a number with as many digits behind the point as a quoted one has; one where none is quoted."""
+    return f"{value:.{len(quoted.partition('.')[2]) if quoted else 1}f}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a row reached.
+
+    Attributes:
+        row: Of T3 or T6.
+        params: Counted, at 1000 classes.
+        macs: Counted as the paper does, at 224 x 224 and 1000 classes.
+        top1: Measured top-1 accuracy, share of 1; None where the row was not trained.
+        images: Over how many images.
+        seconds: Of training; None where the row was not trained.
+    """
+
+    row: Row
+    params: int
+    macs: int
+    top1: float | None = None
+    images: int = 0
+    seconds: float | None = None
+
+    @property
+    def error(self) -> float:
+        """Two standard errors of the measured accuracy from the number of images alone, share of 1."""
+        if self.top1 is None or not self.images:
+            return 0.0
+        return wilson_half_width(self.top1, self.images)
+
+
+def wilson_half_width(share: float, count: int, z: float = 2.0) -> float:
+    """Return half the width of Wilson's interval of a share (E. B. Wilson, 1927); not zero for shares of 0 and 1."""
+    return z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+
+
+def resolution(outcomes: Sequence[Outcome]) -> str:
+    """Say which differences between measured rows mean nothing; empty where nothing was measured."""
+    measured = [o for o in outcomes if o.top1 is not None]
+    if not measured:
+        return ""
+    count, widest = measured[0].images, max(o.error for o in measured)
+    return (
+        f"{count} validation images, one run each: one image is {100 / count:.2g} points, and the number of images "
+        f"alone leaves each figure uncertain by up to {100 * widest:.1f} points (two standard errors). Smaller "
+        "differences say nothing, and a short training on other data says nothing about ImageNet."
+    )
+
+
+@rc_context({"font.family": _FONTS})
+def ablation_picture(outcomes: Sequence[Outcome], title: str, data: str) -> Figure:
+    """Draw the quoted accuracy of each row beside the measured one.
+
+    Args:
+        outcomes: A row each.
+        title: Line above the panels.
+        data: What was trained on.
+    """
+    figure = Figure(figsize=(11, 0.42 * len(outcomes) + 2.2), layout="constrained")
+    figure.suptitle(_text(title, 110))
+    quoted, measured = figure.subplots(1, 2, sharey=True)
+    places = np.arange(len(outcomes))[::-1]
+    tops = [o.row.top1 for o in outcomes]
+    quoted.scatter(tops, places, color=BLUE, marker="o", s=45)
+    for place, top in zip(places, tops, strict=True):
+        quoted.annotate(f"{top:.1f}", (top, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+    quoted.set(xlabel="top-1 on ImageNet-1K (%), VAN-B0, 300 epochs, quoted", yticks=places)
+    quoted.set_yticklabels([_text(o.row.label, 40) for o in outcomes])
+    quoted.margins(x=0.12)
+    shown = [(o, place) for o, place in zip(outcomes, places, strict=True) if o.top1 is not None]
+    for outcome, place in shown:
+        top = 100 * (outcome.top1 or 0.0)
+        measured.errorbar(top, place, xerr=100 * outcome.error, color=ORANGE, marker="D", markersize=6, capsize=3)
+        measured.annotate(
+            f"{top:.1f}", (top, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
+        )
+    if not shown:
+        measured.text(0.5, 0.5, "nothing was trained yet", transform=measured.transAxes, ha="center")
+    measured.set_xlabel(f"best top-1 on {_text(data, 40)} (%), measured; bars: two standard errors")
+    for axes in (quoted, measured):
+        axes.grid(alpha=0.3)
+        axes.set_ylim(-0.6, len(outcomes) - 0.3)
+    return figure
+
+
+def ablation_lines(outcomes: Sequence[Outcome], model: str = "van_b0") -> list[Mapping[str, str]]:
+    """Return the table, a mapping of heading to text for each row; quoted sizes only where the model is the paper's.
+
+    Args:
+        outcomes: A row each.
+        model: Variant that was trained.
+    """
+    lines = []
+    for outcome in outcomes:
+        row, same = outcome.row, model.partition(".")[0] == "van_b0"
+        lines.append(
+            {
+                "row": row.label,
+                "params M": printed(outcome.params / 1e6, row.params),
+                "quoted M": (row.params if same else "") or "-",
+                "GMACs": printed(outcome.macs / 1e9, row.macs),
+                "quoted G": (row.macs if same else "") or "-",
+                "top-1 quoted, ImageNet": f"{row.top1:.1f}",
+                "top-1 measured": "-" if outcome.top1 is None else f"{100 * outcome.top1:.2f}",
+                "seconds": "-" if outcome.seconds is None else f"{outcome.seconds:.0f}",
+            }
+        )
+    return lines

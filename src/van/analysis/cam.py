@@ -1,0 +1,142 @@
+"""Where a classifier looks: Grad-CAM of any layer and class (Fig. 6), and maps of large kernel attention (Fig. 9)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from van.analysis.networks import check_size, default_layer, find_layer, frozen, recorded, to_maps
+from van.errors import VanError
+from van.models.lka import LargeKernelAttention
+
+# Sums whose parts cancel leave about 1e-7 of the parts in float32
+_ROUNDING = 1e-5
+
+
+class ClassMaps(NamedTuple):
+    """Grad-CAM of a batch.
+
+    Attributes:
+        maps: Evidence for the class at each position, at least 0, shape (B, h, w). All zero where no position speaks
+            for the class.
+        classes: The class that was explained, of each image, shape (B,).
+        probabilities: What the network answered, shape (B, classes).
+        layer: Name of the layer.
+    """
+
+    maps: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    layer: str
+
+    @property
+    def is_zero(self) -> np.ndarray:
+        """Whether the map of each image is zero everywhere, shape (B,)."""
+        return self.maps.max(axis=(1, 2)) == 0
+
+
+def grad_cam(
+    model: nn.Module,
+    images: torch.Tensor,
+    classes: int | Sequence[int] | None = None,
+    layer: str | None = None,
+) -> ClassMaps:
+    """Compute Grad-CAM (Selvaraju et al., 2017): a layer's channels, weighted by the mean gradient of the class' logit.
+
+    What is only rounding (less than 1e-5 of the sum of absolute values that it is left of) becomes zero.
+
+    Args:
+        model: Any classifier whose output has shape (B, classes); computes in evaluation mode and is left as it was.
+        images: Preprocessed, shape (B, C, H, W).
+        classes: Class to explain, one for all or one each; None for the one that is predicted.
+        layer: Name of the layer whose output is weighted; None for the last one with a map.
+
+    Raises:
+        VanError: there is no such layer or class, the layer has no map, the images are smaller than its stride, or the
+            class does not depend on it.
+    """
+    name = default_layer(model) if layer is None else layer
+    module = find_layer(model, name)
+    check_size(model, images.shape[-2:], name)
+    # with gradients of the images all that is computed from them has some, whatever is frozen
+    with frozen(model), torch.enable_grad(), recorded(module, lambda _, output: output) as outputs:
+        logits = model(images.detach().clone().requires_grad_())
+    if not outputs:
+        raise VanError(f"Layer {name} of {type(model).__name__} is not used in its forward pass. Name another.")
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise VanError(f"{type(model).__name__} puts out {tuple(logits.shape)}, expected (images, classes).")
+    chosen = _chosen(classes, logits)
+    output = outputs[-1]
+    maps = to_maps(output, model, name).detach()
+    score = logits.gather(1, chosen[:, None]).sum()
+    (gradient,) = torch.autograd.grad(score, output, allow_unused=True)
+    if gradient is None:
+        raise VanError(f"The classes of {type(model).__name__} do not depend on layer {name}. Name another.")
+    weights = to_maps(gradient, model, name).float().mean(dim=(2, 3), keepdim=True)
+    parts = weights * maps.float()
+    cam = parts.sum(dim=1).relu()
+    bound = parts.abs().sum(dim=1).amax(dim=(1, 2), keepdim=True)
+    cam = torch.where(cam.amax(dim=(1, 2), keepdim=True) > _ROUNDING * bound, cam, torch.zeros_like(cam))
+    return ClassMaps(
+        cam.cpu().numpy(), chosen.cpu().numpy(), logits.detach().float().softmax(dim=1).cpu().numpy(), name
+    )
+
+
+def _chosen(classes: int | Sequence[int] | None, logits: torch.Tensor) -> torch.Tensor:
+    count = logits.shape[1]
+    if classes is None:
+        return logits.detach().argmax(dim=1)
+    several = [classes] * len(logits) if isinstance(classes, int) else list(classes)
+    if len(several) != len(logits):
+        raise VanError(f"{len(several)} classes were given for {len(logits)} images. Give one, or one for each.")
+    for index in several:
+        if not 0 <= index < count:
+            raise VanError(f"Class {index} is out of range: there are {count} classes, 0 to {count - 1}.")
+    return torch.tensor(several, device=logits.device)
+
+
+def _keep_input(kept: dict[str, torch.Tensor], name: str, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    kept[name] = inputs[0]
+
+
+def lka_attention(model: nn.Module, images: torch.Tensor, block: int = -1) -> dict[str, np.ndarray]:
+    """Return the maps of large kernel attention (Eq. 1) of one block per stage: absolute values, mean over channels.
+
+    Args:
+        model: A VAN of any variant; computes in evaluation mode and is left as it was.
+        images: Preprocessed, shape (B, C, H, W).
+        block: Which block of each stage; -1 for the last one.
+
+    Returns:
+        By name of the layer, the maps, shape (B, h, w) (Fig. 9).
+
+    Raises:
+        VanError: the network has no large kernel attention, a stage has no such block, or the images are smaller than
+            the stride.
+    """
+    found: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LargeKernelAttention):
+            found.setdefault(name.partition(".blocks.")[0], []).append(name)
+    if not found:
+        raise VanError(f"{type(model).__name__} has no large kernel attention. Take a VAN.")
+    check_size(model, images.shape[-2:])
+    for stage, names in found.items():
+        if not -len(names) <= block < len(names):
+            raise VanError(f"Block {block} is out of range: {stage} has {len(names)} blocks, 0 to {len(names) - 1}.")
+    layers = {names[block]: cast(LargeKernelAttention, model.get_submodule(names[block])) for names in found.values()}
+    inputs: dict[str, torch.Tensor] = {}
+    handles = [layer.register_forward_pre_hook(partial(_keep_input, inputs, name)) for name, layer in layers.items()]
+    try:
+        with frozen(model), torch.no_grad():
+            model(images)
+            return {
+                name: layer.attention(inputs[name]).float().abs().mean(dim=1).cpu().numpy()
+                for name, layer in layers.items()
+            }
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,131 @@
+"""Pictures of what networks and large kernel attention cost. Numbers in, matplotlib figures out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from van.analysis.complexity import KINDS, LayerCost, SizeCosts, grouped_costs
+from van.analysis.pictures import BLUE, GREEN, ORANGE, RED
+
+# Okabe and Ito's colours, and hatches where a colour comes a second time or neighbours are alike in grey
+_COLOURS = (BLUE, "#56B4E9", ORANGE, RED, GREEN, "#CC79A7", "#F0E442", "#999999", "#000000", "#DDDDDD")
+_HATCHES = ("", "", "", "", "", "", "", "", "", "///")
+_STYLES = ("-o", "-s", "-D", "-^", "-v", "-P")
+
+
+def variants_picture(costs: Mapping[str, Sequence[LayerCost]], title: str) -> Figure:
+    """Draw which share of parameters and multiply-accumulates is where, by kind of layer and by stage.
+
+    Args:
+        costs: Layers of each network by its name.
+        title: Line above the panels.
+    """
+    figure = Figure(figsize=(12, 0.42 * 2 * len(costs) + 3.4), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(2, 2, sharey=True, squeeze=False)
+    names = list(costs)
+    for panels, by in zip(grid, ("kind", "stage"), strict=True):
+        groups = {name: grouped_costs(layers, by) for name, layers in costs.items()}
+        present = {group: None for network in groups.values() for group in network}
+        order = [k for k in KINDS if k in present] if by == "kind" else sorted(present, key=lambda s: (s == "head", s))
+        for axes, what, unit in zip(panels, ("params", "macs"), (1e6, 1e9), strict=True):
+            left = np.zeros(len(names))
+            totals = [sum(getattr(c, what) for c in groups[name].values()) for name in names]
+            for i, group in enumerate(order):
+                values = [getattr(groups[name][group], what) if group in groups[name] else 0 for name in names]
+                share = 100 * np.array(values) / np.array(totals)
+                axes.barh(
+                    names, share, left=left, color=_COLOURS[i], hatch=_HATCHES[i], edgecolor="white", linewidth=0.5,
+                    label=group,
+                )  # fmt: skip
+                left += share
+            letter = "M" if what == "params" else "G"
+            for name, total in zip(names, totals, strict=True):
+                axes.text(101, name, f"{total / unit:.3g} {letter}", va="center", fontsize=8)
+            word = "parameters" if what == "params" else "multiply-accumulates"
+            axes.set(xlabel=f"share of the {word} (%)", xlim=(0, 100))
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_title(f"{word}, by {'kind of layer' if by == 'kind' else 'stage'}", fontsize=10)
+        panels[0].invert_yaxis() if by == "kind" else None
+        panels[1].legend(loc="center left", bbox_to_anchor=(1.12, 0.5), fontsize=8, frameon=False)
+    return figure
+
+
+def dilation_picture(curves: Mapping[int, Sequence[int]], channels: int) -> Figure:
+    """Draw P(K, d) over d with its minimum (Eq. 3).
+
+    Args:
+        curves: By K, the values for d = 1, 2, ...
+        channels: C that they are for.
+    """
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for i, (kernel_size, curve) in enumerate(curves.items()):
+        best = int(np.argmin(curve))
+        colour = _COLOURS[i % 6]
+        axes.plot(
+            range(1, len(curve) + 1), curve, _STYLES[i % 6], color=colour, markersize=4,
+            label=f"K = {kernel_size}: least {curve[best]:,} at d = {best + 1}",
+        )  # fmt: skip
+        axes.plot(best + 1, curve[best], "*", color=colour, markersize=15, markeredgecolor="black")
+    axes.set(xlabel="dilation d (log scale)", ylabel="parameters P(K, d) (log scale)", xscale="log", yscale="log")
+    axes.set_title(f"Eq. 3 for C = {channels}: the best d does not depend on C (stars)", fontsize=10)
+    ticks = [d for d in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if d <= max(map(len, curves.values()))]
+    axes.set_xticks(ticks, map(str, ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def size_picture(costs: SizeCosts, name: str) -> Figure:
+    """Draw multiply-accumulates over the side of the image, beside self-attention's.
+
+    Args:
+        costs: Over the side.
+        name: What to call the network.
+    """
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    figure.suptitle("Cost over the size of the image: LKA grows with the pixels n, self-attention with their square")
+    one, whole = figure.subplots(1, 2)
+    panels = (
+        (
+            one,
+            "attention half of one block of stage 1",
+            (
+                ("global self-attention, O(n²)", costs.self_attention, ORANGE, "-s"),
+                ("self-attention in 7 x 7 windows, O(n)", costs.windowed, GREEN, ":^"),
+                ("LKA, K = 21, O(n)", costs.lka, BLUE, "-o"),
+            ),
+        ),
+        (
+            whole,
+            f"whole network, {name}",
+            (
+                ("with global self-attention in its place", costs.network_self_attention, ORANGE, "-s"),
+                ("with LKA", costs.network_lka, BLUE, "-o"),
+            ),
+        ),
+    )
+    for axes, title, lines in panels:
+        for label, values, colour, style in lines:
+            axes.plot(costs.sides, np.array(values) / 1e9, style, color=colour, label=label)
+            axes.annotate(
+                f"{values[-1] / 1e9:,.3g} G" if values[-1] < 1e12 else f"{values[-1] / 1e9:,.0f} G",
+                (costs.sides[-1], values[-1] / 1e9),
+                xytext=(0, 7) if colour != BLUE else (4, -15),
+                textcoords="offset points", ha="right", fontsize=8, color=colour,
+            )  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="side of the image (pixels, log scale)")
+        axes.set_ylabel("billion multiply-accumulates (log scale)")
+        axes.set_title(title, fontsize=10)
+        axes.set_xticks(costs.sides, map(str, costs.sides))
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.margins(y=0.1)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure

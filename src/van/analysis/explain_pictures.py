@@ -1,0 +1,234 @@
+"""Pictures of what a network looks at. Arrays in, matplotlib figures out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from van.analysis.pictures import _FONTS, BLUE, ORANGE, RED, _text
+from van.analysis.receptive_field import ReceptiveField
+
+# Perceptually even and readable without colour vision; black is nothing in one, dark blue in the other
+_HEAT, _MAP = "inferno", "viridis"
+_ZERO = "zero everywhere:\nno position speaks\nfor this class"
+
+
+def heat_overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lay a map over a picture that is made grey: the stronger, the more its colour covers.
+
+    Args:
+        picture: RGB from 0 to 1, shape (H, W, 3).
+        heat: Not negative, shape (h, w); enlarged smoothly, its maximum becomes the strongest colour.
+
+    Returns:
+        RGB from 0 to 1, shape (H, W, 3). The grey picture where the map is zero everywhere.
+    """
+    grey = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
+    top = heat.max()
+    if not top > 0:
+        return grey
+    strength = enlarge(heat / top, picture.shape[:2]).clip(0, 1)[..., None]
+    colour = colormaps[_HEAT](0.25 + 0.75 * strength[..., 0])[..., :3]
+    return (1 - 0.85 * strength) * (0.8 * grey) + 0.85 * strength * colour
+
+
+def enlarge(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Enlarge a map (h, w) bilinearly to a size (H, W)."""
+    from PIL import Image
+
+    image = Image.fromarray(heat.astype(np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _grid(rows: int, columns: int, names: Sequence[str], title: str, notes: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(2.2 * columns + 0.8, (2.2 + 0.16 * notes) * rows + 0.8), layout="constrained")
+    figure.suptitle(_text(title, 16 * columns + 20))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set(xticks=[], yticks=[])
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(_lines(name, 26), fontsize=9, fontweight="bold")
+    return figure, grid
+
+
+def _lines(text: str, length: int) -> str:
+    return "\n".join(_text(line, length) for line in text.split("\n"))
+
+
+@rc_context({"font.family": _FONTS})
+def cam_sheet(
+    pictures: Sequence[np.ndarray],
+    columns: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, str]]],
+    title: str,
+    captions: Sequence[str] = (),
+) -> Figure:
+    """Draw Grad-CAM of several networks or classes side by side, an image to a row (Fig. 6).
+
+    Args:
+        pictures: The images, RGB from 0 to 1 or as matplotlib shows them.
+        columns: By heading, of each image: what the network saw (RGB from 0 to 1), the map, and a few short lines below
+            it, such as the prediction.
+        title: Line above the sheet.
+        captions: Line below each image.
+    """
+    lines = max((text.count("\n") + 1 for column in columns.values() for *_, text in column), default=1)
+    figure, grid = _grid(len(pictures), 1 + len(columns), ["image", *columns], title, lines)
+    for row, picture in enumerate(pictures):
+        grid[row, 0].imshow(picture)
+        grid[row, 0].set_xlabel(_text(captions[row], 28) if captions else "", fontsize=8)
+        for axes, column in zip(grid[row, 1:], columns.values(), strict=True):
+            seen, heat, text = column[row]
+            axes.imshow(heat_overlay(seen, heat))
+            if not heat.max() > 0:
+                axes.text(
+                    0.5, 0.5, _ZERO, transform=axes.transAxes, ha="center", va="center", color="white", fontsize=9,
+                    bbox={"facecolor": "black", "alpha": 0.75, "edgecolor": "none"},
+                )  # fmt: skip
+            axes.set_xlabel(_lines(text, 30), fontsize=8)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 100), colormaps[_HEAT]), ax=list(grid.ravel()), shrink=0.6, aspect=30, pad=0.01
+    )
+    bar.set_label("evidence for the class (% of each map's largest)", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+@rc_context({"font.family": _FONTS})
+def attention_sheet(
+    pictures: Sequence[np.ndarray] | np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    title: str,
+    captions: Sequence[str] = (),
+) -> Figure:
+    """Draw the maps of large kernel attention of each stage, an image to a row (Fig. 9).
+
+    Args:
+        pictures: What the network saw, RGB from 0 to 1, each of shape (H, W, 3).
+        maps: By heading, the maps of all images, shape (B, h, w), not negative; each has its own range of colours,
+            which stands below it.
+        title: Line above the sheet.
+        captions: A few short lines below each image.
+    """
+    names = [f"{name}\n{m.shape[1]} x {m.shape[2]}" for name, m in maps.items()]
+    lines = max((text.count("\n") + 1 for text in captions), default=1)
+    figure, grid = _grid(len(pictures), 1 + len(maps), ["image", *names], title, lines)
+    for row, picture in enumerate(pictures):
+        grid[row, 0].imshow(picture)
+        grid[row, 0].set_xlabel(_lines(captions[row], 30) if captions else "", fontsize=8)
+        for axes, heat in zip(grid[row, 1:], (m[row] for m in maps.values()), strict=True):
+            low, high = float(heat.min()), float(heat.max())
+            axes.imshow(heat, cmap=_MAP, extent=(0, 1, 0, 1))
+            below = f"{low:.2g} to {high:.2g}" if high > 0 else "zero everywhere"
+            axes.set_xlabel(below if high > low or high == 0 else f"{low:.2g} everywhere", fontsize=8)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), colormaps[_MAP]), ax=list(grid.ravel()), shrink=0.6, aspect=30, pad=0.01,
+        ticks=[0, 1],
+    )  # fmt: skip
+    bar.ax.set_yticklabels(["least", "most"], fontsize=8)
+    bar.set_label("|attention|, mean over channels", fontsize=8)
+    return figure
+
+
+@rc_context({"font.family": _FONTS})
+def receptive_field_picture(
+    fields: Mapping[str, ReceptiveField], title: str, notes: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw effective receptive fields side by side, and the area of the squares that hold shares of them as curves.
+
+    The squares drawn hold 20 (dotted), 30, 50 and 99 % (solid line) of the energy.
+
+    Args:
+        fields: By name of the network.
+        title: Line above the panels.
+        notes: Lines below the panel of a network.
+    """
+    figure = Figure(figsize=(3.4 * len(fields) + 5.0, 4.4), layout="constrained")
+    figure.suptitle(_text(title, 40 * (len(fields) + 1)))
+    *panels, curve = figure.subplots(1, len(fields) + 1, width_ratios=[1.0] * len(fields) + [1.1])
+    logs = {name: _blocks(field.energy) for name, field in fields.items()}
+    top = max(float(log.max()) for log in logs.values())
+    norm = LogNorm(top * 1e-6, top)
+    for axes, (name, field) in zip(panels, fields.items(), strict=True):
+        height, width = field.energy.shape
+        axes.imshow(
+            np.maximum(logs[name], top * 1e-6), cmap=_HEAT, norm=norm, extent=(0, width, height, 0),
+            interpolation="nearest",
+        )  # fmt: skip
+        ratios = field.area_ratios()
+        for share, style in zip(ratios, (":", "-.", "--", "-"), strict=True):
+            side = field.side(share)
+            row, column = field.centre
+            axes.add_patch(
+                Rectangle(
+                    (column + 0.5 - side / 2, row + 0.5 - side / 2),
+                    side,
+                    side,
+                    fill=False,
+                    linestyle=style,
+                    color="white",
+                    linewidth=1.1,
+                )
+            )
+        axes.set(xlim=(0, width), ylim=(height, 0), xlabel="pixel", ylabel="pixel")
+        axes.set_title(_text(name, 34), fontsize=10, fontweight="bold")
+        below = "   ".join(f"{share:.0%}: {100 * ratio:.2g} %" for share, ratio in ratios.items())
+        axes.set_xlabel(
+            f"pixel\n\nshare of the energy: area of its square\n{below}"
+            + (f"\n{notes[name]}" if notes and name in notes else ""),
+            fontsize=8,
+        )
+        axes.tick_params(labelsize=8)
+    shown = ScalarMappable(norm, colormaps[_HEAT])
+    bar = figure.colorbar(shown, ax=panels, location="left", shrink=0.7, aspect=30)
+    bar.set_label("share of the energy in a pixel (log scale)", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    shares = np.linspace(0.02, 1.0, 99)
+    colours = (BLUE, ORANGE, "#009E73", RED, "#CC79A7", "#56B4E9")
+    markers = "osD^v*"
+    for i, (name, field) in enumerate(fields.items()):
+        sides = [field.area_ratios([share])[share] for share in shares]
+        curve.plot(
+            100 * shares, [100 * side for side in sides], color=colours[i % 6], marker=markers[i % 6], markevery=14,
+            markersize=4, label=_text(name, 30),
+        )  # fmt: skip
+    curve.set(
+        xlabel="share of the energy (%)", ylabel="area of the square (% of the image)", yscale="log", xlim=(0, 100)
+    )
+    curve.yaxis.set_major_formatter("{x:g}")
+    curve.set_title("Smallest square that holds a share", fontsize=10)
+    for share in (20, 30, 50, 99):
+        curve.axvline(share, color="0.8", linewidth=0.8, zorder=0)
+    curve.grid(alpha=0.3)
+    curve.legend(fontsize=8)
+    return figure
+
+
+def _blocks(energy: np.ndarray, side: int = 280) -> np.ndarray:
+    """Average a map over blocks of pixels, so that it is not drawn as dots; a pixel's share stays its unit."""
+    height, width = energy.shape
+    step = max(1, min(height, width) // side)
+    cut = energy[: height // step * step, : width // step * step]
+    return cut.reshape(height // step, step, width // step, step).mean(axis=(1, 3))
+
+
+def write_figure(figure: Figure, path: Path, dpi: int = 130) -> list[str]:
+    """Write a figure as PNG and as SVG.
+
+    Args:
+        figure: What to write.
+        path: Without an ending.
+        dpi: Pixels per inch of the PNG file, and of images inside the SVG file.
+
+    Returns:
+        The names of the two files.
+    """
+    with rc_context({"svg.hashsalt": "van"}):  # the same picture gives the same file
+        figure.savefig(path.with_name(f"{path.name}.png"), dpi=dpi)
+        figure.savefig(path.with_name(f"{path.name}.svg"), dpi=dpi, metadata={"Date": None})
+    return [f"{path.name}.png", f"{path.name}.svg"]
