@@ -63,3 +63,40 @@ def test_recipe_without_number_of_classes(van, tmp_path):
     status, _, err = van("complexity", "--config", "mine.yaml")
     assert status == 1
     assert "num_classes" in err
+
+
+def test_sums_by_stage_and_kind(van):
+    _, out, _ = van("complexity", "van_b0", "--layers")
+    assert "| stage 3 |  1,604,960 |" in out
+    assert "| LKA 1x1 " in out
+
+
+def test_tables_beside_the_quoted_values(van, tmp_path):
+    status, out, _ = van("complexity", "--show", "t2", "t6", "dilation", "--channels", "32", "--output", "costs")
+    assert status == 0
+    assert "| 512 | 115,605,504 |" in out
+    assert "| K = 14, d = 3 |     4.07 |     4.07 |  0.87 |     0.87 |" in out
+    assert {p.name for p in (tmp_path / "costs").iterdir()} == {
+        "t2.csv", "t6.csv", "dilation.csv", "dilation.png", "dilation.svg",
+    }  # fmt: skip
+    assert "32,451584,451584,15136,15136,3392,3392" in (tmp_path / "costs" / "t2.csv").read_text()
+    assert "21,3,3392,*" in (tmp_path / "costs" / "dilation.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--show", "t9"], "t9"),
+        (["van_b0", "--show", "t2"], "--show"),
+        (["van_b0", "--output", "x"], "--show"),
+        (["--show", "dilation", "--kernel-sizes", "0"], "kernel_size"),
+        (["--show", "dilation", "--channels", "0"], "channels"),
+        (["--show", "t5", "--image-size", "0", "1"], "--image-size"),
+    ],
+)
+def test_errors_of_the_tables(van, arguments, word, tmp_path):
+    status, out, err = van("complexity", *arguments)
+    assert status == 1
+    assert out == ""
+    assert word in err
+    assert not (tmp_path / "x").exists()

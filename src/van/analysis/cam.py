@@ -12,8 +12,9 @@ from van.analysis.networks import check_size, default_layer, find_layer, frozen,
 from van.errors import VanError
 from van.models.lka import LargeKernelAttention
 
-# Sums whose parts cancel leave about 1e-7 of the parts in float32
+# Sums whose parts cancel leave about 1e-7 of the parts in float32, and so do gradients
 _ROUNDING = 1e-5
+_LOGITS = 1e-6
 
 
 class ClassMaps(NamedTuple):
@@ -46,7 +47,8 @@ def grad_cam(
 ) -> ClassMaps:
     """Compute Grad-CAM (Selvaraju et al., 2017): a layer's channels, weighted by the mean gradient of the class' logit.
 
-    What is only rounding (less than 1e-5 of the sum of absolute values that it is left of) becomes zero.
+    What is only rounding becomes zero: maps below 1e-5 of the absolute values that they are the sums of, and maps of
+    layers that move the logit by less than 1e-6 in all.
 
     Args:
         model: Any classifier whose output has shape (B, classes); computes in evaluation mode and is left as it was.
@@ -79,7 +81,8 @@ def grad_cam(
     parts = weights * maps.float()
     cam = parts.sum(dim=1).relu()
     bound = parts.abs().sum(dim=1).amax(dim=(1, 2), keepdim=True)
-    cam = torch.where(cam.amax(dim=(1, 2), keepdim=True) > _ROUNDING * bound, cam, torch.zeros_like(cam))
+    real = (cam.amax(dim=(1, 2), keepdim=True) > _ROUNDING * bound) & (bound * cam[0].numel() > _LOGITS)
+    cam = torch.where(real, cam, torch.zeros_like(cam))
     return ClassMaps(
         cam.cpu().numpy(), chosen.cpu().numpy(), logits.detach().float().softmax(dim=1).cpu().numpy(), name
     )

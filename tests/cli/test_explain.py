@@ -1,0 +1,105 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from van.cli.explain import explain
+from van.cli.receptive_field import receptive_field
+from van.errors import VanError
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VAN_RUN_FOLDER", raising=False)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save("photo.png")
+    return "photo.png"
+
+
+def test_weights_beside_another_network(trained, photo, tmp_path, capsys):
+    explain([photo], models=[str(trained), "resnet10t"], layers=["stages.1", "layer2"], pretrained=False,
+            image_size=(32, 64), output="out")  # fmt: skip
+    out = capsys.readouterr().out
+    assert f"{photo}: {trained.name}, stages.1: predicted" in out
+    assert f"{photo}: resnet10t, layer2: predicted" in out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        f"{name}.{end}" for name in ("gradcam", f"attention-{trained.name}") for end in ("png", "svg")
+    )
+
+
+def test_classes_by_name_and_number(trained, photo, tmp_path, capsys):
+    explain([photo], models=[str(trained)], classes=["red", "0"], attention=False)
+    out = capsys.readouterr().out
+    assert f"{trained.name}: red" in out
+    assert f"{trained.name}: blue" in out
+    assert len(list((tmp_path / "runs" / "explain").iterdir())) == 2
+
+
+def test_many_images_are_several_sheets(trained, colours, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VAN_RUN_FOLDER", raising=False)
+    explain([str(colours / "val")], models=[str(trained)], attention=False, output="out")
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"gradcam-1.png", "gradcam-2.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"classes": ["3"]}, ["Class 3 is out of range", "3 classes, 0 to 2"]),
+        ({"classes": ["rde"]}, ["no class 'rde'", "red"]),
+        ({"layers": ["stages.9"]}, ["no layer 'stages.9'", "stages.0"]),
+        ({"layers": ["a", "b"]}, ["2 layers", "1 models"]),
+        ({"image_size": (16, 64)}, ["16 x 64", "stride 32"]),
+        ({"image_size": (0, 64)}, ["image_size"]),
+        ({"block": 5}, ["Block 5"]),
+        ({"models": ["van_b00"]}, ["van_b00", "van_b0"]),
+        ({"device": "sky"}, ["'sky'"]),
+    ],
+)
+def test_errors_come_before_anything_is_written(trained, photo, tmp_path, options, words):
+    with pytest.raises(VanError) as error:
+        explain([photo], **{"models": [str(trained)], "output": "out", **options})
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_receptive_field_numbers_and_pictures(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VAN_RUN_FOLDER", raising=False)
+    receptive_field([str(trained), "resnet10t"], count=2, image_size=(64, 64), pretrained=False, output="out")
+    out = capsys.readouterr().out
+    assert "resnet10t, random weights" in out
+    with (tmp_path / "out" / "receptive_field.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trained"] for row in rows] == ["True", "False"]
+    assert rows[0]["images"] == "2"
+    assert rows[0]["theoretical_side"] in out
+    ratios = [float(rows[0][f"area_ratio_{share}"]) for share in (20, 30, 50, 99)]
+    assert ratios == sorted(ratios)
+    assert ratios[0] > 0
+    assert ratios[-1] <= 1
+    assert (tmp_path / "out" / "receptive_field.png").stat().st_size > 10_000
+    assert (tmp_path / "out" / "receptive_field.svg").is_file()
+
+
+def test_receptive_field_of_own_images(trained, photo, tmp_path, capsys):
+    receptive_field([str(trained)], images=[photo], image_size=(32, 64), layer="stages.1", output="out")
+    assert "1 image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"count": 0}, "count is 0"),
+        ({"image_size": (16, 16)}, "stride 32"),
+        ({"layer": "nose"}, "nose"),
+        ({"models": ["resnet10t", "resnet10t"]}, "named twice"),
+    ],
+)
+def test_receptive_field_errors(tmp_path, monkeypatch, options, word):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VanError, match=word):
+        receptive_field(**{"models": ["van_b0"], "pretrained": False, "image_size": (32, 32), "output": "o", **options})
+    assert not (tmp_path / "o").exists()
