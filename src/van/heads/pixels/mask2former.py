@@ -86,6 +86,8 @@ class Mask2Former(PixelModel):
         no_object_weight: Weight of queries without an object in the classification loss.
     """
 
+    input_size = (3, 1024, 1024)  # its training crops; T14 gives no count
+
     def __init__(
         self,
         backbone: Backbone,
@@ -108,7 +110,12 @@ class Mask2Former(PixelModel):
         no_object_weight: float = 0.1,
     ) -> None:
         super().__init__(backbone, mean, std)
-        if channels < 64 or channels % 32 or channels % heads or min(queries, encoder_layers, decoder_layers, points) < 1:
+        if (
+            channels < 64
+            or channels % 32
+            or channels % heads
+            or min(queries, encoder_layers, decoder_layers, points) < 1
+        ):
             raise VanError(
                 f"Mask2Former has channels {channels}, heads {heads}, queries {queries}, encoder_layers "
                 f"{encoder_layers}, decoder_layers {decoder_layers} and points {points}, expected at least 1 of each, "

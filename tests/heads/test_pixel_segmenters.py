@@ -1,0 +1,235 @@
+from dataclasses import asdict
+
+import pytest
+import torch
+
+import van  # noqa: F401 - registers the backbones
+from van.analysis.complexity import complexity
+from van.errors import DataError, VanError, WeightsError
+from van.heads.pixels import SegmenterOptions, build_segmenter
+
+TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
+HEADS = {
+    "semantic_fpn": {"pyramid_channels": 16, "channels": 16},
+    "upernet": {"channels": 16, "auxiliary_channels": 16},
+    "mask2former": {
+        "channels": 64, "queries": 8, "encoder_layers": 1, "decoder_layers": 2, "encoder_width": 32,
+        "decoder_width": 32, "heads": 4, "points": 256,
+    },
+}  # fmt: skip
+ALL = pytest.mark.parametrize("architecture", HEADS)
+
+
+def tiny(architecture: str, num_classes: int = 4, **options):
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    arguments = HEADS[architecture] | options.pop("arguments", {})
+    options = {"backbone_args": TINY, **options}
+    return build_segmenter(SegmenterOptions(architecture, arguments=arguments, **options), num_classes)
+
+
+def batch(size=(64, 64), count=2, num_classes=4):
+    """Images of four squares, each of its class's colour, and their labels."""
+    height, width = size
+    labels = torch.zeros(count, *size, dtype=torch.long)
+    labels[:, height // 2 :] += 1
+    labels[:, :, width // 2 :] += 2
+    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.8, 0.8, 0.1]])
+    return colours[labels].permute(0, 3, 1, 2).contiguous(), labels
+
+
+def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+class TestCounts:
+    """T12 of the paper: parameters in millions, multiply-accumulates in 10^9 (512 x 512, 2048 x 512)."""
+
+    @pytest.mark.parametrize(
+        ("backbone", "params", "macs"),
+        [("van_b0", 7.98, 26), ("van_b1", 17.62, 35), ("van_b2", 30.33, 48), ("van_b3", 48.52, 68)],
+    )
+    def test_semantic_fpn(self, backbone, params, macs):
+        model = build_segmenter(SegmenterOptions("semantic_fpn", backbone), 150, device="meta")
+        counted = complexity(model, model.input_size)
+        assert model.input_size == (3, 512, 512)
+        assert counted.params / 1e6 == pytest.approx(params, abs=0.01)
+        assert counted.macs / 1e9 == pytest.approx(macs, rel=0.03)
+
+    @pytest.mark.parametrize(
+        ("backbone", "params", "macs"),
+        [
+            ("van_b0", 32, None),
+            ("van_b1", 44, None),
+            ("van_b2", 57, 948),
+            ("van_b3", 75, 1030),
+            ("van_b4", 90, 1098),
+            ("van_b5", 121.9, 1208),  # the paper says 117 M; its published configuration has these numbers
+            ("van_b6", 231, 1658),
+        ],
+    )
+    def test_upernet(self, backbone, params, macs):
+        pytest.importorskip("transformers")
+        model = build_segmenter(SegmenterOptions("upernet", backbone), 150, device="meta")
+        counted = complexity(model, model.input_size)
+        assert model.input_size == (3, 512, 2048)
+        assert counted.params / 1e6 == pytest.approx(params, abs=1)
+        assert macs is None or counted.macs / 1e9 == pytest.approx(macs, rel=0.03)
+
+    def test_mask2former_of_the_papers_b2(self):
+        pytest.importorskip("transformers")
+        model = build_segmenter(SegmenterOptions("mask2former", "van_b2"), 133, device="meta")
+        counted = complexity(model, (3, 256, 256))
+        assert counted.params / 1e6 == pytest.approx(45.87, abs=0.01)
+        assert counted.macs > 10e9
+
+
+@ALL
+class TestEverySegmenter:
+    def test_any_size_gives_results_of_that_size(self, architecture):
+        model = tiny(architecture).eval()
+        for size in ((64, 64), (33, 47), (1, 90)):
+            images, _ = batch(size, count=1)
+            with torch.no_grad():
+                probabilities = model.probabilities(images)
+            assert probabilities.shape == (1, 4, *size)
+            assert probabilities.isfinite().all()
+            assert (probabilities.sum(1) - 1).abs().max() < 1e-4
+
+    def test_padding_is_cut_off_and_not_scaled_away(self, architecture):
+        model = tiny(architecture).eval()
+        images, _ = batch((40, 50), count=1)
+        colours = (model.mean[0] * 1).expand(3, 64, 64).clone()
+        colours[:, :40, :50] = images[0]
+        with torch.no_grad():
+            small, large = model.probabilities(images), model.probabilities(colours[None])
+        torch.testing.assert_close(small, large[..., :40, :50])
+
+    def test_bytes_are_read_as_floats(self, architecture):
+        model = tiny(architecture).eval()
+        images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+        with torch.no_grad():
+            torch.testing.assert_close(model.probabilities(images), model.probabilities(images / 255))
+
+    def test_normalises_with_the_numbers_of_its_options(self, architecture):
+        options = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+        model = tiny(architecture, **options)
+        assert model.prepare(torch.full((2, 3, 32, 32), 0.5)).mean((0, 2, 3)).tolist() == pytest.approx(
+            [(0.5 - m) / s for m, s in zip(options["mean"], options["std"], strict=True)]
+        )
+        assert (model.options.mean, model.options.std) == (options["mean"], options["std"])
+
+    def test_gradients_reach_every_parameter(self, architecture):
+        model = tiny(architecture, arguments={"dropout": 0.0}).train()
+        total(model(*batch())).backward()
+        without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert without == []
+
+    def test_all_pixels_ignored_is_no_nan(self, architecture):
+        model = tiny(architecture).train()
+        images, labels = batch()
+        loss = total(model(images, torch.full_like(labels, 255)))
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+    def test_overfits_a_tiny_image(self, architecture):
+        model = tiny(architecture, arguments={"dropout": 0.0}).train()
+        images, labels = batch(count=2)
+        labels[:, :4] = 255
+        optimizer = torch.optim.Adam(model.parameters(), 0.003 if architecture == "mask2former" else 0.01)
+        losses = []
+        for _ in range(100):
+            loss = total(model(images, labels))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        with torch.no_grad():
+            right = (model.eval().probabilities(images).argmax(1) == labels)[labels != 255]
+        assert losses[-1] < 0.3 * losses[0]
+        assert right.float().mean() > 0.9
+
+    def test_state_comes_back_from_the_completed_options(self, architecture):
+        model = tiny(architecture, backbone_args={**TINY, "norm_eps": 1e-5}).eval()
+        again = build_segmenter(SegmenterOptions(**asdict(model.options)), model.num_classes).eval()
+        again.load_state_dict(model.state_dict())
+        images, _ = batch(count=1)
+        with torch.no_grad():
+            torch.testing.assert_close(again.probabilities(images), model.probabilities(images), rtol=0, atol=0)
+
+    def test_frozen_stages_do_not_change(self, architecture):
+        model = tiny(architecture, frozen_stages=2, freeze_norm=True).train()
+        before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+        total(model(*batch())).backward()
+        torch.optim.SGD([p for p in model.parameters() if p.grad is not None], 0.1).step()
+        changed = {k.split(".")[1] for k, v in model.backbone.state_dict().items() if not torch.equal(v, before[k])}
+        assert changed == {"stages_2", "stages_3"}
+
+    def test_runs_in_bfloat16(self, architecture):
+        model = tiny(architecture).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(*batch())
+        assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+    def test_wrong_targets_and_images_are_named(self, architecture):
+        model = tiny(architecture).train()
+        images, labels = batch()
+        with pytest.raises(DataError, match="label 4, expected 0 to 3"):
+            model(images, labels + 1)
+        with pytest.raises(DataError, match=r"shape \(2, 32, 64\), expected integers of shape \(2, 64, 64\)"):
+            model(images, labels[:, :32])
+        with pytest.raises(DataError, match=r"\(2, 1, 64, 64\), expected \(B, 3, H, W\)"):
+            model(images[:, :1], labels)
+        with pytest.raises(DataError, match="needs at least two images"):
+            model(images[:1, :, :32, :32], labels[:1, :32, :32])
+
+    def test_unknown_arguments_are_refused(self, architecture):
+        with pytest.raises(VanError, match=r"has no argument 'chanels'.*Did you mean channels"):
+            tiny(architecture, arguments={"chanels": 3})
+        with pytest.raises(VanError, match="num_classes is 0"):
+            tiny(architecture, num_classes=0)
+        with pytest.raises(VanError, match=r"mean is \[0.5\]"):
+            tiny(architecture, mean=[0.5])
+
+
+def test_upernet_weighs_its_auxiliary_loss():
+    whole, part = (tiny("upernet", arguments={"dropout": 0.0, "auxiliary_weight": w})(*batch()) for w in (1.0, 0.4))
+    assert part["auxiliary"].item() == pytest.approx(0.4 * whole["auxiliary"].item(), rel=1e-4)
+    assert part["segmentation"].item() == pytest.approx(whole["segmentation"].item(), rel=1e-4)
+
+
+def test_loss_is_the_mean_of_the_pixels_that_count():
+    model = tiny("semantic_fpn", arguments={"dropout": 0.0}).train()
+    images, labels = batch()
+    labels[:, 20:] = 255
+    logits = model(images).detach()[:, :, :20]
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, :20])
+    assert model(images, labels)["segmentation"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_another_network_of_timm():
+    options = SegmenterOptions("semantic_fpn", "resnet18", arguments=HEADS["semantic_fpn"])
+    with torch.no_grad():
+        assert build_segmenter(options, 3).eval()(torch.rand(1, 3, 40, 32)).shape == (1, 3, 40, 32)
+
+
+def test_unknown_architecture():
+    with pytest.raises(VanError, match="no segmenter 'unet', expected one of semantic_fpn, upernet, mask2former"):
+        build_segmenter(SegmenterOptions("unet"), 3)
+
+
+def test_backbone_weights_come_from_a_file(official_b0, tmp_path):
+    torch.save({"state_dict": official_b0}, tmp_path / "b0.pth.tar")
+    model = build_segmenter(SegmenterOptions(arguments=HEADS["semantic_fpn"]), 3, tmp_path / "b0.pth.tar")
+    assert torch.equal(model.backbone.body["stages_3"].norm.weight, official_b0["norm4.weight"])
+    assert model.options.mean == [0.5, 0.5, 0.5]
+    with pytest.raises(WeightsError):
+        build_segmenter(SegmenterOptions("semantic_fpn", "van_b1"), 3, tmp_path / "b0.pth.tar")
+
+
+def test_segmentation_models_pytorch_takes_the_backbone():
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    model = smp.FPN("tu-van_b0", encoder_weights=None, classes=5).eval()
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 64, 64)).shape == (1, 5, 64, 64)
