@@ -75,14 +75,22 @@ class SemanticPart:
             DataError: the file is broken or no mask, or a number is no class.
         """
         numbers = read_mask(self.masks[place])
-        labels = _look_up(self.table(), numbers)
+        labels = self.look_up(numbers)
         if labels.min(initial=0) < 0:
             raise DataError(f"{self.masks[place]} {self.unknown(numbers)}. van check-data lists what is wrong.")
         return labels.astype(np.uint8)
 
+    def look_up(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the labels (H, W) int16 of a mask as `read_mask` gives it; -1 where a number means nothing."""
+        table = self.table()
+        if numbers.dtype == np.uint8:
+            return table[numbers]
+        known = (numbers >= 0) & (numbers < len(table))
+        return np.where(known, table[numbers.clip(0, len(table) - 1)], np.int16(-1))
+
     def unknown(self, numbers: np.ndarray) -> str:
         """Return which numbers of a mask (H, W) are no classes, or an empty string."""
-        found, counts = np.unique(numbers[_look_up(self.table(), numbers) < 0], return_counts=True)
+        found, counts = np.unique(numbers[self.look_up(numbers) < 0], return_counts=True)
         if not len(found):
             return ""
         first = int(self.reduce_zero_label)
@@ -93,12 +101,6 @@ class SemanticPart:
             f"has {counts.sum()} pixels with {shown}, expected {first} to {last} for {len(self.class_names)} classes, "
             f"or {self.ignore_index} for pixels that do not count{hint}"
         )
-
-
-def _look_up(table: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    if numbers.dtype == np.uint8:
-        return table[numbers]
-    return np.where((numbers >= 0) & (numbers < len(table)), table[numbers.clip(0, len(table) - 1)], np.int16(-1))
 
 
 def read_classes(path: str | Path) -> list[str]:

@@ -1,0 +1,274 @@
+"""Find what is wrong with masks of classes, segments and salient objects before training does."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from van.data.coco_checks import _Sizes
+from van.data.pairs import read_mask, sizes_differ
+from van.data.panoptic import PanopticPart, read_ids
+from van.data.saliency import THRESHOLD, SaliencyPart
+from van.data.semantic import IGNORED, SemanticPart
+from van.errors import DataError
+
+PixelPart = SemanticPart | SaliencyPart | PanopticPart
+_P = TypeVar("_P", SemanticPart, SaliencyPart, PanopticPart)
+_Found = tuple[list[tuple[str, str]], np.ndarray]  # files with what is wrong, and how much there is of each class
+_FEW = 128  # so many images are looked at without processes of their own
+_IDS = 256**3  # colours of a panoptic PNG
+
+
+@dataclass(frozen=True)
+class PixelProblem:
+    """What is wrong with an image, a mask, or the whole part.
+
+    Attributes:
+        file: Path of the image, the mask or the JSON, or the folder where all of it is meant.
+        what: What is wrong, beginning in lower case and without a full stop.
+        place: Of the image in the part; None where no image of it is meant.
+    """
+
+    file: str
+    what: str
+    place: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def _said(error: DataError, path: Path) -> tuple[str, str]:
+    return str(path), str(error).removeprefix(f"{path} ").removeprefix(f"{path}, ").rstrip(".")
+
+
+def _size(path: Path, decode: bool) -> tuple[list[tuple[str, str]], tuple[int, int] | None]:
+    """Return what is wrong with an image, and its height and width."""
+    error, width, height = _Sizes([str(path)], decode)[0]
+    return ([(str(path), error)], None) if error else ([], (height, width))
+
+
+def _look_semantic(part: SemanticPart, place: int, decode: bool) -> _Found:
+    image, mask = part.images[place], part.masks[place]
+    errors, size = _size(image, decode)
+    counts = np.zeros(len(part.class_names), np.int64)
+    try:
+        numbers = read_mask(mask)
+    except DataError as error:
+        return [*errors, _said(error, mask)], counts
+    if size and size != numbers.shape:
+        errors.append((str(mask), sizes_differ(image, size, numbers.shape)))
+    if unknown := part.unknown(numbers):
+        errors.append((str(mask), unknown))
+    else:
+        counts += np.bincount(part.look_up(numbers).ravel(), minlength=IGNORED + 1)[: len(counts)]
+        if not counts.any():
+            errors.append((str(mask), "it has no pixel that counts: all are marked as ignored"))
+    return errors, counts
+
+
+def _look_saliency(part: SaliencyPart, place: int, decode: bool) -> _Found:
+    image, mask = part.images[place], part.masks[place]
+    errors, size = _size(image, decode)
+    counts = np.zeros(1, np.int64)
+    try:
+        grey = read_mask(mask, grey=True)
+    except DataError as error:
+        return [*errors, _said(error, mask)], counts
+    if size and size != grey.shape:
+        errors.append((str(mask), sizes_differ(image, size, grey.shape)))
+    counts[0] = (grey > THRESHOLD).sum()
+    if 0 < (brightest := int(grey.max(initial=0))) <= THRESHOLD:
+        errors.append(
+            (str(mask), f"its brightest pixel has {brightest}, expected 0 and 255: is 1 what stands out? Multiply it")
+        )
+    return errors, counts
+
+
+def _look_panoptic(part: PanopticPart, place: int, decode: bool) -> _Found:
+    record = part.images[place]
+    image, png = part.image_path(record), part.png_path(record)
+    json = f"{part.coco.files.annotations}, image {record['id']}"
+    errors, size = _size(image, decode)
+    counts = np.zeros(len(part.class_names), np.int64)
+    stated = (record.get("height"), record.get("width"))
+    if size and stated != size:
+        errors.append(
+            (str(image), f"the file has {size[1]} x {size[0]} pixels, the JSON says {stated[1]} x {stated[0]}")
+        )
+    try:
+        infos = part.segments(record)
+    except DataError as error:
+        return [*errors, (json, str(error).removeprefix(f"{json}: ").rstrip("."))], counts
+    for info in infos:
+        if (label := part.labels.get(info.get("category_id"))) is None:
+            errors.append((json, f"segment {info.get('id')} has the unknown category {info.get('category_id')}"))
+        elif not info.get("iscrowd"):
+            counts[label] += 1
+    try:
+        ids = read_ids(png)
+    except DataError as error:
+        return [*errors, _said(error, png)], counts
+    if size and size != ids.shape:
+        return [*errors, (str(png), sizes_differ(image, size, ids.shape))], counts
+    return errors + [(str(png), what) for what in _mismatches(infos, ids)], counts
+
+
+def _mismatches(infos: list[dict[str, Any]], ids: np.ndarray) -> Iterator[str]:
+    """Say where the segments of the JSON are not those of the PNG."""
+    numbers, areas = np.unique(ids, return_counts=True)
+    found = dict(zip(numbers.tolist(), areas.tolist(), strict=True))
+    found.pop(0, None)
+    listed = Counter(info.get("id") for info in infos)
+    for number, count in listed.items():
+        if not isinstance(number, int) or not 0 < number < _IDS:
+            yield f"the JSON lists a segment {number}, expected a number from 1 to {_IDS - 1}"
+        elif number not in found:
+            yield f"segment {number} of the JSON has no pixel"
+        elif count > 1:
+            yield f"the JSON lists segment {number} {count} times"
+    for info in infos:
+        area = found.get(info.get("id"))
+        if area and info.get("area", area) != area:
+            yield f"segment {info['id']} has {area} pixels, its area in the JSON is {info['area']}"
+    for number, area in found.items():
+        if number not in listed:
+            yield f"{area} pixels belong to segment {number}, which the JSON does not list"
+    if not found:
+        yield "it has no pixel that belongs to a segment"
+
+
+class _Looks(Dataset):
+    """What is wrong with each image and its mask."""
+
+    def __init__(self, part: PixelPart, decode: bool) -> None:
+        self.part = part
+        self.decode = decode
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, place: int) -> _Found:
+        if isinstance(self.part, SemanticPart):
+            return _look_semantic(self.part, place, self.decode)
+        if isinstance(self.part, SaliencyPart):
+            return _look_saliency(self.part, place, self.decode)
+        return _look_panoptic(self.part, place, self.decode)
+
+
+def _same(found: Any) -> Any:
+    return found
+
+
+def _whole(part: PixelPart) -> Iterator[PixelProblem]:
+    """Say what is wrong apart from single images and their masks."""
+    if not isinstance(part, PanopticPart):
+        for path, what in part.unpaired:
+            yield PixelProblem(str(path), what)
+        return
+    json = str(part.coco.files.annotations)
+    known = {image["id"]: image for image in part.coco.images}
+    for number, count in Counter(image["id"] for image in part.coco.images).items():
+        if count > 1:
+            yield PixelProblem(json, f"{count} images have the id {number}")
+    records = Counter(record.get("image_id") for record in part.coco.all_annotations())
+    for number, count in records.items():
+        if number not in known:
+            yield PixelProblem(json, f"it has segments of image {number}, which is not among its images")
+        elif count > 1:
+            yield PixelProblem(json, f"it lists the segments of image {number} {count} times")
+    for number, image in known.items():
+        if number not in records:
+            yield PixelProblem(str(part.image_path(image)), f"{json} has no segments of it (image {number})")
+    used = {part.png_path(image) for number, image in known.items() if number in records}
+    for path in sorted(set(part.folder.glob("*.png")) - used):
+        yield PixelProblem(str(path), f"it belongs to no image of {json}")
+
+
+def _name(part: PixelPart) -> str:
+    return str(part.coco.files.annotations) if isinstance(part, PanopticPart) else part.name
+
+
+def find_pixel_problems(
+    part: PixelPart, decode: bool = True, workers: int | None = None, empty_classes: bool = True
+) -> list[PixelProblem]:
+    """List everything that would stop or spoil training. Masks are always decoded.
+
+    Found are images and masks that are missing, broken or of different sizes; masks that are JPEG or have colours;
+    numbers that are no class; masks in which nothing counts; classes that no mask shows; segments of a panoptic JSON
+    that are not those of its PNG, by number, area or category; and salient masks of 0 and 1 instead of 0 and 255.
+
+    Args:
+        part: What to look at.
+        decode: Decode the images too; without it only their headers are read, which finds no damage behind them.
+        workers: Processes that read files; by default one per processor, at most 8, and none for few images.
+        empty_classes: Whether each class must occur; a part for validation can do without.
+    """
+    problems = list(_whole(part))
+    if workers is None:
+        workers = 0 if len(part) <= _FEW else min(8, os.cpu_count() or 1)
+    loader = DataLoader(_Looks(part, decode), batch_size=None, num_workers=workers, collate_fn=_same)
+    total: Any = 0
+    looks = tqdm(loader, desc="Checking masks", unit=" masks", disable=len(part) <= _FEW, leave=False)
+    for place, (errors, counts) in enumerate(looks):
+        problems += [PixelProblem(file, what, place) for file, what in errors]
+        total = total + counts
+    if not len(part):
+        problems.append(PixelProblem(_name(part), "it has no images"))
+    elif isinstance(part, SaliencyPart):
+        if empty_classes and not total.any():
+            problems.append(PixelProblem(_name(part), "in no mask does anything stand out"))
+    elif empty_classes and (missing := [part.class_names[i] for i in np.flatnonzero(total == 0)]):
+        shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
+        what = f"{len(missing)} of {len(part.class_names)} classes occur in no mask: {shown}"
+        problems.append(PixelProblem(_name(part), what))
+    return problems
+
+
+def usable_pixels(
+    part: _P,
+    on_problem: Literal["refuse", "skip"],
+    decode: bool = False,
+    workers: int | None = None,
+    empty_classes: bool = True,
+) -> tuple[_P, list[str]]:
+    """Return what can be trained on, or refuse.
+
+    Args:
+        part: What to look at; see `find_pixel_problems`.
+        on_problem: "refuse" raises an error if there is any problem, "skip" leaves out the images that have one.
+        decode: Decode the images too, not only their masks.
+        workers: Processes that read files.
+        empty_classes: Whether each class must occur.
+
+    Returns:
+        The part without what has problems, and sentences that say what was left out and why.
+
+    Raises:
+        DataError: there are problems and on_problem is "refuse", or nothing is left.
+    """
+    problems = find_pixel_problems(part, decode, workers, empty_classes)
+    if not problems:
+        return part, []
+    listed = "\n".join(map(str, problems[:10])) + (f"\n... and {len(problems) - 10} more" if len(problems) > 10 else "")
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    if on_problem == "refuse":
+        raise DataError(
+            f"{_name(part)} has {count}:\n{listed}\nCorrect the data, or go on without what has problems with "
+            "--on-problem skip; van check-data lists all."
+        )
+    places = {problem.place for problem in problems if problem.place is not None}
+    if len(places) == len(part):
+        raise DataError(f"{_name(part)}: no image can be used, there is {count}:\n{listed}\nvan check-data lists all.")
+    kept: Any = part
+    if isinstance(part, PanopticPart):
+        kept = part.without({part.images[place]["id"] for place in places})
+    elif places or part.unpaired:
+        kept = part.without(places)
+    note = f"{_name(part)}: {len(places)} of {len(part)} images are left out, there is {count}:\n{listed}"
+    return kept, [note]

@@ -1,0 +1,212 @@
+"""Every kind of bad masks is found with its file, and refused before training."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from van.data.panoptic import encode_ids, find_panoptic, read_ids
+from van.data.pixel_checks import find_pixel_problems, usable_pixels
+from van.data.saliency import find_saliency
+from van.data.semantic import find_semantic
+from van.data.shapes import make_shapes
+from van.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes") / "shapes"
+    make_shapes(folder, 15, 48)
+    return folder
+
+
+@pytest.fixture
+def shapes(made, tmp_path):
+    shutil.copytree(made, tmp_path / "shapes")
+    return tmp_path / "shapes"
+
+
+def found(part, **options):
+    return [str(problem) for problem in find_pixel_problems(part, **options)]
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.mark.parametrize("find", [find_semantic, find_saliency, find_panoptic])
+@pytest.mark.parametrize("workers", [None, 2])
+def test_nothing_is_wrong_with_the_shapes(made, find, workers):
+    part = find(made, "train")
+    assert found(part, workers=workers) == []
+    assert usable_pixels(part, "refuse") == (part, [])
+
+
+def spoil_semantic(shapes, case):
+    mask, image = shapes / "semantic/train/000003.png", shapes / "train/000003.jpg"
+    values = pixels(mask)
+    if case == "size":
+        Image.fromarray(values[:-2]).save(mask)
+    elif case == "range":
+        values[0, :3] = 7
+        Image.fromarray(values).save(mask)
+    elif case == "rgb":
+        Image.fromarray(values).convert("RGB").save(mask)
+    elif case == "jpeg":
+        Image.fromarray(values).save(mask, "JPEG")
+    elif case == "ignored":
+        Image.fromarray(np.full_like(values, 255)).save(mask)
+    elif case == "class":
+        for path in (shapes / "semantic/train").iterdir():
+            values = pixels(path)
+            Image.fromarray(np.where(values == 6, 5, values).astype(np.uint8)).save(path)
+    elif case == "broken mask":
+        mask.write_bytes(mask.read_bytes()[:-60])
+    elif case == "broken image":
+        image.write_bytes(image.read_bytes()[:-300])
+    elif case == "no mask":
+        mask.unlink()
+    elif case == "no image":
+        image.unlink()
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("size", r"semantic/train/000003.png: has \d+ x \d+ pixels, its image .*train/000003.jpg has"),
+        ("range", "semantic/train/000003.png: has 3 pixels with 7, expected 0 to 6 for 7 classes, or 255"),
+        ("rgb", "semantic/train/000003.png: is an image of mode RGB, expected a mask with one channel"),
+        ("jpeg", "semantic/train/000003.png: is a JPEG, which changes the values"),
+        ("ignored", "semantic/train/000003.png: it has no pixel that counts"),
+        ("class", "semantic/train: 1 of 7 classes occur in no mask: ground"),
+        ("broken mask", "semantic/train/000003.png: cannot be decoded, the file is broken"),
+        ("broken image", "train/000003.jpg: cannot be decoded, the file is broken"),
+        ("no mask", "train/000003.jpg: it has no mask in .*semantic/train"),
+        ("no image", "semantic/train/000003.png: it has no image in .*train"),
+    ],
+)
+def test_bad_masks_of_classes(shapes, case, expected):
+    spoil_semantic(shapes, case)
+    part = find_semantic(shapes, "train")
+    (problem,) = found(part)
+    assert problem.startswith(str(shapes))
+    with pytest.raises(DataError, match=expected):
+        raise DataError(problem)
+    decode = case == "broken image"
+    with pytest.raises(DataError, match=rf"has 1 problem:\n{shapes}/{expected}.*\nCorrect the data"):
+        usable_pixels(part, "refuse", decode=decode)
+    kept, (note,) = usable_pixels(part, "skip", decode=decode)
+    assert "there is 1 problem" in note
+    assert len(kept) == (12 if case == "class" else 11)
+    assert case == "class" or "000003" not in {path.stem for path in (*kept.images, *kept.masks)}
+    assert found(kept, empty_classes=False) == []
+
+
+def test_headers_alone_tell_sizes(shapes):
+    image = shapes / "train/000003.jpg"
+    image.write_bytes(image.read_bytes()[:-300])
+    assert found(find_semantic(shapes, "train"), decode=False) == []
+    Image.new("RGB", (9, 9)).save(image)
+    assert "its image" in found(find_semantic(shapes, "train"), decode=False)[0]
+
+
+def test_a_part_for_validation_need_not_show_every_class(shapes):
+    part = find_semantic(shapes, "val").without([0])
+    for path in part.masks:
+        Image.fromarray(np.where(pixels(path) == 5, 6, pixels(path)).astype(np.uint8)).save(path)
+    assert "sky" in found(part)[-1]
+    assert found(part, empty_classes=False) == []
+
+
+def test_nothing_left_is_refused_even_when_skipping(shapes):
+    part = find_semantic(shapes, "val")
+    for path in part.masks:
+        Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(DataError, match=r"semantic/val: no image can be used, there is 4 problems"):
+        usable_pixels(part, "skip")
+
+
+def test_bad_salient_masks(shapes):
+    masks = sorted((shapes / "saliency/train").iterdir())
+    Image.fromarray(pixels(masks[0]) // 255).save(masks[0])
+    Image.fromarray(pixels(masks[1])).convert("RGB").save(masks[1])
+    Image.fromarray(pixels(masks[2])[:, :-1]).save(masks[2])
+    masks[3].unlink()
+    part = find_saliency(shapes, "train")
+    unpaired, zero_one, colours, size = found(part)
+    assert "000004.jpg: it has no mask in" in unpaired
+    assert "000001.png: its brightest pixel has 1, expected 0 and 255" in zero_one
+    assert "000002.png: is an image of mode RGB, expected a mask with one channel, from 0 to 255" in colours
+    assert "000003.png: has" in size
+    with pytest.raises(DataError, match="has 4 problems"):
+        usable_pixels(part, "refuse")
+    assert len(usable_pixels(part, "skip")[0]) == 8
+    for path in part.masks:
+        Image.fromarray(0 * pixels(path)).save(path)
+    assert any("in no mask does anything stand out" in problem for problem in found(part))
+
+
+def test_bad_segments(shapes):
+    file = shapes / "annotations/panoptic_train.json"
+    content = json.loads(file.read_text())
+    folder = file.with_suffix("")
+    by_image = {record["image_id"]: record for record in content["annotations"]}
+    lost = by_image[1]["segments_info"].pop()["id"]
+    by_image[2]["segments_info"].append({"id": 77, "category_id": 1, "area": 5})
+    by_image[3]["segments_info"][0]["area"] += 1
+    by_image[4]["segments_info"][0]["category_id"] = 4
+    by_image[5]["segments_info"].append(dict(by_image[5]["segments_info"][0]))
+    (folder / "000006.png").unlink()
+    Image.fromarray(pixels(folder / "000007.png")[1:]).save(folder / "000007.png")
+    Image.fromarray(pixels(folder / "000008.png")[..., 0]).save(folder / "000008.png")
+    Image.fromarray(encode_ids(0 * read_ids(folder / "000009.png"))).save(folder / "000009.png")
+    by_image[9]["segments_info"] = []
+    by_image[10]["segments_info"] = None
+    content["annotations"].remove(by_image[11])
+    content["annotations"].append({**by_image[1], "image_id": 99})
+    content["images"][11]["width"] += 1
+    file.write_text(json.dumps(content))
+    part = find_panoptic(shapes, "train")
+    problems = found(part)
+    expected = [
+        f"{file}: it has segments of image 99, which is not among its images",
+        f"train/000011.jpg: {file} has no segments of it (image 11)",
+        f"panoptic_train/000011.png: it belongs to no image of {file}",
+        f"pixels belong to segment {lost}, which the JSON does not list",
+        "000002.png: segment 77 of the JSON has no pixel",
+        "000003.png: segment ",
+        f"{file}, image 4: segment ",
+        "000005.png: the JSON lists segment ",
+        "000006.png: does not exist",
+        "000007.png: has ",
+        "000008.png: is a PNG of mode L, expected a PNG of mode RGB",
+        "000009.png: it has no pixel that belongs to a segment",
+        f"{file}, image 10: 'segments_info' is no list of objects",
+        "train/000012.jpg: the file has ",
+    ]
+    assert len(problems) == len(expected), problems
+    for problem, part_of_it in zip(problems, expected, strict=True):
+        assert part_of_it in problem
+    with pytest.raises(DataError, match=r"panoptic_train\.json has 14 problems"):
+        usable_pixels(part, "refuse")
+    with pytest.raises(DataError, match="no image can be used"):
+        usable_pixels(part, "skip")
+
+
+def test_images_with_bad_segments_can_be_skipped(shapes):
+    (shapes / "annotations/panoptic_train/000006.png").unlink()
+    kept, (note,) = usable_pixels(find_panoptic(shapes, "train"), "skip", empty_classes=False)
+    assert [image["id"] for image in kept.images] == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
+    assert "1 of 12 images are left out" in note
+    assert found(kept, empty_classes=False) == []
+
+
+def test_a_category_without_segments(shapes):
+    file = shapes / "annotations/panoptic_train.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 200, "name": "moon", "isthing": 1})
+    file.write_text(json.dumps(content))
+    assert found(find_panoptic(shapes, "train")) == [f"{file}: 1 of 8 classes occur in no mask: moon"]
