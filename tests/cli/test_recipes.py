@@ -2,11 +2,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch import nn
 
 from van.cli import command_parser
 from van.cli.recipes import find_recipe, recipe_folder
-from van.cli.train import recipe_module
+from van.cli.train import TASKS, recipe_module
 from van.errors import VanError
+from van.tasks.base import Task
 
 RECIPES = sorted(recipe_folder().rglob("*.yaml"))
 
@@ -17,33 +19,57 @@ def test_there_are_recipes_for_every_classification_table():
     assert {f"van_b{i}_imagenet_from22k_{size}" for i in (4, 5, 6) for size in (224, 384)} <= names
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def options_of(path: Path):
+    arguments = ["--config", str(path)]
+    parser = command_parser("train", arguments)[0]
+    return parser.instantiate(parser.parse_args(arguments))
+
+
+def assert_kept(asked, options):
+    """Every value of the file stands in the options."""
+    for key, value in asked.items():
+        kept = getattr(options, key)
+        if isinstance(value, dict) and not isinstance(kept, dict):
+            assert_kept(value, kept)
+        else:
+            assert list(kept) == list(value) if isinstance(value, list) else kept == value
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 class TestEveryRecipe:
     def test_starts_with_its_command(self, path: Path):
         first, second = path.read_text().splitlines()[:2]
         assert first.startswith("# van train")
-        assert path.stem in first or path.stem == "van_b0_digits"
+        assert f"recipes/{path.parent.name}/{path.name}" in first or path.stem == "van_b0_digits"
         assert second.startswith("#")
 
     def test_every_key_is_an_option(self, path: Path):
-        parser, _ = command_parser("train")
-        options = parser.parse_args(["--config", str(path)])
-        for key, value in yaml.safe_load(path.read_text()).items():
-            if not isinstance(value, dict):
-                assert list(value) == list(options[key]) if isinstance(value, list) else options[key] == value
+        assert_kept(yaml.safe_load(path.read_text()), options_of(path))
 
     def test_builds_its_model(self, path: Path):
         content = yaml.safe_load(path.read_text())
+        assert content["task"] in TASKS
         model, size, name = recipe_module(path).model_of_recipe(path)
-        assert name == content["model"] == path.stem[:6]
-        assert list(size[1:]) == content["image_size"]
-        assert model.num_classes == content["num_classes"]
+        backbone = content["model"] if isinstance(content["model"], str) else content["model"]["backbone"]
+        assert backbone in name
+        assert backbone in path.stem
+        assert next(model.parameters()).is_meta
+        assert size[0] == 3
+        if content["task"] == "classification":
+            assert list(size[1:]) == content["image_size"]
+            assert model.num_classes == content["num_classes"]
 
-    def test_augmentation_and_optimiser_can_be_built(self, path: Path):
-        parser, _ = command_parser("train")
-        options = parser.instantiate(parser.parse_args(["--config", str(path)]))
-        preprocessing = {"input_size": (3, *options.image_size), "mean": (0.5,) * 3, "std": (0.5,) * 3}
-        assert options.augmentation.transform(preprocessing) is not None
+    def test_optimiser_and_schedule_can_be_built(self, path: Path):
+        options = options_of(path)
+        epochs = getattr(options, "epochs", None) or 10
+        learner = Task(nn.Conv2d(3, 3, 1), options.lr, epochs, 7, options.optimization)
+        assert learner.configure_optimizers()
+
+    def test_augmentation_can_be_built(self, path: Path):
+        options = options_of(path)
+        if options.task == "classification":
+            preprocessing = {"input_size": (3, *options.image_size), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+            assert options.augmentation.transform(preprocessing) is not None
 
 
 def test_recipes_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
