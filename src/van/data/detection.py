@@ -83,7 +83,7 @@ class _BoxesOfMasks(nn.Module):
         if "masks" not in target or not len(target["masks"]):
             return image, target
         boxes = torch.zeros_like(target["boxes"])
-        visible = target["masks"].flatten(1).any(dim=1)
+        visible = target["masks"].flatten(1).bool().any(dim=1)
         if visible.any():
             boxes[visible] = masks_to_boxes(target["masks"][visible]).to(boxes) + torch.tensor([0.0, 0.0, 1.0, 1.0])
         return image, {**target, "boxes": cast(Any, tv_tensors.wrap)(boxes, like=target["boxes"])}
@@ -132,7 +132,8 @@ class OrientedBatches(DistributedSampler):
 
     def __len__(self) -> int:
         if not self.shuffle:
-            return -(-len(self.ratios) // (self.num_replicas * self.batch_size))
+            whole = -(-len(self.ratios) // (self.num_replicas * self.batch_size))
+            return min(whole, len(self.ratios) // self.num_replicas)  # rather one image more than a batch of none
         batches = sum(max(1, len(group) // self.batch_size) for group in self.groups)
         return max(1, batches // self.num_replicas)
 
@@ -171,9 +172,18 @@ class _Batches(Dataset):
         return list(images), list(targets)
 
 
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
 def _loader(dataset: CocoDetectionDataset, batches: OrientedBatches, workers: int) -> DataLoader:
     return DataLoader(
-        _Batches(dataset), batch_size=None, sampler=batches, num_workers=workers, persistent_workers=workers > 0
+        _Batches(dataset),
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_is,
+        persistent_workers=workers > 0,
     )
 
 
