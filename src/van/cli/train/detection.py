@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from van.data.detection import DetectionData
     from van.heads.detection import Detector
 
-SHAPES_RECIPES = {"detection": "detection/retinanet_van_b0_shapes", "instances": "instances/mask_rcnn_van_b0_shapes"}
+SHAPES_RECIPES = {"detection": "detection/fcos_van_b0_shapes", "instances": "instances/mask_rcnn_van_b0_shapes"}
 _FIGURES = ("AP", "AP50", "AP75")
 
 
