@@ -23,10 +23,17 @@ class Task(LightningModule):
         epochs: Epochs of the schedule, warm-up included, cool-down not.
         steps_per_epoch: Optimiser steps in an epoch.
         optimization: The other options.
+        by_steps: Whether the length was given in steps: milestones are steps then.
     """
 
     def __init__(
-        self, model: nn.Module, lr: float, epochs: int, steps_per_epoch: int, optimization: Optimization
+        self,
+        model: nn.Module,
+        lr: float,
+        epochs: int,
+        steps_per_epoch: int,
+        optimization: Optimization,
+        by_steps: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -34,6 +41,7 @@ class Task(LightningModule):
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.optimization = optimization
+        self.by_steps = by_steps
 
     def configure_optimizers(self) -> Any:
         """Build timm's optimiser, decay left off biases, norms and layer scales, and a schedule over all steps.
@@ -70,21 +78,27 @@ class Task(LightningModule):
                 f"milestones is {options.milestones}, which only schedule step has; the schedule is {options.schedule}."
             )
         steps = max(1, self.epochs * self.steps_per_epoch)
+        warmup = options.warmup_iterations
+        if warmup is not None and not 0 <= warmup < steps:
+            raise VanError(
+                f"warmup_iterations is {warmup}, expected 0 or more, and fewer than the {steps} steps in all."
+            )
         shared: dict[str, Any] = {
-            "warmup_t": round(options.warmup_epochs * self.steps_per_epoch),
+            "warmup_t": round(options.warmup_epochs * self.steps_per_epoch) if warmup is None else warmup,
             "warmup_lr_init": min(options.min_lr, self.lr),
             "t_in_epochs": False,
         }
         if options.schedule == "step":
+            unit, length, each = ("steps", steps, 1) if self.by_steps else ("epochs", self.epochs, self.steps_per_epoch)
             last = 0
             for milestone in options.milestones:
-                if not last < milestone < self.epochs:
+                if not last < milestone < length:
                     raise VanError(
-                        f"milestones is {options.milestones}, expected rising epochs between 0 and {self.epochs}."
+                        f"milestones is {options.milestones}, expected rising {unit} between 0 and {length}."
                     )
                 last = milestone
             # timm falls one step before a milestone, and counts from the end of the warm-up unless told
-            falls = [milestone * self.steps_per_epoch + 1 for milestone in options.milestones]
+            falls = [milestone * each + 1 for milestone in options.milestones]
             return MultiStepLRScheduler(optimizer, falls, decay_rate=options.gamma, warmup_prefix=False, **shared)
         if options.schedule == "poly":
             return PolyLRScheduler(

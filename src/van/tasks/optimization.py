@@ -12,10 +12,12 @@ class Optimization:
         optimizer: timm's name of the optimiser: adamw, adam, sgd, lamb, ...
         weight_decay: Not applied to biases, norms and layer scales.
         schedule: How the learning rate falls after the warm-up: cosine, poly (power of the share that is left) or step.
-        milestones: Epochs at whose end schedule step multiplies the learning rate by gamma.
+        milestones: Epochs at whose end schedule step multiplies the learning rate by gamma; steps where the length of
+            training is given in steps (iterations).
         gamma: See milestones.
         power: Of schedule poly.
         warmup_epochs: Epochs in which the learning rate rises linearly.
+        warmup_iterations: Steps in which it does, in place of warmup_epochs.
         cooldown_epochs: Epochs at the smallest learning rate after the cosine.
         min_lr: Smallest learning rate; the warm-up starts from it.
         clip_grad: Largest norm of the gradient; null for none.
@@ -30,6 +32,7 @@ class Optimization:
     gamma: float = 0.1
     power: float = 1.0
     warmup_epochs: float = 1.0
+    warmup_iterations: int | None = None
     cooldown_epochs: int = 0
     min_lr: float = 1e-6
     clip_grad: float | None = None

@@ -8,6 +8,9 @@ TASKS = {
     "detection": "detection",
     "instances": "detection",
     "pose": "pose",
+    "semantic": "semantic",
+    "panoptic": "panoptic",
+    "saliency": "saliency",
 }
 
 

@@ -11,6 +11,9 @@ TASKS = {
     "detection": "detection",
     "instances": "detection",
     "pose": "pose",
+    "semantic": "semantic",
+    "panoptic": "panoptic",
+    "saliency": "saliency",
 }
 
 
