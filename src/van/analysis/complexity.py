@@ -170,11 +170,12 @@ def layer_costs(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
 
 
 def total_costs(costs: Sequence[LayerCost]) -> tuple[int, int, int]:
-    """Return the sums of parameters, multiply-accumulates, and those with biases and norms as the paper's tables count.
+    """Return the sums of parameters, multiply-accumulates, and those with biases and norms.
 
-    T5, T6, T8 and T3 print Eq. 4's multiply-accumulates plus one addition for each number to which a bias is added plus
-    two operations for each number that a BatchNorm or LayerNorm puts out: this sum agrees with them in every digit
-    (VAN-B0: 0.880 G, printed 0.88; Eq. 4 alone is 0.864 G), except for the 38.4 G of B6 in T5, which T8 gives as 38.9.
+    The paper does not say how it counted. Eq. 4's multiply-accumulates plus one addition for each number to which a
+    bias is added plus two operations for each number that a BatchNorm or LayerNorm puts out agree with T5, T6, T8 and
+    T3 in every digit (VAN-B0: 0.880 G, printed 0.88; Eq. 4 alone is 0.864 G), except for the 38.4 G of B6 in T5, which
+    T8 gives as 38.9.
 
     Args:
         costs: Of all layers of a network.

@@ -63,6 +63,9 @@ _COLOURS = {
 }
 _SUPERCATEGORY = {"person": "person", "sky": "background", "ground": "background"}
 
+# Most shapes have the colour of their kind, as fruits have; the others any
+_HUES = {"circle": 0.02, "square": 0.6, "triangle": 0.36, "star": 0.14}
+_USUAL_HUE = 0.75
 _FINE = 4  # drawn at so many times the resolution, then averaged
 _CLASSES = [*THINGS, *STUFF]
 _VOID = 255
@@ -197,11 +200,12 @@ class _Brush:
         return _Layer(category, colour, mask / 255.0, self.left, self.top, **more)
 
 
-def _colour(rng: np.random.Generator, unlike: np.ndarray | None = None) -> Colour:
-    """Return a random colour; at least 90 of 441 away from another where one is given."""
+def _colour(rng: np.random.Generator, unlike: np.ndarray | None = None, hue: float | None = None) -> Colour:
+    """Return a random colour; near a hue and at least 90 of 441 away from a colour where these are given."""
     colour = (0, 0, 0)
     for _ in range(20):
-        r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.15, 1.0), rng.uniform(0.2, 1.0))
+        tint = rng.random() if hue is None else (hue + rng.normal(0, 0.04)) % 1.0
+        r, g, b = colorsys.hsv_to_rgb(tint, rng.uniform(0.15 if hue is None else 0.45, 1.0), rng.uniform(0.2, 1.0))
         colour = (round(255 * r), round(255 * g), round(255 * b))
         if unlike is None or np.linalg.norm(np.subtract(colour, unlike)) >= 90:
             break
@@ -234,15 +238,34 @@ def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
     return _rotated(corners, rng.uniform(0, 360))
 
 
+def _draw_marking(brush: _Brush, kind: str, corners: np.ndarray, centre: np.ndarray, colour: Colour) -> None:
+    """Draw what a kind has inside, as things of the world do: a hub, a ribbon, a bar; stars have nothing."""
+    if kind == "circle":
+        brush.disc(centre, 0.38 * float(np.linalg.norm(corners[0])), colour)
+    elif kind == "square":
+        for i in (0, 1):
+            ends = [(corners[(i + side) % 4] + corners[(i + side + 1) % 4]) / 2 for side in (0, 2)]
+            across = (corners[(i + 1) % 4] - corners[i]) * 0.1
+            brush.polygon(
+                np.array([ends[0] - across, ends[0] + across, ends[1] + across, ends[1] - across]) + centre, colour
+            )
+    elif kind == "triangle":
+        foot = (corners[1] + corners[2]) / 2
+        across = (corners[2] - corners[1]) * 0.08
+        low, high = 0.7 * foot + 0.3 * corners[0], 0.25 * foot + 0.75 * corners[0]
+        brush.polygon(np.array([low - across, low + across, high + across, high - across]) + centre, colour)
+
+
 def _draw_shape(rng: np.random.Generator, kind: str, centre: np.ndarray, radius: float, around: np.ndarray) -> _Layer:
     corners = _outline(rng, kind)
     points = corners * radius + centre
     brush = _Brush(points.min(0), points.max(0))
-    fill = _colour(rng, around)
+    fill = _colour(rng, around, _HUES[kind] if rng.random() < _USUAL_HUE else None)
     rim = rng.uniform(0.08, 0.16) if rng.random() < 0.6 else 0.0
     if rim:
         brush.polygon(points, _tone(fill, rng.choice([0.35, 0.5, 1.6])))
     brush.polygon(corners * (radius * (1 - rim)) + centre, fill)
+    _draw_marking(brush, kind, corners * radius, centre, _tone(fill, rng.choice([0.45, 0.6])))
     layer = brush.layer(kind)
     ys, xs = np.mgrid[: layer.alpha.shape[0], : layer.alpha.shape[1]]
     along = _rotated(np.stack([xs + layer.left - centre[0], ys + layer.top - centre[1]], -1), rng.uniform(0, 360))
