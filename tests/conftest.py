@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tests that share the cores with anything else take minutes otherwise
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 
-def make_data(kind: Literal["shapes"], folder: str, *, images: int = 1200, size: int = 128, seed: int = 0) -> None:
+def make_data(kind: Literal["shapes"], folder: str, *, images: int = 2400, size: int = 128, seed: int = 0) -> None:
     """Write pictures of shapes and stick figures with boxes, masks, keypoints, semantic, panoptic and saliency labels.
 
     Args:

@@ -73,7 +73,7 @@ _VOID = 255
 Colour = tuple[int, int, int]
 
 
-def make_shapes(folder: str | Path, images: int = 1200, size: int = 128, seed: int = 0) -> None:
+def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: int = 0) -> None:
     """Write the data set; the same arguments give the same bytes (with the same versions of NumPy and Pillow).
 
     FOLDER/{train,val}/*.jpg are the images, four fifths for training. FOLDER/annotations holds instances_PART.json
