@@ -30,7 +30,7 @@ COMMANDS = {
     "benchmark": "Measure speed and memory beside the plain network and others",
 }
 
-_LISTS = {hint: kind for kind in (str, int) for hint in (list[kind], list[kind] | None)}
+_LISTS = {hint: kind for kind in (str, int, float) for hint in (list[kind], list[kind] | None)}
 
 
 class CommandParser(ArgumentParser):

@@ -155,7 +155,7 @@ def _ablation(name: str, *_: Any) -> _Made:
     number = int(name[1:])
     lines = ablation_lines([Outcome(row, *row_costs(row)) for row in table_rows(number)])
     keys = ("row", "params M", "quoted M", "GMACs", "quoted G")
-    heading = f"T{number}: VAN-B0, 1000 classes, 224 x 224; GMACs with biases and norms, a count that gives the printed values"
+    heading = f"T{number}: VAN-B0, 1000 classes, 224 x 224; GMACs with biases and norms, which gives the printed values"
     return [(name, heading, [{key: line[key] for key in keys} for line in lines])], None
 
 
