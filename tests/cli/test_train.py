@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,15 @@ class TestInterruption:
         assert van("train", "--resume", "part", "--epochs", "3")[0] == 0
         rates = [[row["lr"] for row in epochs_of(tmp_path / run)[1:]] for run in ("whole", "part")]
         assert rates[0] == rates[1]
+
+    def test_moved_run_keeps_its_best_epoch(self, van, trained, tmp_path):
+        shutil.copytree(trained, tmp_path / "moved")
+        best = (tmp_path / "moved" / "checkpoints" / "best.ckpt").read_bytes()
+        # at this rate every further epoch is worse than what was learned
+        assert van("train", "--resume", "moved", "--epochs", "9", "--lr", "0.3", "--optimization.min_lr", "0.3")[0] == 0
+        figures = [float(row["val_top1"]) for row in epochs_of(tmp_path / "moved")]
+        assert figures[-1] < max(figures)
+        assert (tmp_path / "moved" / "checkpoints" / "best.ckpt").read_bytes() == best
 
     def test_resume_takes_no_output(self, van, trained):
         status, _, err = van("train", "--resume", trained, "--output", "other")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from van.errors import VanError
@@ -91,6 +91,24 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 f"{path} cannot be written ({error.strerror or error}). Free some space or mend the permissions; "
                 f"earlier checkpoints in {path.parent} are as they were."
             ) from error
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Lightning's keeper of checkpoints, which remembers the best epoch also where the run folder was moved or copied.
+
+    Lightning forgets it then, and the next epoch, however bad, would take the place of the best.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of the run that is continued, files looked for in the folder as it is now."""
+        here = Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(here / Path(path).name) if path else path
+
+        paths = {key: moved(value) for key, value in state_dict.items() if key.endswith("_model_path")}
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class EpochTable(Callback):

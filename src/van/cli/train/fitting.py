@@ -143,17 +143,17 @@ def fit(
         Whether training came to its end; False after Ctrl-C, of which it tells the user.
     """
     import lightning
-    from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from van.cli.run_folder import EpochTable, SafeCheckpointIO, describe_epochs
+    from van.cli.run_folder import EpochTable, MovableCheckpoint, SafeCheckpointIO, describe_epochs
 
     options = learner.optimization
     # no version counter: a resumed run must not leave a last-v1.ckpt beside an old last.ckpt
     saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
     callbacks: list[Callback] = [
-        ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor.key, mode="max", **saving),
-        ModelCheckpoint(folder / "checkpoints", "last", **saving),  # save_last would follow the best epochs only
+        MovableCheckpoint(folder / "checkpoints", "best", monitor=monitor.key, mode="max", **saving),
+        MovableCheckpoint(folder / "checkpoints", "last", **saving),  # save_last would follow the best epochs only
         EpochTable(folder / "metrics.csv", monitor.columns),
         TQDMProgressBar(refresh_rate=max(1, steps // 50)),
     ]
