@@ -46,7 +46,7 @@ class CommandParser(ArgumentParser):
         args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
         if hint is bool:
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
-        elif hint == tuple[int, int] | None:
+        elif hint == tuple[int, int] | None and "." not in args[0]:  # groups of options take [HEIGHT,WIDTH]
             kwargs = {**plain, "type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
         elif hint in _LISTS:
             kwargs = {**plain, "type": _LISTS[hint], "nargs": "+"}

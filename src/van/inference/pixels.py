@@ -192,7 +192,7 @@ def _enlarged(
         places = places.expand(len(scores), -1, -1, -1)
         # the same as interpolate, but for a part of the result
         parts.append(finish(F.grid_sample(scores, places, mode="bilinear", padding_mode="border", align_corners=False)))
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=-2)
 
 
 def _batches(images: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -41,7 +41,7 @@ def evaluate(
         slide: Slide a window over the images and average where windows overlap, also if training did not validate so.
         crop: Height and width of that window; by default that of the weights, 512 x 512 unless they say otherwise.
         stride: Pixels from one window to the next, down and to the right; by default two thirds of crop.
-        scales: Look at each image, or window, in these sizes and average, such as [0.75,1.0,1.25].
+        scales: Look at each image, or window, in these sizes and average, such as 0.75 1.0 1.25.
         flip: Look at the mirror images too.
         batch_size: Images of one size that are looked at together.
         workers: Processes that load images; by default one per processor, at most 8.
