@@ -207,7 +207,8 @@ def draw_saliency(image: Image.Image, saliency: np.ndarray) -> Image.Image:
         raise DataError(f"The image has {image.size[::-1]} pixels, its map {saliency.shape}.")
     picture, _ = _enlarged(image)
     grey = saliency_image(saliency).resize(picture.size, Image.Resampling.BILINEAR)
-    cut = Image.composite(picture, picture.point(lambda value: value // 5), grey)
+    dark = Image.eval(picture, lambda value: value // 5)
+    cut = Image.composite(picture, dark, grey)
     gap = max(4, picture.width // 64)
     canvas = Image.new("RGB", (3 * picture.width + 2 * gap, picture.height), "white")
     for i, part in enumerate((picture, grey.convert("RGB"), cut)):
@@ -245,7 +246,7 @@ def pixel_sheet(
             axes.set_title(heads[k], fontsize=9, color="black" if k < len(heads) - 1 else BLUE)
     if legend:
         patches = [
-            Patch(facecolor=tuple(float(c) / 255 for c in colour), edgecolor="black", label=_text(name, 24))
+            Patch(facecolor="#" + bytes(colour).hex(), edgecolor="black", label=_text(name, 24))
             for name, colour in legend[:_LISTED]
         ]
         if len(legend) > _LISTED:
