@@ -100,3 +100,25 @@ def test_errors_of_the_tables(van, arguments, word, tmp_path):
     assert out == ""
     assert word in err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "params", "quoted_macs"),
+    [  # T9, T10, T11, T12 and T15: millions, and billions where the paper gives them
+        ("detection/retinanet_van_b0_coco", 13.4, None),
+        ("instances/mask_rcnn_van_b2_coco_3x", 46.2, 273),
+        ("instances/cascade_mask_rcnn_van_b2_coco_3x", 84, 752),
+        ("detection/atss_van_b2_coco_3x", 34, 221),
+        ("detection/gfl_van_b2_coco_3x", 34, 224),
+        ("pose/van_b2_coco_256x192", 30.3, 6.1),
+        ("semantic/fpn_van_b2_ade20k", 30.3, 48),
+        ("semantic/upernet_van_b2_ade20k", 57, 948),
+    ],
+)
+def test_recipes_of_other_tasks_agree_with_the_paper(van, recipe, params, quoted_macs):
+    status, out, err = van("complexity", "--config", recipe, "--json")
+    assert status == 0, err
+    counts = json.loads(out)
+    assert counts["params"] / 1e6 == pytest.approx(params, abs=0.1 if params % 1 else 0.5)
+    if quoted_macs:
+        assert counts["macs"] / 1e9 == pytest.approx(quoted_macs, rel=0.03)

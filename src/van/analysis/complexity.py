@@ -46,13 +46,19 @@ def complexity(model: nn.Module, input_size: tuple[int, int, int]) -> Complexity
     "FLOPs" (Eq. 4). The model is moved to the meta device: give one that is not needed any more, best built there.
 
     Args:
-        model: Any network that maps (1, C, H, W).
+        model: Any network that maps (1, C, H, W), or has a counted_forward that does.
         input_size: (C, H, W).
     """
     model = model.to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, *input_size, device="meta"))
+        _forward(model, input_size)
     return Complexity(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+
+
+def _forward(model: nn.Module, input_size: tuple[int, int, int]) -> None:
+    """Run every layer on one image; what a detector does with numbers afterwards has none on the meta device."""
+    forward = getattr(model, "counted_forward", model)
+    forward(torch.empty(1, *input_size, device="meta"))
 
 
 # ------------------------------------------------------------------------------------------------ by layer
@@ -148,7 +154,7 @@ def layer_costs(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
     hooks = [m.register_forward_hook(record(n)) for n, m in model.named_modules() if isinstance(m, counted)]
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, *input_size, device="meta"))
+            _forward(model, input_size)
     finally:
         for handle in hooks:
             handle.remove()
