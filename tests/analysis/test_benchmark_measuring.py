@@ -239,7 +239,9 @@ def test_peak_memory_is_that_of_the_tensors():
 
 
 def test_memory_of_a_training_step_holds_weights_gradients_and_optimiser():
-    [result] = measured(Case("van_b0", "training", **SMALL))
+    # on smaller images BatchNorm sees so few numbers that gradients round by more than the bound
+    [result] = measured(Case("van_b0", "training", batch_size=4, image_size=(64, 64)))
+    assert result.failure is None
     weights = 4 * 4_105_800
     assert 4 * weights < result.memory < 6 * weights
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from van.cli import main
+from van.cli.recipes import find_recipe
 from van.data.shapes import make_shapes
 from van.models.task_weights import read_task_weights
 
@@ -126,7 +128,8 @@ class TestTrain:
         assert status == 0, err
         options = yaml.safe_load(out)
         assert options["data"] == "shapes"
-        assert options["model"]["backbone_args"]["depths"] == [2, 2, 2, 1]
+        recipe = yaml.safe_load(find_recipe(import_module(f"van.cli.train.{task}").SHAPES_RECIPE).read_text())
+        assert options["model"]["backbone_args"] == recipe["model"]["backbone_args"]
 
     def test_resume_goes_on(self, van, runs, tmp_path):
         folder = shutil.copytree(runs("semantic"), tmp_path / "run")

@@ -111,11 +111,15 @@ class FusedVANBlock(nn.Module):
             out = layer(out)
         if self.lka.variant == "sigmoid":
             out = out.sigmoid_()
+        # compiled code fuses these anyway, and takes the sizes of free dimensions from what stands first
+        in_place = not torch.compiler.is_compiling()
         if self.lka.variant == "sum":
-            out = out.add_(gate)
+            out = out.add_(gate) if in_place else gate + out
         elif self.lka.variant != "no_product":
-            out = out.mul_(gate)
+            out = out.mul_(gate) if in_place else gate * out
         out = self.proj_2(out)
+        if not in_place:
+            return x * self.shortcut_scale + out
         if out.dtype != x.dtype:  # autocast: the sum is wider than the product
             return torch.addcmul(out, x, self.shortcut_scale)
         return out.addcmul_(x, self.shortcut_scale)
@@ -124,7 +128,7 @@ class FusedVANBlock(nn.Module):
         """Second half of the block."""
         hidden = self.dw_conv(self.fc1(x))
         out = self.fc2(torch.ops.aten.gelu_(hidden))
-        return x + out if out.dtype != x.dtype else out.add_(x)
+        return x + out if out.dtype != x.dtype or torch.compiler.is_compiling() else out.add_(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
