@@ -4,9 +4,9 @@ import pytest
 import yaml
 from torch import nn
 
-from van.cli import command_parser
+from van.cli import TASKS, command_parser
 from van.cli.recipes import find_recipe, recipe_folder
-from van.cli.train import TASKS, recipe_module
+from van.cli.train import recipe_module
 from van.errors import VanError
 from van.tasks.base import Task
 

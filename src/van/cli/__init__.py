@@ -30,6 +30,17 @@ COMMANDS = {
     "benchmark": "Measure speed and memory beside the plain network and others",
 }
 
+# Task: module with its function in each of the packages train, evaluate and predict
+TASKS = {
+    "classification": "classification",
+    "detection": "detection",
+    "instances": "detection",
+    "pose": "pose",
+    "semantic": "semantic",
+    "panoptic": "panoptic",
+    "saliency": "saliency",
+}
+
 _LISTS = {hint: kind for kind in (str, int, float) for hint in (list[kind], list[kind] | None)}
 
 
@@ -78,13 +89,12 @@ def value_of(arguments: Sequence[str], option: str) -> str | None:
     return None
 
 
-def module_for_weights(arguments: Sequence[str], package: str, tasks: dict[str, str]) -> ModuleType:
+def module_for_weights(arguments: Sequence[str], package: str) -> ModuleType:
     """Return the module of a package that handles the task of the weights which the arguments name.
 
     Args:
         arguments: What stands behind the command.
         package: Name of the package.
-        tasks: Module of each task.
 
     Raises:
         VanError: the command has no such task.
@@ -94,9 +104,9 @@ def module_for_weights(arguments: Sequence[str], package: str, tasks: dict[str, 
         from van.models.task_weights import task_of_weights
 
         task = task_of_weights(weights)
-    if task not in tasks:
-        raise VanError(f"{weights} is for the task {task!r}, which this command does not know ({', '.join(tasks)}).")
-    return import_module(f"{package}.{tasks[task]}")
+    if task not in TASKS:
+        raise VanError(f"{weights} is for the task {task!r}, which this command does not know ({', '.join(TASKS)}).")
+    return import_module(f"{package}.{TASKS[task]}")
 
 
 def _function(command: str, arguments: Sequence[str]) -> tuple[Any, ModuleType]:

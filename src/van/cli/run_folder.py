@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -65,6 +66,31 @@ def run_folder(output: str | None, name: str) -> Path:
         folder.mkdir(parents=True)
     os.environ[_VARIABLE] = str(folder)
     return folder
+
+
+def prediction_folder(output: str | None, weights: str) -> Path:
+    """Make the folder for what weights find on images; see run_folder.
+
+    Args:
+        output: Where it should be; None takes runs/predict-NAME, NAME being that of the run folder.
+        weights: Weight file or run folder.
+    """
+    name = Path(weights).resolve()
+    return run_folder(output, f"predict-{name.parent.name if name.is_file() else name.name}")
+
+
+def picture_name(stem: str, taken: set[str]) -> str:
+    """Return a name for a picture that no other one has; images of several folders may share theirs.
+
+    Args:
+        stem: Name of the image without its ending.
+        taken: Names given so far, in small letters: some file systems do not tell capitals apart. The new one is added.
+    """
+    number = 1
+    while (name := f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg").lower() in taken:
+        number += 1
+    taken.add(name.lower())
+    return name
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -215,14 +241,21 @@ def write_results(folder: Path, images: Any, model: str, model_args: dict[str, A
     seconds = sum(row["seconds"] for row in rows)
     print(f"\n{title}: top-1 {report.top1:.2%} ({right} of {len(report.labels)} validation images), ", end="")
     print(f"top-5 {report.top5:.2%}; best of {len(rows)} epochs: {best['epoch']:.0f}; {seconds:.0f} s of training")
-    for label, file in (
-        ("weights", "weights.safetensors"),
-        ("checkpoints", "checkpoints"),
-        ("figures", "metrics.csv evaluation.json per_class.csv tensorboard"),
-        ("pictures", "curves.png confusion_matrix.png predictions.png"),
-        ("options", "config.yaml"),
-    ):
-        print(f"{label + ':':<13}{folder}/{file}" if " " not in file else f"{label + ':':<13}{folder}: {file}")
+    print_files(weights, ["evaluation.json", "per_class.csv"], ["confusion_matrix.png", "predictions.png"])
+
+
+def print_files(weights: Path, figures: Sequence[str], pictures: Sequence[str]) -> None:
+    """Print where everything in a run folder is, and the command that uses the weights.
+
+    Args:
+        weights: The weight file in the folder.
+        figures: Names of the files that hold what was measured, besides those that every run has.
+        pictures: Names of the pictures besides the curves.
+    """
+    folder = weights.parent
+    print(f"weights:     {weights}\ncheckpoints: {folder}/checkpoints")
+    print(f"figures:     {folder}: {' '.join(['metrics.csv', *figures, 'tensorboard'])}")
+    print(f"pictures:    {folder}: {' '.join(['curves.png', *pictures])}\noptions:     {folder}/config.yaml")
     print(f"predict with: van predict IMAGE... --weights {weights}")
 
 

@@ -8,14 +8,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional
+from torch.utils.data import DataLoader
 
 from van.data.coco import mask_functions
-from van.data.images import ImageLike, read_image
+from van.data.images import ImageLike
 from van.errors import DataError, VanError, WeightsError
 from van.heads.detection import build_detector
 from van.heads.detection.options import DetectorOptions
+from van.inference.files import ImageFiles, as_list
 from van.models.task_weights import TaskWeights, read_task_weights
 
 TASKS = ("detection", "instances")
@@ -109,29 +109,6 @@ def detections_of(output: dict[str, torch.Tensor], size: tuple[int, int]) -> Det
     )
 
 
-class _Files(Dataset):
-    """Images as tensors (3, H, W) of uint8, or the error that each of them gave."""
-
-    def __init__(self, images: Sequence[ImageLike]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor | DataError:
-        image = self.images[index]
-        named = isinstance(image, str | Path) or getattr(image, "filename", None) or getattr(image, "name", None)
-        try:
-            name = None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
-            return functional.pil_to_tensor(read_image(image, name=name))
-        except DataError as error:
-            return error
-
-
-def _as_list(batch: list[Any]) -> list[Any]:
-    return batch
-
-
 class DetectionPredictor:
     """A trained detector with everything that its weight file says.
 
@@ -206,7 +183,7 @@ class DetectionPredictor:
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
         """
-        loader = DataLoader(_Files(images), self.batch_size, num_workers=workers, collate_fn=_as_list)
+        loader = DataLoader(ImageFiles(images), self.batch_size, num_workers=workers, collate_fn=as_list)
         for batch in loader:
             good = [item for item in batch if not isinstance(item, DataError)]
             found = iter(self.detect(good) if good else ())

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional
 
-from van.data.images import ImageLike, read_image
+from van.data.images import ImageLike
 from van.data.pixel_transforms import fitted
 from van.errors import DataError, VanError, WeightsError
 from van.heads.pixels import SaliencyOptions, SegmenterOptions, build_saliency, build_segmenter
+from van.inference.files import ImageFiles, as_list
 from van.models.task_weights import TaskWeights, read_task_weights
 
 _TOGETHER = 4 * 1024 * 1024  # pixels of images that go through the network at once
@@ -275,29 +276,6 @@ def panoptic_maps(
 # ------------------------------------------------------------------------------------------------------- predictors
 
 
-class _Files(Dataset):
-    """Images as tensors (3, H, W) of uint8, or the error that each of them gave."""
-
-    def __init__(self, images: Sequence[ImageLike]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor | DataError:
-        image = self.images[index]
-        named = isinstance(image, str | Path) or getattr(image, "filename", None) or getattr(image, "name", None)
-        try:
-            name = None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
-            return functional.pil_to_tensor(read_image(image, name=name))
-        except DataError as error:
-            return error
-
-
-def _as_list(batch: list[Any]) -> list[Any]:
-    return batch
-
-
 class PixelPredictor(Generic[Result]):
     """A trained network that labels pixels, with everything that its weight file says; see the subclasses.
 
@@ -364,7 +342,7 @@ class PixelPredictor(Generic[Result]):
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
         """
-        loader = DataLoader(_Files(images), self.batch_size, num_workers=workers, collate_fn=_as_list)
+        loader = DataLoader(ImageFiles(images), self.batch_size, num_workers=workers, collate_fn=as_list)
         for batch in loader:
             good = [item.to(self.device) for item in batch if not isinstance(item, DataError)]
             with torch.inference_mode():

@@ -1,6 +1,6 @@
 """Predict classes of images with a trained model and its own preprocessing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,10 +9,11 @@ import numpy as np
 import timm.data
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from van.data.images import ImageLike, mode_for, read_image
+from van.data.images import ImageLike, mode_for
 from van.errors import DataError, VanError, WeightsError
+from van.inference.files import ImageFiles, as_list
 from van.models import read_checkpoint
 from van.models.factory import create_model, model_from_checkpoint
 from van.models.variants import VARIANTS
@@ -46,31 +47,6 @@ def class_names_of(ckpt: Checkpoint) -> list[str]:
     if ckpt.num_classes == 1000:
         return imagenet_class_names()
     return [str(i) for i in range(ckpt.num_classes)]
-
-
-class _ImageFiles(Dataset):
-    """Preprocessed images, or the error that each of them gave."""
-
-    def __init__(self, images: Sequence[ImageLike], transform: Any, mode: str) -> None:
-        self.images = images
-        self.transform = transform
-        self.mode = mode
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor | DataError:
-        try:
-            image = self.images[index]
-            named = isinstance(image, str | Path) or getattr(image, "filename", None) or getattr(image, "name", None)
-            name = None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
-            return self.transform(read_image(image, self.mode, name))
-        except DataError as error:
-            return error
-
-
-def _as_list(batch: list[Any]) -> list[Any]:
-    return batch
 
 
 class Predictor:
@@ -107,7 +83,8 @@ class Predictor:
         self.class_names = class_names_of(ckpt) if ckpt else imagenet_class_names()
         self.preprocessing = timm.data.resolve_model_data_config(self.model)
         self._mode = mode_for(self.preprocessing["input_size"][0])
-        self._transform = timm.data.create_transform(**self.preprocessing)
+        # with separate=False, the default, it is never the triple
+        self._transform = cast("Callable[[Any], Any]", timm.data.create_transform(**self.preprocessing))
 
     @torch.inference_mode()
     def logits(self, batch: torch.Tensor) -> torch.Tensor:
@@ -122,8 +99,8 @@ class Predictor:
             top_k: Classes per image.
             workers: Processes that decode; 0 decodes in this one.
         """
-        dataset = _ImageFiles(images, self._transform, self._mode)
-        for batch in DataLoader(dataset, self.batch_size, num_workers=workers, collate_fn=_as_list):
+        dataset = ImageFiles(images, self._transform, self._mode)
+        for batch in DataLoader(dataset, self.batch_size, num_workers=workers, collate_fn=as_list):
             good = [item for item in batch if not isinstance(item, DataError)]
             predictions = iter(self._rank(self.logits(torch.stack(good)), top_k) if good else ())
             for item in batch:

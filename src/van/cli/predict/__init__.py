@@ -2,17 +2,6 @@
 
 from types import ModuleType
 
-# Task: module of this package whose function `predict` has the options
-TASKS = {
-    "classification": "classification",
-    "detection": "detection",
-    "instances": "detection",
-    "pose": "pose",
-    "semantic": "semantic",
-    "panoptic": "panoptic",
-    "saliency": "saliency",
-}
-
 
 def module_for(arguments: list[str]) -> ModuleType:
     """Return the module with the function that the arguments are for.
@@ -22,4 +11,4 @@ def module_for(arguments: list[str]) -> ModuleType:
     """
     from van.cli import module_for_weights
 
-    return module_for_weights(arguments, __name__, TASKS)
+    return module_for_weights(arguments, __name__)

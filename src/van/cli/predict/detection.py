@@ -30,7 +30,7 @@ def predict(
     from tqdm import tqdm
 
     from van.analysis.detection_pictures import draw_detections
-    from van.cli.run_folder import run_folder
+    from van.cli.run_folder import picture_name, prediction_folder
     from van.data.detection import loading_processes
     from van.data.images import list_images, read_image
     from van.errors import DataError
@@ -40,8 +40,7 @@ def predict(
     predictor = DetectionPredictor(weights, device, batch_size, threshold)
     if workers is None:
         workers = loading_processes(None) if len(paths) > 4 * batch_size else 0
-    name = Path(weights).resolve()
-    folder = run_folder(output, f"predict-{name.parent.name if name.is_file() else name.name}")
+    folder = prediction_folder(output, weights)
     entries, taken, broken, objects = [], set(), 0, 0
     # the bar goes to standard error, so that the lines can be piped
     bar = tqdm(predictor.stream(paths, workers), total=len(paths), unit=" images", desc="Predicting")
@@ -51,7 +50,7 @@ def predict(
             tqdm.write(f"van predict: {found}", file=sys.stderr)
             entries.append({"image": path, "error": str(found)})
             continue
-        picture = _free(Path(path).stem, taken)
+        picture = picture_name(Path(path).stem, taken)
         draw_detections(read_image(path), found, predictor.class_names).save(folder / picture, quality=92)
         entry = {"image": path, "picture": picture, "height": found.size[0], "width": found.size[1], "objects": []}
         for result, label in zip(found.results(0, predictor.category_ids), found.labels.tolist(), strict=True):
@@ -67,12 +66,3 @@ def predict(
     if broken:
         print(f"van predict: {broken} of {len(paths)} images could not be read, see above.", file=sys.stderr)
     return 1 if broken else 0
-
-
-def _free(stem: str, taken: set[str]) -> str:
-    """Return a name for a picture that no other one has; images of several folders may share theirs."""
-    number = 1
-    while (name := f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg").lower() in taken:
-        number += 1
-    taken.add(name.lower())
-    return name

@@ -12,12 +12,11 @@ if TYPE_CHECKING:
 
 def prepare(images: list[str], weights: str, output: str | None) -> tuple[list[str], Path]:
     """Return the paths of the images and a new folder for results."""
-    from van.cli.run_folder import run_folder
+    from van.cli.run_folder import prediction_folder
     from van.data.images import list_images
 
     paths = list_images(images)
-    name = Path(weights).resolve()
-    return paths, run_folder(output, f"predict-{name.parent.name if name.is_file() else name.name}")
+    return paths, prediction_folder(output, weights)
 
 
 def predict_all(
@@ -42,7 +41,7 @@ def predict_all(
     """
     from tqdm import tqdm
 
-    from van.cli.predict.detection import _free
+    from van.cli.run_folder import picture_name
     from van.data.detection import loading_processes
     from van.errors import DataError
 
@@ -57,7 +56,7 @@ def predict_all(
             tqdm.write(f"van predict: {found}", file=sys.stderr)
             entries.append({"image": path, "error": str(found)})
             continue
-        entry, line = write(number, path, Path(_free(Path(path).stem, taken)).stem, found)
+        entry, line = write(number, path, Path(picture_name(Path(path).stem, taken)).stem, found)
         entries.append({"image": path, **entry})
         tqdm.write(f"{path}: {line}", file=sys.stdout)
     (folder / "predictions.json").write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

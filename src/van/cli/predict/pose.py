@@ -43,7 +43,7 @@ def predict(
     from tqdm import tqdm
 
     from van.analysis.pose_pictures import draw_poses
-    from van.cli.run_folder import run_folder
+    from van.cli.run_folder import picture_name, run_folder
     from van.data.images import list_images, read_image
     from van.errors import DataError, VanError
     from van.inference.pose import PosePredictor
@@ -60,8 +60,9 @@ def predict(
     folder = run_folder(output, "predict-pose")
     entries: list[dict[str, Any]] = []
     persons, broken = 0, 0
-    pictures = _picture_names(paths)
-    for path, picture in zip(tqdm(paths, unit=" images", desc="Predicting"), pictures, strict=True):
+    taken: set[str] = set()
+    for path in tqdm(paths, unit=" images", desc="Predicting"):
+        picture = picture_name(Path(path).stem, taken)
         try:
             image = read_image(path)
         except DataError as error:
@@ -99,21 +100,6 @@ def _entry(pose: "Pose", predictor: "PosePredictor") -> dict[str, Any]:
         "bbox": [round(value, 2) for value in pose.box],
         "keypoints": {name: [round(x, 2), round(y, 2), round(v, 4)] for name, (x, y, v) in points},
     }
-
-
-def _picture_names(paths: list[str]) -> list[str]:
-    """Return a name for the picture of each image, none of them twice."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for path in paths:
-        stem, number = Path(path).stem, 1
-        name = f"{stem}.jpg"
-        while name.lower() in taken:  # some file systems do not tell capitals apart
-            number += 1
-            name = f"{stem}-{number}.jpg"
-        taken.add(name.lower())
-        names.append(name)
-    return names
 
 
 def read_boxes(

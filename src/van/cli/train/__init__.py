@@ -5,17 +5,6 @@ from types import ModuleType
 
 from van.errors import VanError
 
-# Task: module of this package whose function `train` has the options
-TASKS = {
-    "classification": "classification",
-    "detection": "detection",
-    "instances": "detection",
-    "pose": "pose",
-    "semantic": "semantic",
-    "panoptic": "panoptic",
-    "saliency": "saliency",
-}
-
 
 def module_for(arguments: list[str]) -> ModuleType:
     """Return the module with the function that the arguments are for.
@@ -28,7 +17,7 @@ def module_for(arguments: list[str]) -> ModuleType:
     """
     from importlib import import_module
 
-    from van.cli import value_of
+    from van.cli import TASKS, value_of
 
     task = value_of(arguments, "--task") or _task_in(value_of(arguments, "--config"))
     if task is None and (folder := value_of(arguments, "--resume")):

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from van.cli.train.fitting import base_config_of, check_numbers, fit, processes, resumable_folder, write_config
+from van.cli.train.fitting import (
+    base_config_of,
+    check_classes,
+    check_numbers,
+    fit,
+    processes,
+    resumable_folder,
+    write_config,
+)
 from van.data.augmentation import Augmentation
 from van.errors import VanError
 from van.tasks.optimization import ClassificationOptimization
@@ -96,11 +104,7 @@ def train(
     images = ClassificationData(
         data, data_root, preprocessing, augmentation, batch_size // world, val_fraction, seed, workers
     )
-    if num_classes not in (None, len(images.class_names)):
-        raise VanError(
-            f"num_classes is {num_classes}, but {data} has {len(images.class_names)} classes "
-            f"({', '.join(images.class_names[:5])}, ...). Leave num_classes out, or check the data."
-        )
+    check_classes(num_classes, images.class_names, data)
     network, start = _build(name, pretrained, ckpt, images.class_names, args)
     # published weights bring their own
     args["norm_eps"] = cast("nn.LayerNorm", network.get_submodule("stages.0.norm")).eps

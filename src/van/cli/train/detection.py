@@ -1,12 +1,22 @@
 """`van train --task detection` and `--task instances`: train a detector and leave a run folder."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from van.cli.train.fitting import base_config_of, check_numbers, fit, processes, resumable_folder, write_config
+from van.cli.train.fitting import (
+    base_config_of,
+    check_classes,
+    check_numbers,
+    fit,
+    network_from,
+    processes,
+    resumable_folder,
+    tensors_of_best,
+    write_config,
+)
 from van.data.detection import SHAPES, DetectionAugmentation
-from van.errors import VanError, WeightsError
+from van.errors import VanError
 from van.heads.detection.options import DetectorOptions
 from van.tasks.optimization import Optimization
 
@@ -77,6 +87,8 @@ def train(
     from van.analysis.coco import DetectionEvaluator
     from van.cli.run_folder import Monitor, run_folder
     from van.data.detection import DetectionData, data_folder
+    from van.heads.detection import build_detector
+    from van.inference.detection import TASKS
     from van.tasks.detection import DetectionTask
 
     world, leads = processes(devices, precision)
@@ -86,12 +98,11 @@ def train(
     images = DetectionData(
         data_folder(data, data_root), augmentation, batch_size // world, masks, on_problem, check_data, seed, workers
     )
-    if num_classes not in (None, len(images.class_names)):
-        raise VanError(
-            f"num_classes is {num_classes}, but {data} has {len(images.class_names)} classes "
-            f"({', '.join(images.class_names[:5])}, ...). Leave num_classes out, or check the data."
-        )
-    network, start = _build(model, pretrained, images.class_names)
+    check_classes(num_classes, images.class_names, data)
+    classes = len(images.class_names)
+    network, start = network_from(
+        lambda model, weights: build_detector(model, classes, weights), model, pretrained, images.class_names, TASKS
+    )
     if network.has_masks != masks:
         raise VanError(
             f"{model.architecture} predicts {'masks' if network.has_masks else 'no masks'}: "
@@ -127,60 +138,17 @@ def train(
     return 0
 
 
-def _build(options: DetectorOptions, pretrained: str | None, class_names: list[str]) -> tuple["Detector", str]:
-    """Build the detector with its first weights, and say what these are."""
-    from van.heads.detection import build_detector
-    from van.inference.detection import TASKS
-    from van.models.task_weights import read_task_weights, task_of_weights
-
-    classes = len(class_names)
-    if pretrained is None:
-        return build_detector(options, classes), "Starting from random weights."
-    if pretrained == "hub" or not Path(pretrained).exists() or task_of_weights(pretrained) not in TASKS:
-        source = "the published weights" if pretrained == "hub" else pretrained
-        return build_detector(options, classes, pretrained), f"Fine-tuning: the backbone starts from {source}."
-    read = read_task_weights(pretrained)
-    known = DetectorOptions(**read.model)
-    if (known.architecture, known.backbone) != (options.architecture, options.backbone):
-        raise WeightsError(
-            f"{pretrained} is a {known.architecture} with {known.backbone}, not a {options.architecture} with "
-            f"{options.backbone}. Set model.architecture and model.backbone to those of the weights."
-        )
-    # what belongs to the weights comes with them
-    args = {**{k: v for k, v in known.backbone_args.items() if k == "norm_eps"}, **options.backbone_args}
-    options = replace(options, backbone_args=args, mean=options.mean or known.mean, std=options.std or known.std)
-    network = build_detector(options, classes)
-    own = network.state_dict()
-    other = [key for key, tensor in own.items() if key not in read.tensors or read.tensors[key].shape != tensor.shape]
-    if other and (classes == len(read.class_names) or len(other) > len(own) // 10):
-        key = other[0]
-        have = tuple(read.tensors[key].shape) if key in read.tensors else "missing"
-        raise WeightsError(
-            f"{pretrained} does not fit these model options: {key} is {have} there, expected "
-            f"{tuple(own[key].shape)}. Take the options of the run that wrote it."
-        )
-    network.load_state_dict({**own, **{k: v for k, v in read.tensors.items() if k in own and k not in other}})
-    kept = read.class_names == class_names
-    return network, (
-        f"Fine-tuning: starting from the detector {pretrained}; "
-        + ("its classes are kept." if kept else f"{len(other)} tensors for {classes} classes are new.")
-    )
-
-
 def _write_results(
     folder: Path, task: str, images: "DetectionData", options: DetectorOptions, monitor: "Monitor", title: str
 ) -> None:
     """Write weights, figures and pictures of the best epoch, and print the precision and where things are."""
-    import torch
-
     from van.analysis.detection_pictures import detection_curves
     from van.cli.evaluate.detection import measure
-    from van.cli.run_folder import best_epoch, read_epochs
+    from van.cli.run_folder import best_epoch, print_files, read_epochs
     from van.inference.detection import DetectionPredictor
     from van.models.task_weights import TaskWeights, write_task_weights
 
-    state = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    tensors = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    tensors = tensors_of_best(folder)
     extra = {"category_ids": images.category_ids}
     weights = write_task_weights(
         TaskWeights(task, asdict(options), images.class_names, tensors, extra), folder / "weights.safetensors"
@@ -192,15 +160,7 @@ def _write_results(
     best = best_epoch(rows, monitor.key)
     seconds = sum(row["seconds"] for row in rows)
     print(f"best of {len(rows)} epochs: {best['epoch']:.0f}; {seconds:.0f} s of training")
-    for label, file in (
-        ("weights", "weights.safetensors"),
-        ("checkpoints", "checkpoints"),
-        ("figures", "metrics.csv evaluation.json per_class.csv detections.json tensorboard"),
-        ("pictures", "curves.png predictions.png"),
-        ("options", "config.yaml"),
-    ):
-        print(f"{label + ':':<13}{folder}/{file}" if " " not in file else f"{label + ':':<13}{folder}: {file}")
-    print(f"predict with: van predict IMAGE... --weights {weights}")
+    print_files(weights, ["evaluation.json", "per_class.csv", "detections.json"], ["predictions.png"])
 
 
 def model_of_recipe(path: Path) -> tuple["Detector", tuple[int, int, int], str]:

@@ -4,13 +4,15 @@ import json
 import logging
 import sys
 import warnings
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from van.errors import VanError
+from van.errors import VanError, WeightsError
 
 if TYPE_CHECKING:
+    import torch
     from lightning import LightningDataModule
 
     from van.cli.run_folder import Monitor
@@ -60,6 +62,99 @@ def check_numbers(epochs: int, batch_size: int, lr: float, world: int) -> None:
         raise VanError(f"lr is {lr}, expected a number above 0.")
     if batch_size % world:
         raise VanError(f"--batch-size {batch_size} cannot be shared by {world} devices. Give a multiple of {world}.")
+
+
+def check_classes(num_classes: int | None, class_names: Sequence[str], data: str) -> None:
+    """Refuse data with another number of classes than the options say.
+
+    Args:
+        num_classes: What the options say; None says nothing.
+        class_names: Those of the data.
+        data: Its name.
+
+    Raises:
+        VanError: the numbers differ.
+    """
+    if num_classes not in (None, len(class_names)):
+        raise VanError(
+            f"num_classes is {num_classes}, but {data} has {len(class_names)} classes "
+            f"({', '.join(class_names[:5])}, ...). Leave num_classes out, or check the data."
+        )
+
+
+def architecture_of(model: Any) -> str:
+    """Return the name of the architecture of model options; saliency has one."""
+    return getattr(model, "architecture", "edn")
+
+
+def network_from(
+    build: Callable[[Any, str | None], Any],
+    options: Any,
+    pretrained: str | None,
+    class_names: list[str],
+    tasks: Sequence[str],
+) -> tuple[Any, str]:
+    """Build a network with its first weights: random, those of its backbone, or all of another run's.
+
+    Args:
+        build: Makes the network of model options and of the weights of its backbone or None.
+        options: Model options; a dataclass with backbone, backbone_args, mean and std.
+        pretrained: Weights of the backbone (path or "hub"), or weights of a whole network of these tasks.
+        class_names: Classes of the data.
+        tasks: Those whose weights are whole networks here.
+
+    Returns:
+        The network, and a sentence that says where its weights come from.
+
+    Raises:
+        WeightsError: the weights cannot be read or belong to another network.
+    """
+    from van.models.task_weights import read_task_weights, task_of_weights
+
+    if pretrained is None:
+        return build(options, None), "Starting from random weights."
+    if pretrained == "hub" or not Path(pretrained).exists() or task_of_weights(pretrained) not in tasks:
+        source = "the published weights" if pretrained == "hub" else pretrained
+        return build(options, pretrained), f"Fine-tuning: the backbone starts from {source}."
+    read = read_task_weights(pretrained)
+    known = type(options)(**read.model)
+    theirs, ours = ((architecture_of(model), model.backbone) for model in (known, options))
+    if theirs != ours:
+        raise WeightsError(
+            f"{pretrained} is {theirs[0]} with {theirs[1]}, not {ours[0]} with {ours[1]}. Set the options of the "
+            "model to those of the weights."
+        )
+    # what belongs to the weights comes with them
+    args = {**{k: v for k, v in known.backbone_args.items() if k == "norm_eps"}, **options.backbone_args}
+    options = replace(options, backbone_args=args, mean=options.mean or known.mean, std=options.std or known.std)
+    network = build(options, None)
+    own = network.state_dict()
+    other = [key for key, tensor in own.items() if key not in read.tensors or read.tensors[key].shape != tensor.shape]
+    if other and (len(class_names) == len(read.class_names) or len(other) > len(own) // 10):
+        key = other[0]
+        have = tuple(read.tensors[key].shape) if key in read.tensors else "missing"
+        raise WeightsError(
+            f"{pretrained} does not fit these model options: {key} is {have} there, expected {tuple(own[key].shape)}. "
+            "Take the options of the run that wrote it."
+        )
+    network.load_state_dict({**own, **{k: v for k, v in read.tensors.items() if k in own and k not in other}})
+    kept = read.class_names == class_names
+    return network, (
+        f"Fine-tuning: starting from the whole network {pretrained}; "
+        + ("its classes are kept." if kept else f"{len(other)} tensors for {len(class_names)} classes are new.")
+    )
+
+
+def tensors_of_best(folder: Path) -> "dict[str, torch.Tensor]":
+    """Return the network's tensors of the best checkpoint of a run.
+
+    Args:
+        folder: Run folder.
+    """
+    import torch
+
+    state = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
 
 
 def resumable_folder(resume: str) -> Path:

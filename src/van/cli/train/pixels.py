@@ -1,12 +1,22 @@
 """What training of semantic and panoptic segmentation and of saliency has in common."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from van.cli.train.fitting import check_numbers, fit, processes, resumable_folder, write_config
-from van.errors import VanError, WeightsError
+from van.cli.train.fitting import (
+    architecture_of,
+    check_classes,
+    check_numbers,
+    fit,
+    network_from,
+    processes,
+    resumable_folder,
+    tensors_of_best,
+    write_config,
+)
+from van.errors import VanError
 
 if TYPE_CHECKING:
     from van.cli.run_folder import Monitor
@@ -82,13 +92,15 @@ def train_pixels(kind: Kind, options: dict[str, Any], load: Callable[[], "PixelD
     options["inference"].check()
     lightning.seed_everything(options["seed"], workers=True, verbose=False)
     images = load().plan(options["batch_size"] // world, steps, options["seed"], options["workers"])
-    expected = options.get("num_classes")
-    if expected not in (None, len(images.class_names)):
-        raise VanError(
-            f"num_classes is {expected}, but {data} has {len(images.class_names)} classes "
-            f"({', '.join(images.class_names[:5])}, ...). Leave num_classes out, or check the data."
-        )
-    network, start = _start(kind, model, options["pretrained"], images.class_names)
+    check_classes(options.get("num_classes"), images.class_names, data)
+    names = images.class_names
+    network, start = network_from(
+        lambda model, weights: kind.build(model, names, weights, None),
+        model,
+        options["pretrained"],
+        names,
+        (kind.task,),
+    )
     key = next(iter(kind.shown))
     each, by_steps = images.steps(world), steps is not None
     warmup = options["optimization"].warmup_iterations
@@ -102,8 +114,8 @@ def train_pixels(kind: Kind, options: dict[str, Any], load: Callable[[], "PixelD
     )  # fmt: skip
     learner.configure_optimizers()  # an unknown optimiser should show before anything is written
 
-    what = f"{network_name(model)} with {model.backbone}"
-    name = f"{network_name(model)}-{model.backbone}-{Path(data).name or 'data'}"
+    what = f"{architecture_of(model)} with {model.backbone}"
+    name = f"{architecture_of(model)}-{model.backbone}-{Path(data).name or 'data'}"
     folder = resumable_folder(resume) if resume else run_folder(options["output"], name)
     if leads:
         write_config(folder, {**options, "validate_every": steps, "output": str(folder), "resume": None})
@@ -127,48 +139,6 @@ def train_pixels(kind: Kind, options: dict[str, Any], load: Callable[[], "PixelD
     return 0
 
 
-def network_name(model: Any) -> str:
-    """Return the name of an architecture; saliency has one."""
-    return getattr(model, "architecture", "edn")
-
-
-def _start(kind: Kind, options: Any, pretrained: str | None, class_names: list[str]) -> tuple[Any, str]:
-    """Build the network with its first weights, and say what these are."""
-    from van.models.task_weights import read_task_weights, task_of_weights
-
-    if pretrained is None:
-        return kind.build(options, class_names, None, None), "Starting from random weights."
-    if pretrained == "hub" or not Path(pretrained).exists() or task_of_weights(pretrained) != kind.task:
-        source = "the published weights" if pretrained == "hub" else pretrained
-        return kind.build(options, class_names, pretrained, None), f"Fine-tuning: the backbone starts from {source}."
-    read = read_task_weights(pretrained)
-    known = type(options)(**read.model)
-    if (network_name(known), known.backbone) != (network_name(options), options.backbone):
-        raise WeightsError(
-            f"{pretrained} is {network_name(known)} with {known.backbone}, not {network_name(options)} with "
-            f"{options.backbone}. Set the options of the model to those of the weights."
-        )
-    # what belongs to the weights comes with them
-    args = {**{k: v for k, v in known.backbone_args.items() if k == "norm_eps"}, **options.backbone_args}
-    options = replace(options, backbone_args=args, mean=options.mean or known.mean, std=options.std or known.std)
-    network = kind.build(options, class_names, None, None)
-    own = network.state_dict()
-    other = [key for key, tensor in own.items() if key not in read.tensors or read.tensors[key].shape != tensor.shape]
-    if other and (len(class_names) == len(read.class_names) or len(other) > len(own) // 10):
-        key = other[0]
-        have = tuple(read.tensors[key].shape) if key in read.tensors else "missing"
-        raise WeightsError(
-            f"{pretrained} does not fit these model options: {key} is {have} there, expected {tuple(own[key].shape)}. "
-            "Take the options of the run that wrote it."
-        )
-    network.load_state_dict({**own, **{k: v for k, v in read.tensors.items() if k in own and k not in other}})
-    kept = read.class_names == class_names
-    return network, (
-        f"Fine-tuning: starting from the network {pretrained}; "
-        + ("its classes are kept." if kept else f"{len(other)} tensors for {len(class_names)} classes are new.")
-    )
-
-
 def _write_results(
     kind: Kind,
     folder: Path,
@@ -180,15 +150,12 @@ def _write_results(
     by_steps: bool,
 ) -> None:
     """Write weights, figures and pictures of the best epoch, and print the figures and where things are."""
-    import torch
-
     from van.analysis.pixel_pictures import pixel_curves
-    from van.cli.run_folder import best_epoch, read_epochs
+    from van.cli.run_folder import best_epoch, print_files, read_epochs
     from van.inference.pixels import PREDICTORS
     from van.models.task_weights import TaskWeights, write_task_weights
 
-    state = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    tensors = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    tensors = tensors_of_best(folder)
     extra = {**images.extra, "inference": asdict(inference)}
     weights = write_task_weights(
         TaskWeights(kind.task, asdict(model), images.class_names, tensors, extra), folder / "weights.safetensors"
@@ -203,15 +170,7 @@ def _write_results(
     when = f"step {best['iteration']:.0f}" if by_steps else f"epoch {best['epoch']:.0f}"
     print(f"best of {len(rows)} {'validations' if by_steps else 'epochs'}: {when}; {seconds:.0f} s of training")
     pictures = [name for name in files if name.endswith(".png")]
-    for label, file in (
-        ("weights", "weights.safetensors"),
-        ("checkpoints", "checkpoints"),
-        ("figures", " ".join(["metrics.csv", *(name for name in files if name not in pictures), "tensorboard"])),
-        ("pictures", " ".join(["curves.png", *pictures])),
-        ("options", "config.yaml"),
-    ):
-        print(f"{label + ':':<13}{folder}/{file}" if " " not in file else f"{label + ':':<13}{folder}: {file}")
-    print(f"predict with: van predict IMAGE... --weights {weights}")
+    print_files(weights, [name for name in files if name not in pictures], pictures)
 
 
 def recipe_network(kind: Kind, path: Path) -> tuple[Any, tuple[int, int, int], str]:
@@ -236,4 +195,4 @@ def recipe_network(kind: Kind, path: Path) -> tuple[Any, tuple[int, int, int], s
     if count is None:
         raise VanError(f"{path} does not say num_classes, on which the size of the model depends. Add it.")
     network = kind.build(options.model, [str(i) for i in range(count)], None, "meta")
-    return network, network.input_size, f"{network_name(options.model)} with {options.model.backbone}"
+    return network, network.input_size, f"{architecture_of(options.model)} with {options.model.backbone}"

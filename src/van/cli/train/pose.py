@@ -4,7 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from van.cli.train.fitting import base_config_of, check_numbers, fit, processes, resumable_folder, write_config
+from van.cli.train.fitting import (
+    base_config_of,
+    check_numbers,
+    fit,
+    processes,
+    resumable_folder,
+    tensors_of_best,
+    write_config,
+)
 from van.data.pose import PoseAugmentation
 from van.errors import VanError
 from van.heads.pose import PoseOptions
@@ -122,16 +130,12 @@ def train(
 
 def _write_results(folder: Path, persons: "PoseData", about: dict[str, Any], title: str) -> None:
     """Write weights, figures and pictures of the best epoch, and print the precision and where things are."""
-    import torch
-
     from van.analysis.pose_pictures import pose_curves
     from van.cli.evaluate.pose import measure
-    from van.cli.run_folder import best_epoch, read_epochs
+    from van.cli.run_folder import best_epoch, print_files, read_epochs
     from van.inference.pose import PosePredictor
     from van.models.task_weights import TaskWeights, write_task_weights
 
-    state = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    tensors = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     part = persons.val.part
     posed = [category for category in part.categories if category.get("keypoints")]
     extra = {
@@ -140,7 +144,7 @@ def _write_results(folder: Path, persons: "PoseData", about: dict[str, Any], tit
         "flip_pairs": [list(pair) for pair in part.flip_pairs],
         "skeleton": [list(pair) for pair in part.skeleton],
     }
-    weights = TaskWeights("pose", about, [category["name"] for category in posed], tensors, extra)
+    weights = TaskWeights("pose", about, [category["name"] for category in posed], tensors_of_best(folder), extra)
     path = write_task_weights(weights, folder / "weights.safetensors")
 
     rows = read_epochs(folder / "metrics.csv")
@@ -149,10 +153,7 @@ def _write_results(folder: Path, persons: "PoseData", about: dict[str, Any], tit
     best = best_epoch(rows, "val_ap")
     seconds = sum(row["seconds"] for row in rows)
     print(f"best of {len(rows)} epochs: {best['epoch']:.0f}; {seconds:.0f} s of training")
-    print(f"weights:     {path}\ncheckpoints: {folder}/checkpoints")
-    print(f"figures:     {folder}: metrics.csv evaluation.json keypoint_results.json tensorboard")
-    print(f"pictures:    {folder}: curves.png predictions.png\noptions:     {folder}/config.yaml")
-    print(f"predict with: van predict IMAGE... --weights {path}")
+    print_files(path, ["evaluation.json", "keypoint_results.json"], ["predictions.png"])
 
 
 def model_of_recipe(path: Path) -> tuple["nn.Module", tuple[int, int, int], str]:

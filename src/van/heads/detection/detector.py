@@ -114,10 +114,6 @@ class Detector(nn.Module):
                 raise DataError(f"{name} has {len(boxes)} boxes and {len(result['masks'])} masks.")
         return result
 
-    def count_inputs(self) -> tuple[torch.Tensor]:
-        """Return the arguments for counted_forward: one image of input_size where the parameters are."""
-        return (torch.empty(1, *self.input_size, device=next(self.parameters()).device),)
-
     def counted_forward(self, images: torch.Tensor) -> None:
         """Run every layer on (B, 3, H, W), for counting; works on the meta device.
 
