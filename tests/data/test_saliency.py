@@ -24,6 +24,7 @@ def write(root, images, masks, mask):
         ("val", "DUTS-TE-Image", "DUTS-TE-Mask"),
         ("val", "images/val", "masks/val"),
         ("val", "val", "saliency/val"),
+        ("val", "saliency/images/val", "saliency/masks/val"),
         ("all", "imgs", "gt"),
     ],
 )

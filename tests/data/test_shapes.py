@@ -44,7 +44,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
 def test_last_fifth_is_for_validation_and_every_image_has_its_files(folder):
     for part, numbers in (("train", range(1, 49)), ("val", range(49, 61))):
         names = [f"{number:06d}" for number in numbers]
-        for path in (part, f"annotations/panoptic_{part}", f"semantic/{part}", f"saliency/{part}"):
+        for path in (part, f"annotations/panoptic_{part}", f"semantic/{part}"):
             assert sorted(file.stem for file in (folder / path).iterdir()) == names
         for kind in ("instances", "person_keypoints", "panoptic"):
             images = read(folder, kind, part)["images"]
@@ -121,12 +121,11 @@ def test_semantic_and_saliency_masks_agree_with_the_segments(folder):
     assert names == [*SHAPES, "sky", "ground"]
     content = read(folder, "panoptic", "train")
     labels = {c["id"]: names.index(c["name"]) for c in content["categories"]}
-    void = 0
+    void = empty = 0
     for entry in content["annotations"]:
         rgb = pixels(folder / "annotations/panoptic_train" / entry["file_name"])
         ids = rgb[..., 0] + 256 * rgb[..., 1] + 256**2 * rgb[..., 2]
         semantic = pixels(folder / "semantic/train" / entry["file_name"])
-        salient = pixels(folder / "saliency/train" / entry["file_name"])
         expected = np.full(ids.shape, 255)
         object_pixels = np.zeros(ids.shape, bool)
         for segment in entry["segments_info"]:
@@ -134,10 +133,16 @@ def test_semantic_and_saliency_masks_agree_with_the_segments(folder):
             if segment["category_id"] < 90 and not segment["iscrowd"]:
                 object_pixels |= ids == segment["id"]
         assert (semantic == expected).all()
-        assert ((salient == 255) == object_pixels).all()
-        assert set(np.unique(salient)) <= {0, 255}
+        mask = folder / "saliency/masks/train" / entry["file_name"]
+        image = folder / "saliency/images/train" / f"{mask.stem}.jpg"
+        assert mask.exists() == image.exists() == object_pixels.any()
+        if object_pixels.any():
+            assert image.read_bytes() == (folder / "train" / image.name).read_bytes()
+            assert (pixels(mask) == 255 * object_pixels).all()
+        empty += not object_pixels.any()
         void += (semantic == 255).sum()
     assert void > 0
+    assert 0 < empty < 10
 
 
 def test_keypoints(folder):

@@ -70,20 +70,22 @@ def find_saliency(root: str | Path, part: Part) -> SaliencyPart:
     Raises:
         DataError: there are no such files.
     """
-    folders = find_folders(root, part, _MASK_FOLDERS, _duts(part))
+    folders = find_folders(root, part, _MASK_FOLDERS, _more_folders(part))
     pairs = find_pairs(folders, part)
     return SaliencyPart(pairs.images, pairs.masks, pairs.unpaired, str(folders.masks))
 
 
 def find_saliency_parts(root: str | Path) -> dict[Part, SaliencyPart]:
     """Return the parts that there are, train before val, or "all" alone; see `find_saliency`."""
-    parts = find_parts(root, _MASK_FOLDERS, {part: _duts(part) for part in _DUTS})
+    parts = find_parts(root, _MASK_FOLDERS, {part: _more_folders(part) for part in _DUTS})
     return {part: find_saliency(root, part) for part in parts}
 
 
-def _duts(part: str) -> list[tuple[str, str]]:
-    name = _DUTS.get(part)
-    return [(f"{before}{name}-Image", f"{before}{name}-Mask") for before in (f"{name}/", "")] if name else []
+def _more_folders(part: str) -> list[tuple[str, str]]:
+    if (name := _DUTS.get(part)) is None:
+        return []
+    duts = [(f"{before}{name}-Image", f"{before}{name}-Mask") for before in (f"{name}/", "")]
+    return [*duts, (f"saliency/images/{part}", f"saliency/masks/{part}")]
 
 
 class SaliencyDataset(Dataset):

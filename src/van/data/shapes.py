@@ -79,7 +79,9 @@ def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: i
     FOLDER/{train,val}/*.jpg are the images, four fifths for training. FOLDER/annotations holds instances_PART.json
     (boxes, masks as polygons and RLE, crowd regions), person_keypoints_PART.json (COCO's 17 keypoints),
     panoptic_PART.json and panoptic_PART/*.png; FOLDER/semantic holds class numbers as PNG (255: neither) and
-    classes.txt; FOLDER/saliency masks of 0 and 255. Boxes, areas and masks are those of the visible parts.
+    classes.txt; FOLDER/saliency/masks/PART holds masks of 0 and 255 and FOLDER/saliency/images/PART their images again,
+    without those that show no object: saliency's data sets have none such. Boxes, areas and masks are those of the
+    visible parts.
 
     Args:
         folder: Where to write; it must be missing or empty. It appears only when all is written.
@@ -654,8 +656,9 @@ def _label_maps(rng: np.random.Generator, scene: _Scene) -> tuple[np.ndarray, np
 
 def _write_part(folder: Path, part: str, numbers: Sequence[int], size: int, seed: int, progress: Any) -> None:
     annotations = folder / "annotations"
-    folders = [folder / part, annotations / f"panoptic_{part}", folder / "semantic" / part, folder / "saliency" / part]
-    for path in folders:
+    salient_images, salient_masks = (folder / "saliency" / kind / part for kind in ("images", "masks"))
+    folders = [folder / part, annotations / f"panoptic_{part}", folder / "semantic" / part]
+    for path in (*folders, salient_images, salient_masks):
         path.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     entries: dict[str, list[dict[str, Any]]] = {"instances": [], "person_keypoints": [], "panoptic": []}
@@ -677,8 +680,11 @@ def _write_part(folder: Path, part: str, numbers: Sequence[int], size: int, seed
             if not layer.crowd:
                 salient[seen > 0.5] = 255
         Image.fromarray(scene.picture).save(folders[0] / f"{name}.jpg", quality=92)
-        for path, labels in zip(folders[1:], (panoptic, semantic, salient), strict=True):
+        for path, labels in zip(folders[1:], (panoptic, semantic), strict=True):
             Image.fromarray(labels).save(path / f"{name}.png")
+        if salient.any():
+            shutil.copy(folders[0] / f"{name}.jpg", salient_images)
+            Image.fromarray(salient).save(salient_masks / f"{name}.png")
         progress.update()
     info = {"description": f"Shapes and stick figures, {size} pixels, seed {seed}", "version": "1.0"}
     licenses = [{"id": 1, "name": "Public domain (drawn by a program)", "url": ""}]
