@@ -76,5 +76,5 @@ def test_curves_mark_the_best_epoch(tmp_path, epochs):
     ]
     figure = pose_curves(rows, "title")
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert labels[2] == ("best: AP 10.0 %, epoch 1" if epochs == 1 else "best: AP 40.0 %, epoch 2")
+    assert labels[2] == ("best: 10.0 %, epoch 1" if epochs == 1 else "best: 40.0 %, epoch 2")
     figure.savefig(tmp_path / "curves.png")

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from van.analysis.complexity import layer_costs, total_costs
-from van.analysis.pictures import _FONTS, BLUE, ORANGE, _text
+from van.analysis.pictures import BLUE, FONTS, ORANGE, plain_text
 from van.errors import VanError
 from van.models import create_model
 
@@ -150,7 +150,7 @@ def resolution(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-@rc_context({"font.family": _FONTS})
+@rc_context({"font.family": FONTS})
 def ablation_picture(outcomes: Sequence[Outcome], title: str, data: str) -> Figure:
     """Draw the quoted accuracy of each row beside the measured one.
 
@@ -160,15 +160,15 @@ def ablation_picture(outcomes: Sequence[Outcome], title: str, data: str) -> Figu
         data: What was trained on.
     """
     figure = Figure(figsize=(11, 0.42 * len(outcomes) + 2.2), layout="constrained")
-    figure.suptitle(_text(title, 110))
+    figure.suptitle(plain_text(title, 110))
     quoted, measured = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(outcomes))[::-1]
     tops = [o.row.top1 for o in outcomes]
     quoted.scatter(tops, places, color=BLUE, marker="o", s=45)
     for place, top in zip(places, tops, strict=True):
         quoted.annotate(f"{top:.1f}", (top, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
-    quoted.set(xlabel="top-1 on ImageNet-1K (%), VAN-B0, 300 epochs, quoted", yticks=places)
-    quoted.set_yticklabels([_text(o.row.label, 40) for o in outcomes])
+    quoted.set(xlabel="top-1 on ImageNet-1K (%), quoted\nVAN-B0, 300 epochs", yticks=places)
+    quoted.set_yticklabels([plain_text(o.row.label, 40) for o in outcomes])
     quoted.margins(x=0.12)
     shown = [(o, place) for o, place in zip(outcomes, places, strict=True) if o.top1 is not None]
     for outcome, place in shown:
@@ -179,7 +179,8 @@ def ablation_picture(outcomes: Sequence[Outcome], title: str, data: str) -> Figu
         )
     if not shown:
         measured.text(0.5, 0.5, "nothing was trained yet", transform=measured.transAxes, ha="center")
-    measured.set_xlabel(f"best top-1 on {_text(data, 40)} (%), measured; bars: two standard errors")
+        measured.set_xticks([])
+    measured.set_xlabel(f"best top-1 on {plain_text(data, 40)} (%), measured\nbars: two standard errors")
     for axes in (quoted, measured):
         axes.grid(alpha=0.3)
         axes.set_ylim(-0.6, len(outcomes) - 0.3)

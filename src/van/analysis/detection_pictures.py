@@ -9,7 +9,7 @@ from matplotlib import font_manager, rc_context
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from van.analysis.pictures import _FONTS, BLUE, ORANGE, RED, _text
+from van.analysis.pictures import BLUE, FONTS, ORANGE, plain_text, run_curves
 from van.inference.detection import Detections
 
 # Okabe and Ito's colours stay apart for colour-blind readers; names are written beside, as classes may outnumber them
@@ -51,14 +51,15 @@ def draw_detections(
         )
     taken: list[Box] = []
     for i in np.argsort(-np.asarray(detections.scores), kind="stable").tolist():
-        name = _short(class_names[int(detections.labels[i])])
+        name = short_name(class_names[int(detections.labels[i])])
         text = f"{name} {detections.scores[i]:.2f}" if show_scores else name
         box = _inside(tuple(boxes[i].tolist()), size)
         taken.append(_write(draw, text, box, _colour(detections.labels[i]), size, taken))
     return picture
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """Return the name of a class, cut where it would cover a picture."""
     return name if len(name) <= _LARGEST_NAME else name[: _LARGEST_NAME - 1] + "…"
 
 
@@ -90,11 +91,11 @@ def _font(size: int, path: str) -> ImageFont.FreeTypeFont:
 @cache
 def _font_files() -> list[tuple[str, frozenset[int]]]:
     """Return the fonts that matplotlib's pictures use, with the characters of each."""
-    files = [font_manager.findfont(name) for name in _FONTS]
+    files = [font_manager.findfont(name) for name in FONTS]
     return [(str(file), frozenset(font_manager.get_font(file).get_charmap())) for file in files]
 
 
-def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
+def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
     """Return the first font that has all characters, else the first."""
     fonts = _font_files()
     codes = {ord(character) for character in text}
@@ -106,7 +107,7 @@ def _write(
 ) -> Box:
     """Write a text at a box, where it covers no other, and return the place."""
     height = max(13, round(max(size) / 42))
-    font = _font_for(text, height)
+    font = font_for(text, height)
     left, top, right, bottom = font.getbbox(text)
     wide, high = right - left + 6, bottom - top + 6
     x = min(max(box[0], 0.0), max(0.0, size[0] - wide))
@@ -128,7 +129,7 @@ def _overlap(one: Box, other: Box) -> float:
     return max(0.0, width) * max(0.0, height)
 
 
-@rc_context({"font.family": _FONTS})
+@rc_context({"font.family": FONTS})
 def detection_sheet(
     images: Sequence[Image.Image],
     truths: Sequence[Detections],
@@ -148,7 +149,7 @@ def detection_sheet(
     pairs = min(3, len(images))
     rows = -(-len(images) // pairs)
     figure = Figure(figsize=(5.2 * pairs, 2.75 * rows + 0.5), layout="constrained")
-    figure.suptitle(_text(title, 45 * pairs))
+    figure.suptitle(plain_text(title, 45 * pairs))
     grid = np.atleast_1d(figure.subplots(rows, 2 * pairs, squeeze=False)).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -163,7 +164,6 @@ def detection_sheet(
     return figure
 
 
-@rc_context({"font.family": _FONTS})
 def detection_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
     """Draw the loss and COCO's figures over the epochs.
 
@@ -171,33 +171,14 @@ def detection_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
         rows: One per epoch with epoch, train_loss, val_AP, val_AP50 and perhaps val_mask_AP, val_mask_AP50.
         title: Line above both panels.
     """
-    epochs = [row["epoch"] for row in rows]
-    marker = {"marker": "o" if len(rows) < 40 else None, "markersize": 3}
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(_text(title, 110))
-    loss, precision = figure.subplots(1, 2)
-    loss.plot(epochs, [row["train_loss"] for row in rows], color=BLUE, label="training", **marker)
-    loss.set(xlabel="epoch", ylabel="sum of the losses")
-    curves = (
-        ("val_AP50", "box AP50", BLUE, "--"),
-        ("val_AP", "box AP", BLUE, "-"),
-        ("val_mask_AP50", "mask AP50", ORANGE, "--"),
-        ("val_mask_AP", "mask AP", ORANGE, "-"),
-    )
-    for key, label, colour, style in curves:
-        if key in rows[0]:
-            values = [100 * max(0.0, row[key]) for row in rows]
-            precision.plot(epochs, values, color=colour, linestyle=style, label=label, **marker)
-    key = "val_mask_AP" if "val_mask_AP" in rows[0] else "val_AP"
-    best = max(rows, key=lambda row: row[key])
-    label = f"best: {100 * best[key]:.1f} %, epoch {best['epoch']:g}"
-    precision.plot(best["epoch"], 100 * max(0.0, best[key]), "*", color=RED, markersize=13, label=label)
-    precision.set(xlabel="epoch", ylabel="average precision on validation (%)", ylim=(0, 100))
-    for axes in (loss, precision):
-        axes.grid(alpha=0.3)
-        axes.legend()
-        if len(epochs) == 1:
-            axes.set_xticks(epochs)
-        else:
-            axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+    known = {
+        "val_AP50": ("box AP50", BLUE, "--"),
+        "val_AP": ("box AP", BLUE, "-"),
+        "val_mask_AP50": ("mask AP50", ORANGE, "--"),
+        "val_mask_AP": ("mask AP", ORANGE, "-"),
+    }
+    return run_curves(
+        rows, title, {"train_loss": "training"}, "sum of the losses",
+        {name: drawn for name, drawn in known.items() if name in rows[0]}, "average precision on validation (%)",
+        best="val_mask_AP" if "val_mask_AP" in rows[0] else "val_AP",
+    )  # fmt: skip

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from van.analysis.pictures import _FONTS, BLUE, ORANGE, RED, _text
-from van.analysis.receptive_field import ReceptiveField
+from van.analysis.pictures import BLUE, FONTS, ORANGE, RED, plain_text
+from van.analysis.receptive_field import ReceptiveField, square_side
 
 # Perceptually even and readable without colour vision; black is nothing in one, dark blue in the other
 _HEAT, _MAP = "inferno", "viridis"
@@ -48,7 +48,7 @@ def enlarge(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _grid(rows: int, columns: int, names: Sequence[str], title: str, notes: int) -> tuple[Figure, Any]:
     figure = Figure(figsize=(2.2 * columns + 0.8, (2.2 + 0.16 * notes) * rows + 0.8), layout="constrained")
-    figure.suptitle(_text(title, 16 * columns + 20))
+    figure.suptitle(plain_text(title, 16 * columns + 20))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[])
@@ -58,10 +58,10 @@ def _grid(rows: int, columns: int, names: Sequence[str], title: str, notes: int)
 
 
 def _lines(text: str, length: int) -> str:
-    return "\n".join(_text(line, length) for line in text.split("\n"))
+    return "\n".join(plain_text(line, length) for line in text.split("\n"))
 
 
-@rc_context({"font.family": _FONTS})
+@rc_context({"font.family": FONTS})
 def cam_sheet(
     pictures: Sequence[np.ndarray],
     columns: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, str]]],
@@ -81,7 +81,7 @@ def cam_sheet(
     figure, grid = _grid(len(pictures), 1 + len(columns), ["image", *columns], title, lines)
     for row, picture in enumerate(pictures):
         grid[row, 0].imshow(picture)
-        grid[row, 0].set_xlabel(_text(captions[row], 28) if captions else "", fontsize=8)
+        grid[row, 0].set_xlabel(plain_text(captions[row], 28) if captions else "", fontsize=8)
         for axes, column in zip(grid[row, 1:], columns.values(), strict=True):
             seen, heat, text = column[row]
             axes.imshow(heat_overlay(seen, heat))
@@ -91,15 +91,17 @@ def cam_sheet(
                     bbox={"facecolor": "black", "alpha": 0.75, "edgecolor": "none"},
                 )  # fmt: skip
             axes.set_xlabel(_lines(text, 30), fontsize=8)
+    # the colours as they are on middle grey
+    colours = ListedColormap(heat_overlay(np.full((1, 256, 3), 0.5), np.linspace(0, 1, 256)[None])[0])
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 100), colormaps[_HEAT]), ax=list(grid.ravel()), shrink=0.6, aspect=30, pad=0.01
+        ScalarMappable(Normalize(0, 100), colours), ax=list(grid.ravel()), shrink=0.6, aspect=30, pad=0.01
     )
     bar.set_label("evidence for the class (% of each map's largest)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
 
 
-@rc_context({"font.family": _FONTS})
+@rc_context({"font.family": FONTS})
 def attention_sheet(
     pictures: Sequence[np.ndarray] | np.ndarray,
     maps: Mapping[str, np.ndarray],
@@ -121,9 +123,10 @@ def attention_sheet(
     for row, picture in enumerate(pictures):
         grid[row, 0].imshow(picture)
         grid[row, 0].set_xlabel(_lines(captions[row], 30) if captions else "", fontsize=8)
+        height, width = picture.shape[:2]
         for axes, heat in zip(grid[row, 1:], (m[row] for m in maps.values()), strict=True):
             low, high = float(heat.min()), float(heat.max())
-            axes.imshow(heat, cmap=_MAP, extent=(0, 1, 0, 1))
+            axes.imshow(heat, cmap=_MAP, extent=(0, width, height, 0))
             below = f"{low:.2g} to {high:.2g}" if high > 0 else "zero everywhere"
             axes.set_xlabel(below if high > low or high == 0 else f"{low:.2g} everywhere", fontsize=8)
     bar = figure.colorbar(
@@ -135,7 +138,7 @@ def attention_sheet(
     return figure
 
 
-@rc_context({"font.family": _FONTS})
+@rc_context({"font.family": FONTS})
 def receptive_field_picture(
     fields: Mapping[str, ReceptiveField], title: str, notes: Mapping[str, str] | None = None
 ) -> Figure:
@@ -149,7 +152,7 @@ def receptive_field_picture(
         notes: Lines below the panel of a network.
     """
     figure = Figure(figsize=(3.4 * len(fields) + 5.0, 4.4), layout="constrained")
-    figure.suptitle(_text(title, 40 * (len(fields) + 1)))
+    figure.suptitle(plain_text(title, 40 * (len(fields) + 1)))
     *panels, curve = figure.subplots(1, len(fields) + 1, width_ratios=[1.0] * len(fields) + [1.1])
     logs = {name: _blocks(field.energy) for name, field in fields.items()}
     top = max(float(log.max()) for log in logs.values())
@@ -162,21 +165,11 @@ def receptive_field_picture(
         )  # fmt: skip
         ratios = field.area_ratios()
         for share, style in zip(ratios, (":", "-.", "--", "-"), strict=True):
-            side = field.side(share)
-            row, column = field.centre
-            axes.add_patch(
-                Rectangle(
-                    (column + 0.5 - side / 2, row + 0.5 - side / 2),
-                    side,
-                    side,
-                    fill=False,
-                    linestyle=style,
-                    color="white",
-                    linewidth=1.1,
-                )
-            )
+            side = square_side(field.energy, share)
+            corner = (width // 2 + 0.5 - side / 2, height // 2 + 0.5 - side / 2)
+            axes.add_patch(Rectangle(corner, side, side, fill=False, linestyle=style, color="white", linewidth=1.1))
         axes.set(xlim=(0, width), ylim=(height, 0), xlabel="pixel", ylabel="pixel")
-        axes.set_title(_text(name, 34), fontsize=10, fontweight="bold")
+        axes.set_title(plain_text(name, 34), fontsize=10, fontweight="bold")
         below = "   ".join(f"{share:.0%}: {100 * ratio:.2g} %" for share, ratio in ratios.items())
         axes.set_xlabel(
             f"pixel\n\nshare of the energy: area of its square\n{below}"
@@ -195,7 +188,7 @@ def receptive_field_picture(
         sides = [field.area_ratios([share])[share] for share in shares]
         curve.plot(
             100 * shares, [100 * side for side in sides], color=colours[i % 6], marker=markers[i % 6], markevery=14,
-            markersize=4, label=_text(name, 30),
+            markersize=4, label=plain_text(name, 30),
         )  # fmt: skip
     curve.set(
         xlabel="share of the energy (%)", ylabel="area of the square (% of the image)", yscale="log", xlim=(0, 100)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image, ImageDraw
 
-from van.analysis.detection_pictures import _font_for, _short
-from van.analysis.pictures import _FONTS, BLUE, GREEN, ORANGE, RED, _text
+from van.analysis.detection_pictures import font_for, short_name
+from van.analysis.pictures import BLUE, FONTS, GREEN, ORANGE, plain_text, run_curves
 from van.errors import DataError
 
 IGNORED = 255
@@ -94,7 +94,7 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, Sequence[int
     shown = list(entries[:most])
     left = len(entries) - len(shown)
     texts = [name for name, _ in shown] + ([f"and {left} more"] if left else [])
-    fonts = [_font_for(text, height) for text in texts]
+    fonts = [font_for(text, height) for text in texts]
     width = round(max((font.getlength(text) for font, text in zip(fonts, texts, strict=True)), default=0))
     canvas = Image.new("RGB", (picture.width + width + 3 * line, picture.height), "white")
     canvas.paste(picture)
@@ -133,7 +133,7 @@ def draw_labels(image: Image.Image, labels: np.ndarray, class_names: Sequence[st
     shares = class_shares(labels, class_names)
     places = {name: i for i, name in enumerate(class_names)}
     return _with_legend(
-        picture, [(f"{_short(name)} {100 * share:.1f} %", colours[places[name]]) for name, share in shares.items()]
+        picture, [(f"{short_name(name)} {100 * share:.1f} %", colours[places[name]]) for name, share in shares.items()]
     )
 
 
@@ -175,16 +175,16 @@ def draw_segments(
             continue
         # the pixel of the segment that is nearest to its middle: the middle itself may lie outside
         near = int(np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2))
-        text = _short(class_names[int(segment["label"])]) + (" (group)" if segment.get("iscrowd") else "")
+        text = short_name(class_names[int(segment["label"])]) + (" (group)" if segment.get("iscrowd") else "")
         text += f" {segment['score']:.2f}" if "score" in segment else ""
         place = (float((xs[near] + 0.5) * factor), float((ys[near] + 0.5) * factor))
-        font = _font_for(text, height)
+        font = font_for(text, height)
         half, wide = font.getlength(text) / 2, float(picture.width)
         x = max(half + 2, min(place[0], wide - half - 2))
         draw.text((x, place[1]), text, fill="white", font=font, anchor="mm", stroke_width=2, stroke_fill="black")
     if not legend:
         return picture
-    entries = [(f"{_short(class_names[label])}: {turn + 1}", base[label]) for label, turn in sorted(seen.items())]
+    entries = [(f"{short_name(class_names[label])}: {turn + 1}", base[label]) for label, turn in sorted(seen.items())]
     return _with_legend(picture, entries)
 
 
@@ -216,7 +216,7 @@ def draw_saliency(image: Image.Image, saliency: np.ndarray) -> Image.Image:
     return canvas
 
 
-@rc_context({"font.family": _FONTS})
+@rc_context({"font.family": FONTS})
 def pixel_sheet(
     rows: Sequence[Sequence[Image.Image]],
     heads: Sequence[str],
@@ -235,7 +235,7 @@ def pixel_sheet(
     lines = -(-len(rows) // groups)
     columns = groups * len(heads)
     figure = Figure(figsize=(2.1 * columns, 2.25 * lines + 1.1), layout="constrained")
-    figure.suptitle(_text(title, 18 * columns))
+    figure.suptitle(plain_text(title, 18 * columns))
     grid = np.atleast_1d(figure.subplots(lines, columns, squeeze=False)).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -246,7 +246,7 @@ def pixel_sheet(
             axes.set_title(heads[k], fontsize=9, color="black" if k < len(heads) - 1 else BLUE)
     if legend:
         patches = [
-            Patch(facecolor="#" + bytes(colour).hex(), edgecolor="black", label=_text(name, 24))
+            Patch(facecolor="#" + bytes(colour).hex(), edgecolor="black", label=plain_text(name, 24))
             for name, colour in legend[:_LISTED]
         ]
         if len(legend) > _LISTED:
@@ -255,7 +255,6 @@ def pixel_sheet(
     return figure
 
 
-@rc_context({"font.family": _FONTS})
 def pixel_curves(
     rows: Sequence[dict[str, float]], figures: Mapping[str, str], title: str, by_steps: bool = False
 ) -> Figure:
@@ -267,28 +266,9 @@ def pixel_curves(
         title: Line above both panels.
         by_steps: Whether the axis is steps.
     """
-    axis = "iteration" if by_steps else "epoch"
-    places = [row[axis] for row in rows]
-    marker = {"marker": "o" if len(rows) < 40 else None, "markersize": 3}
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(_text(title, 110))
-    loss, quality = figure.subplots(1, 2)
-    loss.plot(places, [row["train_loss"] for row in rows], color=BLUE, label="training", **marker)
-    loss.set(xlabel=axis, ylabel="sum of the losses")
     styles = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
-    for (key, label), (colour, style) in zip(figures.items(), styles, strict=False):
-        values = [100 * max(0.0, row[key]) for row in rows]
-        quality.plot(places, values, color=colour, linestyle=style, label=label, **marker)
-    key = next(iter(figures))
-    best = max(rows, key=lambda row: row[key])
-    label = f"best: {100 * best[key]:.1f} %, {axis} {best[axis]:g}"
-    quality.plot(best[axis], 100 * max(0.0, best[key]), "*", color=RED, markersize=13, label=label)
-    quality.set(xlabel=axis, ylabel="on validation (%)", ylim=(0, 100))
-    for axes in (loss, quality):
-        axes.grid(alpha=0.3)
-        axes.legend()
-        if len(places) == 1:
-            axes.set_xticks(places)
-        else:
-            axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+    return run_curves(
+        rows, title, {"train_loss": "training"}, "sum of the losses",
+        {name: (label, *style) for (name, label), style in zip(figures.items(), styles, strict=False)},
+        "on validation (%)", best=next(iter(figures)), axis="iteration" if by_steps else "epoch",
+    )  # fmt: skip

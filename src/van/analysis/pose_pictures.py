@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from van.analysis.pictures import _FONTS, BLUE, GREEN, ORANGE, RED, _text
+from van.analysis.pictures import BLUE, FONTS, GREEN, plain_text, run_curves
 
 # left and right in two of Okabe and Ito's colours, the middle in white: told apart by any eye on a dark rim
 LEFT, RIGHT, MIDDLE = (230, 159, 0), (86, 180, 233), (255, 255, 255)
@@ -83,7 +83,7 @@ def _label(draw: ImageDraw.ImageDraw, size: tuple[int, int], text: str, x: float
     draw.text((x + 3 - left, y + 3 - top), text, fill="white", font=font)
 
 
-@rc_context({"font.family": _FONTS})
+@rc_context({"font.family": FONTS})
 def pose_sheet(
     images: Sequence[Image.Image], truths: Sequence[Image.Image], predictions: Sequence[Image.Image], title: str
 ) -> Figure:
@@ -99,7 +99,7 @@ def pose_sheet(
     rows = -(-len(images) // across)
     tallest = max(image.height / image.width for image in images)
     figure = Figure(figsize=(4.6 * across, (2.3 * tallest + 0.3) * rows + 0.8), layout="constrained")
-    figure.suptitle(f"{_text(title, 40 * across)}\norange: the person's left; blue: right", fontsize=10)
+    figure.suptitle(f"{plain_text(title, 40 * across)}\norange: the person's left; blue: right", fontsize=10)
     grid = figure.subplots(rows, 2 * across, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -112,7 +112,6 @@ def pose_sheet(
     return figure
 
 
-@rc_context({"font.family": _FONTS})
 def pose_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
     """Draw loss and average precision over the epochs.
 
@@ -120,26 +119,8 @@ def pose_curves(rows: Sequence[dict[str, float]], title: str) -> Figure:
         rows: One per epoch with epoch, train_loss, val_loss, val_ap and val_ap50 (shares of 1).
         title: Line above both panels.
     """
-    epochs = [row["epoch"] for row in rows]
-    style = {"marker": "o" if len(rows) < 40 else None, "markersize": 3}
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(_text(title, 110))
-    loss, precision = figure.subplots(1, 2)
-    loss.plot(epochs, [row["train_loss"] for row in rows], color=BLUE, label="training", **style)
-    loss.plot(epochs, [row["val_loss"] for row in rows], color=ORANGE, label="validation", **style)
-    loss.set(xlabel="epoch", ylabel="mean squared error of the heat maps", yscale="log")
-    ap = [100 * row["val_ap"] for row in rows]
-    best = int(np.argmax(ap))
-    precision.plot(epochs, ap, color=BLUE, label="AP", **style)
-    precision.plot(epochs, [100 * row["val_ap50"] for row in rows], color=GREEN, linestyle="--", label="AP50", **style)
-    label = f"best: AP {ap[best]:.1f} %, epoch {epochs[best]:g}"
-    precision.plot(epochs[best], ap[best], "*", color=RED, markersize=13, label=label)
-    precision.set(xlabel="epoch", ylabel="keypoint precision on validation (%)", ylim=(0, 100))
-    for axes in (loss, precision):
-        axes.grid(alpha=0.3)
-        axes.legend()
-        if len(epochs) == 1:
-            axes.set_xticks(epochs)
-        else:
-            axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+    return run_curves(
+        rows, title, {"train_loss": "training", "val_loss": "validation"}, "mean squared error of the heat maps",
+        {"val_ap": ("AP", BLUE, "-"), "val_ap50": ("AP50", GREEN, "--")}, "keypoint precision on validation (%)",
+        best="val_ap", log_loss=True,
+    )  # fmt: skip

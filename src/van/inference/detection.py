@@ -7,15 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader
 
 from van.data.coco import mask_functions
 from van.data.images import ImageLike
 from van.errors import DataError, VanError, WeightsError
 from van.heads.detection import build_detector
 from van.heads.detection.options import DetectorOptions
-from van.inference.files import ImageFiles, as_list
+from van.inference.files import ImageFiles, one_or_several, results_in_order
 from van.models.task_weights import TaskWeights, read_task_weights
 
 TASKS = ("detection", "instances")
@@ -183,12 +181,7 @@ class DetectionPredictor:
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
         """
-        loader = DataLoader(ImageFiles(images), self.batch_size, num_workers=workers, collate_fn=as_list)
-        for batch in loader:
-            good = [item for item in batch if not isinstance(item, DataError)]
-            found = iter(self.detect(good) if good else ())
-            for item in batch:
-                yield item if isinstance(item, DataError) else next(found)
+        return results_in_order(self.detect, ImageFiles(images), self.batch_size, workers)
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
         """Find objects on one image or several.
@@ -203,12 +196,4 @@ class DetectionPredictor:
         Raises:
             DataError: an image cannot be decoded or is not of a known form.
         """
-        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray | torch.Tensor)
-        one = (single or hasattr(images, "read")) and getattr(images, "ndim", 3) != 4
-        several: list[Any] = [images] if one else list(cast(Sequence[Any], images))
-        found = []
-        for result in self.stream(several):
-            if isinstance(result, DataError):
-                raise result
-            found.append(result)
-        return found[0] if one else found
+        return one_or_several(images, self.stream)

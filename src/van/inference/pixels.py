@@ -9,15 +9,13 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional
 
 from van.data.images import ImageLike
 from van.data.pixel_transforms import fitted
 from van.errors import DataError, VanError, WeightsError
 from van.heads.pixels import SaliencyOptions, SegmenterOptions, build_saliency, build_segmenter
-from van.inference.files import ImageFiles, as_list
+from van.inference.files import ImageFiles, one_or_several, results_in_order
 from van.models.task_weights import TaskWeights, read_task_weights
 
 _TOGETHER = 4 * 1024 * 1024  # pixels of images that go through the network at once
@@ -342,13 +340,11 @@ class PixelPredictor(Generic[Result]):
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
         """
-        loader = DataLoader(ImageFiles(images), self.batch_size, num_workers=workers, collate_fn=as_list)
-        for batch in loader:
-            good = [item.to(self.device) for item in batch if not isinstance(item, DataError)]
-            with torch.inference_mode():
-                found = iter([self._result(one) for one in self.maps(good)] if good else ())
-            for item in batch:
-                yield item if isinstance(item, DataError) else next(found)
+        return results_in_order(self._results, ImageFiles(images), self.batch_size, workers)
+
+    @torch.inference_mode()
+    def _results(self, images: Sequence[torch.Tensor]) -> list[Result]:
+        return [self._result(found) for found in self.maps([image.to(self.device) for image in images])]
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
         """Label the pixels of one image or several.
@@ -363,15 +359,7 @@ class PixelPredictor(Generic[Result]):
         Raises:
             DataError: an image cannot be decoded or is not of a known form.
         """
-        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray | torch.Tensor)
-        one = (single or hasattr(images, "read")) and getattr(images, "ndim", 3) != 4
-        several: list[Any] = [images] if one else list(cast(Sequence[Any], images))
-        found = []
-        for result in self.stream(several):
-            if isinstance(result, DataError):
-                raise result
-            found.append(result)
-        return found[0] if one else found
+        return one_or_several(images, self.stream)
 
 
 class SemanticPredictor(PixelPredictor[np.ndarray]):

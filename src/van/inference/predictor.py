@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import timm.data
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader
 
 from van.data.images import ImageLike, mode_for
 from van.errors import DataError, VanError, WeightsError
-from van.inference.files import ImageFiles, as_list
+from van.inference.files import ImageFiles, one_or_several, results_in_order
 from van.models import read_checkpoint
 from van.models.factory import create_model, model_from_checkpoint
 from van.models.variants import VARIANTS
@@ -99,12 +96,10 @@ class Predictor:
             top_k: Classes per image.
             workers: Processes that decode; 0 decodes in this one.
         """
-        dataset = ImageFiles(images, self._transform, self._mode)
-        for batch in DataLoader(dataset, self.batch_size, num_workers=workers, collate_fn=as_list):
-            good = [item for item in batch if not isinstance(item, DataError)]
-            predictions = iter(self._rank(self.logits(torch.stack(good)), top_k) if good else ())
-            for item in batch:
-                yield item if isinstance(item, DataError) else next(predictions)
+        files = ImageFiles(images, self._transform, self._mode)
+        return results_in_order(
+            lambda batch: self._rank(self.logits(torch.stack(batch)), top_k), files, self.batch_size, workers
+        )
 
     def _rank(self, logits: torch.Tensor, top_k: int) -> list[Prediction]:
         best = logits.softmax(dim=1).topk(min(top_k, logits.shape[1]), dim=1)
@@ -128,12 +123,4 @@ class Predictor:
         Raises:
             DataError: an image cannot be decoded or is not of a known form.
         """
-        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray | torch.Tensor)
-        one = (single or hasattr(images, "read")) and getattr(images, "ndim", 3) != 4
-        several: list[Any] = [images] if one else list(cast(Sequence[Any], images))
-        predictions = []
-        for result in self.stream(several, top_k):
-            if isinstance(result, DataError):
-                raise result
-            predictions.append(result)
-        return predictions[0] if one else predictions
+        return one_or_several(images, lambda several: self.stream(several, top_k))
