@@ -2,8 +2,8 @@
 
 python docs/digits_in_photos.py FOLDER
 
-Everything comes with scikit-learn. Each digit is white on a random part of one of two photographs, a third to half as
-high as the image; train and val hold different digits.
+Everything comes with scikit-learn. Each digit is white on a random part of one of two photographs, darkened, a third
+to half as high as the image; train and val hold different digits.
 """
 
 import sys
@@ -21,7 +21,7 @@ SIDE = 96
 def main(folder: Path) -> None:
     """Write FOLDER/train and FOLDER/val."""
     rng = np.random.default_rng(0)
-    photographs = [Image.fromarray(array) for array in load_sample_images().images]
+    photographs = [Image.fromarray(array // 2) for array in load_sample_images().images]
     for part, digits in zip(("train", "val"), load_split(), strict=True):
         for index in range(len(digits)):
             photograph = photographs[rng.integers(2)].resize((214, 142))

@@ -125,7 +125,7 @@ def test_nothing_left_is_refused_even_when_skipping(shapes):
     part = find_semantic(shapes, "val")
     for path in part.masks:
         Image.new("RGB", (4, 4)).save(path)
-    with pytest.raises(DataError, match=r"semantic/val: no image can be used, there is 4 problems"):
+    with pytest.raises(DataError, match=r"semantic/val: no image can be used, there are 4 problems"):
         usable_pixels(part, "skip")
 
 
@@ -194,6 +194,62 @@ def test_bad_segments(shapes):
         usable_pixels(part, "refuse")
     with pytest.raises(DataError, match="no image can be used"):
         usable_pixels(part, "skip")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda record: record["segments_info"][0].update(id=[1]), "the JSON lists a segment [1], expected a number"),
+        (lambda record: record["segments_info"][0].update(id="1"), "the JSON lists a segment '1', expected a number"),
+        (lambda record: record["segments_info"][0].update(category_id=[1]), "has the unknown category [1]"),
+        (lambda record: record["segments_info"][0].update(area="many"), "its area in the JSON is many"),
+        (lambda record: record.update(image_id=[3]), "it has segments of image [3], which is not among its images"),
+        (lambda record: record.update(image_id="3"), "it has segments of image '3', which is not among its images"),
+    ],
+)
+def test_a_json_of_odd_values_is_no_crash(shapes, change, expected):
+    file = shapes / "annotations/panoptic_train.json"
+    content = json.loads(file.read_text())
+    change(next(record for record in content["annotations"] if record["image_id"] == 3))
+    file.write_text(json.dumps(content))
+    part = find_panoptic(shapes, "train")
+    assert any(expected in problem for problem in found(part))
+    kept, _ = usable_pixels(part, "skip", empty_classes=False)
+    assert len(kept) == 11
+    assert 3 not in {image["id"] for image in kept.images}
+
+
+def test_names_of_png_that_are_no_text_are_those_of_the_images(shapes):
+    file = shapes / "annotations/panoptic_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["file_name"] = 3
+    file.write_text(json.dumps(content))
+    assert found(find_panoptic(shapes, "train")) == []
+
+
+def test_changed_ids_are_one_problem_and_not_thousands(shapes):
+    png = shapes / "annotations/panoptic_train/000003.png"
+    noise = np.random.default_rng(0).integers(1, 255, (*pixels(png).shape[:2], 3), np.uint8)
+    Image.fromarray(noise).save(png)
+    (problem,) = [problem for problem in found(find_panoptic(shapes, "train")) if "does not list" in problem]
+    assert "segments that the JSON does not list: " in problem
+
+
+def test_png_of_another_format_is_refused(shapes):
+    png = shapes / "annotations/panoptic_train/000003.png"
+    Image.fromarray(pixels(png)).save(png, "WEBP")
+    (problem,) = found(find_panoptic(shapes, "train"), empty_classes=False)
+    assert "000003.png: is a WEBP of mode RGB, expected a PNG of mode RGB" in problem
+
+
+def test_categories_that_come_twice(shapes):
+    file = shapes / "annotations/panoptic_train.json"
+    content = json.loads(file.read_text())
+    content["categories"].append(content["categories"][0])
+    file.write_text(json.dumps(content))
+    number, name = content["categories"][0]["id"], content["categories"][0]["name"]
+    expected = [f"{file}: 2 categories have the id {number}", f"{file}: 2 categories are called {name!r}"]
+    assert found(find_panoptic(shapes, "train"), empty_classes=False) == expected
 
 
 def test_images_with_bad_segments_can_be_skipped(shapes):

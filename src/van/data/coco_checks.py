@@ -39,8 +39,13 @@ class Problem:
         return f"{self.file}: {self.what}" if self.id is None else f"{self.file}, {kind} {self.id}: {self.what}"
 
 
-class _Sizes(Dataset):
-    """For each path an error or nothing, and width and height as the image is shown."""
+class ImageSizes(Dataset):
+    """For each path an error or nothing, and width and height as the image is shown.
+
+    Args:
+        paths: Of the images.
+        decode: Decode the pixels; without it only headers are read.
+    """
 
     def __init__(self, paths: list[str], decode: bool) -> None:
         self.paths = paths
@@ -123,7 +128,7 @@ def _image_problems(
 ) -> Iterator[tuple[dict[str, Any], str, tuple[float, float]]]:
     """Give each image with what is wrong with it or nothing, and the width and height that its annotations mean."""
     paths = [str(part.image_path(image)) for image in part.images]
-    loader = DataLoader(_Sizes(paths, decode), batch_size=None, num_workers=workers)
+    loader = DataLoader(ImageSizes(paths, decode), batch_size=None, num_workers=workers)
     states = tqdm(loader, desc="Checking images", unit=" images", disable=len(paths) <= _FEW, leave=False)
     for image, (error, width, height) in zip(part.images, states, strict=True):
         said: tuple[Any, Any] = image.get("width"), image.get("height")

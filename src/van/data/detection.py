@@ -89,6 +89,16 @@ class _BoxesOfMasks(nn.Module):
         return image, {**target, "boxes": cast(Any, tv_tensors.wrap)(boxes, like=target["boxes"])}
 
 
+def processes_and_rank(processes: int | None = None, rank: int | None = None) -> tuple[int, int]:
+    """Return how many processes share the data, and which of them this is; None asks torch.distributed."""
+    together = dist.is_available() and dist.is_initialized()
+    if processes is None:
+        processes = dist.get_world_size() if together else 1
+    if rank is None:
+        rank = dist.get_rank() if together else 0
+    return processes, rank
+
+
 class OrientedBatches(DistributedSampler):
     """Batches of images that are all wider than high, or all higher than wide, so that little is padded.
 
@@ -119,9 +129,7 @@ class OrientedBatches(DistributedSampler):
         processes: int | None = None,
         rank: int | None = None,
     ) -> None:
-        together = dist.is_available() and dist.is_initialized()
-        processes = processes or (dist.get_world_size() if together else 1)
-        rank = rank if rank is not None else (dist.get_rank() if together else 0)
+        processes, rank = processes_and_rank(processes, rank)
         super().__init__(cast(Any, ratios), num_replicas=processes, rank=rank, shuffle=shuffle, seed=seed)
         if len(ratios) < processes:
             raise DataError(f"{len(ratios)} images cannot be shared by {processes} devices. Give fewer --devices.")

@@ -37,11 +37,11 @@ def read_ids(path: str | Path) -> np.ndarray:
     """Read the segment ids (H, W) int32 of a panoptic PNG; 0 is no segment.
 
     Raises:
-        DataError: the file is missing or broken, is no RGB image, or was saved as JPEG, which changes ids.
+        DataError: the file is missing or broken, or is no PNG with three colours: other formats change ids.
     """
     try:
         with Image.open(path) as image:
-            if image.format == "JPEG" or image.mode != "RGB":
+            if image.format != "PNG" or image.mode != "RGB":
                 raise DataError(
                     f"{path} is a {image.format} of mode {image.mode}, expected a PNG of mode RGB whose colours are "
                     "ids of segments."
@@ -89,7 +89,7 @@ class PanopticPart:
         self.isthing = [bool(category["isthing"]) for category in coco.categories]
         self.things = {label for label, thing in enumerate(self.isthing) if thing}
         self.class_names, self.category_ids, self.labels = coco.class_names, coco.category_ids, coco.labels
-        self.records = {a.get("image_id"): a for a in coco.all_annotations()}
+        self.records = {a["image_id"]: a for a in coco.all_annotations() if isinstance(a.get("image_id"), int)}
         gone = set(drop_images)
         self.images = [image for image in coco.images if image["id"] in self.records and image["id"] not in gone]
 
@@ -107,7 +107,9 @@ class PanopticPart:
 
     def png_path(self, image: Mapping[str, Any]) -> Path:
         """Return the PNG that belongs to a record of `images`."""
-        name = self.records[image["id"]].get("file_name") or Path(image["file_name"]).with_suffix(".png").name
+        name = self.records[image["id"]].get("file_name")
+        if not isinstance(name, str) or not name:
+            name = Path(image["file_name"]).with_suffix(".png").name
         return self.folder / name
 
     def segments(self, image: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from van.data.coco_checks import _Sizes
+from van.data.coco_checks import ImageSizes
 from van.data.pairs import read_mask, sizes_differ
 from van.data.panoptic import PanopticPart, read_ids
 from van.data.saliency import THRESHOLD, SaliencyPart
@@ -23,6 +23,7 @@ _P = TypeVar("_P", SemanticPart, SaliencyPart, PanopticPart)
 _Found = tuple[list[tuple[str, str]], np.ndarray]  # files with what is wrong, and how much there is of each class
 _FEW = 128  # so many images are looked at without processes of their own
 _IDS = 256**3  # colours of a panoptic PNG
+_LISTED = 5  # unknown segments of an image that get a line each
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def _said(error: DataError, path: Path) -> tuple[str, str]:
 
 def _size(path: Path, decode: bool) -> tuple[list[tuple[str, str]], tuple[int, int] | None]:
     """Return what is wrong with an image, and its height and width."""
-    error, width, height = _Sizes([str(path)], decode)[0]
+    error, width, height = ImageSizes([str(path)], decode)[0]
     return ([(str(path), error)], None) if error else ([], (height, width))
 
 
@@ -106,10 +107,11 @@ def _look_panoptic(part: PanopticPart, place: int, decode: bool) -> _Found:
     except DataError as error:
         return [*errors, (json, str(error).removeprefix(f"{json}: ").rstrip("."))], counts
     for info in infos:
-        if (label := part.labels.get(info.get("category_id"))) is None:
-            errors.append((json, f"segment {info.get('id')} has the unknown category {info.get('category_id')}"))
+        category = info.get("category_id")
+        if not isinstance(category, int) or category not in part.labels:
+            errors.append((json, f"segment {info.get('id')} has the unknown category {category!r}"))
         elif not info.get("iscrowd"):
-            counts[label] += 1
+            counts[part.labels[category]] += 1
     try:
         ids = read_ids(png)
     except DataError as error:
@@ -124,20 +126,28 @@ def _mismatches(infos: list[dict[str, Any]], ids: np.ndarray) -> Iterator[str]:
     numbers, areas = np.unique(ids, return_counts=True)
     found = dict(zip(numbers.tolist(), areas.tolist(), strict=True))
     found.pop(0, None)
-    listed = Counter(info.get("id") for info in infos)
+    listed: Counter[int] = Counter()
+    for number in (info.get("id") for info in infos):
+        if isinstance(number, int) and 0 < number < _IDS:
+            listed[number] += 1
+        else:
+            yield f"the JSON lists a segment {number!r}, expected a number from 1 to {_IDS - 1}"
     for number, count in listed.items():
-        if not isinstance(number, int) or not 0 < number < _IDS:
-            yield f"the JSON lists a segment {number}, expected a number from 1 to {_IDS - 1}"
-        elif number not in found:
+        if number not in found:
             yield f"segment {number} of the JSON has no pixel"
         elif count > 1:
             yield f"the JSON lists segment {number} {count} times"
-    for info in infos:
-        area = found.get(info.get("id"))
+    for number, info in ((info.get("id"), info) for info in infos):
+        area = found.get(number) if isinstance(number, int) else None
         if area and info.get("area", area) != area:
-            yield f"segment {info['id']} has {area} pixels, its area in the JSON is {info['area']}"
-    for number, area in found.items():
-        if number not in listed:
+            yield f"segment {number} has {area} pixels, its area in the JSON is {info['area']}"
+    unknown = {number: area for number, area in found.items() if number not in listed}
+    if len(unknown) > _LISTED:  # colours of another image, or ids that were changed: one line says it
+        some = ", ".join(map(str, list(unknown)[:_LISTED]))
+        pixels = sum(unknown.values())
+        yield f"{pixels} pixels belong to {len(unknown)} segments that the JSON does not list: {some}, ..."
+    else:
+        for number, area in unknown.items():
             yield f"{area} pixels belong to segment {number}, which the JSON does not list"
     if not found:
         yield "it has no pixel that belongs to a segment"
@@ -176,11 +186,20 @@ def _whole(part: PixelPart) -> Iterator[PixelProblem]:
     for number, count in Counter(image["id"] for image in part.coco.images).items():
         if count > 1:
             yield PixelProblem(json, f"{count} images have the id {number}")
-    records = Counter(record.get("image_id") for record in part.coco.all_annotations())
+    for number, count in Counter(part.category_ids).items():
+        if count > 1:
+            yield PixelProblem(json, f"{count} categories have the id {number}")
+    for name, count in Counter(part.class_names).items():
+        if count > 1:
+            yield PixelProblem(json, f"{count} categories are called {name!r}")
+    records: Counter[int] = Counter()
+    for number in (record.get("image_id") for record in part.coco.all_annotations()):
+        if isinstance(number, int) and number in known:
+            records[number] += 1
+        else:
+            yield PixelProblem(json, f"it has segments of image {number!r}, which is not among its images")
     for number, count in records.items():
-        if number not in known:
-            yield PixelProblem(json, f"it has segments of image {number}, which is not among its images")
-        elif count > 1:
+        if count > 1:
             yield PixelProblem(json, f"it lists the segments of image {number} {count} times")
     for number, image in known.items():
         if number not in records:
@@ -256,7 +275,8 @@ def usable_pixels(
     if not problems:
         return part, []
     listed = "\n".join(map(str, problems[:10])) + (f"\n... and {len(problems) - 10} more" if len(problems) > 10 else "")
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    one = len(problems) == 1
+    count, there = "1 problem" if one else f"{len(problems)} problems", "there is" if one else "there are"
     if on_problem == "refuse":
         raise DataError(
             f"{_name(part)} has {count}:\n{listed}\nCorrect the data, or go on without what has problems with "
@@ -264,11 +284,11 @@ def usable_pixels(
         )
     places = {problem.place for problem in problems if problem.place is not None}
     if len(places) == len(part):
-        raise DataError(f"{_name(part)}: no image can be used, there is {count}:\n{listed}\nvan check-data lists all.")
+        raise DataError(f"{_name(part)}: no image can be used, {there} {count}:\n{listed}\nvan check-data lists all.")
     kept: Any = part
     if isinstance(part, PanopticPart):
         kept = part.without({part.images[place]["id"] for place in places})
     elif places or part.unpaired:
         kept = part.without(places)
-    note = f"{_name(part)}: {len(places)} of {len(part)} images are left out, there is {count}:\n{listed}"
+    note = f"{_name(part)}: {len(places)} of {len(part)} images are left out, {there} {count}:\n{listed}"
     return kept, [note]

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from van.data.detection import OnProblem, OrientedBatches, data_folder, loading_processes
+from van.data.detection import OnProblem, OrientedBatches, data_folder, loading_processes, processes_and_rank
 from van.data.pairs import Part
 from van.data.panoptic import PanopticDataset, find_panoptic
 from van.data.pixel_checks import usable_pixels
@@ -48,9 +47,7 @@ class StepBatches(DistributedSampler):
         processes: int | None = None,
         rank: int | None = None,
     ) -> None:
-        together = dist.is_available() and dist.is_initialized()
-        processes = processes or (dist.get_world_size() if together else 1)
-        rank = rank if rank is not None else (dist.get_rank() if together else 0)
+        processes, rank = processes_and_rank(processes, rank)
         super().__init__(cast(Any, range(images)), num_replicas=processes, rank=rank, seed=seed)
         self.images = images
         self.batch_size = batch_size
@@ -207,8 +204,7 @@ class PixelData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled, augmented batches."""
-        together = dist.is_available() and dist.is_initialized()
-        steps = self.steps(dist.get_world_size() if together else 1)
+        steps = self.steps(processes_and_rank()[0])
         return _loader(
             self.train, self.collate, StepBatches(len(self.train), self.batch_size, steps, self.seed), self.workers
         )
