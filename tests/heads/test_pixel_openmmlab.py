@@ -1,10 +1,16 @@
+import json
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import van  # noqa: F401 - registers the backbones
+from van.cli import main
 from van.errors import WeightsError
 from van.heads.pixels import SegmenterOptions, build_segmenter, load_openmmlab, segmenter_from_openmmlab
+from van.inference.pixels import SemanticPredictor
 
 CLASSES = 6
 
@@ -187,3 +193,32 @@ def test_numbers_of_no_published_model_need_options(published):
     model, names = segmenter_from_openmmlab(path, options)
     assert names is None
     assert not model.training
+
+
+def test_predict_and_evaluate_take_the_file(published, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path, _ = published(fpn_shapes(DIMS))
+    for folder in ("data/images", "data/masks"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)).save("data/images/a.png")
+    Image.fromarray(np.full((40, 50), 1, np.uint8)).save("data/masks/a.png")
+    (tmp_path / "data/classes.txt").write_text("sky\ncat\n")
+    common = ["--weights", str(path), "--scales", "0.125", "--workers", "0"]
+    assert main(["predict", "data/images", *common, "--output", "found"]) == 0
+    (entry,) = json.loads((tmp_path / "found/predictions.json").read_text())
+    assert entry["labels"] == ["wall", "sky", "tree", "cat", "cup", "car"]
+    with Image.open("found/a_classes.png") as image:
+        found = np.asarray(image)
+    assert found.shape == (40, 50)
+    assert main(["evaluate", *common, "--data", "data", "--split", "all", "--output", "measured"]) == 0
+    figures = json.loads((tmp_path / "measured/evaluation.json").read_text())
+    assert figures["aAcc"] == pytest.approx((found == 3).mean(), abs=1e-4)  # by their names: cat is 3 there
+    predictor = SemanticPredictor(path)
+    assert predictor.inference.size == (512, 2048)
+    assert capsys.readouterr().out.count("results: measured") == 1
+
+
+def test_without_names_classes_have_numbers(published):
+    path, tensors = published(fpn_shapes(DIMS))
+    torch.save({"state_dict": tensors}, path)
+    assert SemanticPredictor(path).class_names == ["0", "1", "2", "3", "4", "5"]

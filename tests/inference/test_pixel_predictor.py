@@ -208,6 +208,12 @@ def test_any_size_is_padded_and_cropped_back(semantic, size):
     assert labels.max() < 3
 
 
+def test_images_may_be_shrunk_to_a_pixel():
+    image = torch.tensor([9, 200, 9], dtype=torch.uint8)[:, None, None].expand(3, 40, 30)
+    (labels,) = label_maps(Colours(), [image], PixelInference(scales=[0.01]))
+    assert torch.equal(labels, torch.ones(40, 30, dtype=torch.uint8))
+
+
 def test_one_image_or_several(semantic, tmp_path):
     images = [Image.new("RGB", size, "red") for size in ((20, 30), (20, 30), (31, 8))]
     several = semantic(images)

@@ -104,6 +104,10 @@ def module_for_weights(arguments: Sequence[str], package: str) -> ModuleType:
         from van.models.task_weights import task_of_weights
 
         task = task_of_weights(weights)
+        if task == "classification":
+            from van.heads.pixels import is_openmmlab
+
+            task = "semantic" if is_openmmlab(weights) else task
     if task not in TASKS:
         raise VanError(f"{weights} is for the task {task!r}, which this command does not know ({', '.join(TASKS)}).")
     return import_module(f"{package}.{TASKS[task]}")

@@ -1,7 +1,7 @@
 """Label the pixels of images with trained weights: whole images or windows, several scales, mirrored, any size."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
@@ -14,11 +14,19 @@ from torchvision.transforms.v2 import functional
 from van.data.images import ImageLike
 from van.data.pixel_transforms import fitted
 from van.errors import DataError, VanError, WeightsError
-from van.heads.pixels import SaliencyOptions, SegmenterOptions, build_saliency, build_segmenter
+from van.heads.pixels import (
+    SaliencyOptions,
+    SegmenterOptions,
+    build_saliency,
+    build_segmenter,
+    is_openmmlab,
+    segmenter_from_openmmlab,
+)
 from van.inference.files import ImageFiles, one_or_several, results_in_order
-from van.models.task_weights import TaskWeights, read_task_weights
+from van.models.task_weights import TaskWeights, read_task_weights, task_of_weights
 
 _TOGETHER = 4 * 1024 * 1024  # pixels of images that go through the network at once
+_OPENMMLAB_SIZE = (512, 2048)  # what its published models fit images into
 _AT_ONCE = 32 * 1024 * 1024  # scores that are enlarged to the size of the image at once
 Scores = Callable[[torch.Tensor], torch.Tensor]
 Result = TypeVar("Result")
@@ -102,6 +110,8 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if tuple(images.shape[-2:]) == tuple(size):
         return images
+    if tuple(size) == (1, 1):  # torch cannot shrink bytes to one pixel
+        images = functional.to_dtype(images, torch.float32, scale=True)
     return functional.resize(images, list(size), antialias=True)
 
 
@@ -118,7 +128,7 @@ def _averaged(scores: Scores, window: torch.Tensor, options: PixelInference) -> 
                 found = F.interpolate(found, size=(height, width), mode="bilinear", align_corners=False)
             total = found if total is None else total + found
     count = len(options.scales) * (2 if options.flip else 1)
-    return cast(torch.Tensor, total) / count
+    return cast(torch.Tensor, total) / count if count > 1 else cast(torch.Tensor, total)
 
 
 def full_maps(
@@ -301,7 +311,7 @@ class PixelPredictor(Generic[Result]):
     ) -> None:
         if batch_size < 1:
             raise VanError(f"batch_size is {batch_size}, expected at least 1.")
-        read = weights if isinstance(weights, TaskWeights) else read_task_weights(weights)
+        read = weights if isinstance(weights, TaskWeights) else self._read(weights)
         if read.task != self.task:
             raise WeightsError(f"{weights} is for the task {read.task!r}, expected {self.task}.")
         self.class_names = list(read.class_names)
@@ -321,6 +331,9 @@ class PixelPredictor(Generic[Result]):
             self.model: Any = model.to(self.device).eval()
         except (RuntimeError, AssertionError) as error:
             raise VanError(f"The device {device!r} cannot be used here: {error}") from error
+
+    def _read(self, weights: str | Path) -> TaskWeights:
+        return read_task_weights(weights)
 
     def _build(self, read: TaskWeights) -> torch.nn.Module:
         """Set what the file says and return the network without its weights."""
@@ -363,10 +376,22 @@ class PixelPredictor(Generic[Result]):
 
 
 class SemanticPredictor(PixelPredictor[np.ndarray]):
-    """Semantic segmentation; results are labels (H, W), uint8. For the arguments see PixelPredictor."""
+    """Semantic segmentation; results are labels (H, W), uint8. For the arguments see PixelPredictor.
+
+    A segmentation checkpoint of OpenMMLab is taken as well. Images are then looked at as its published models were
+    measured, and classes that the file does not name are called by their numbers.
+    """
 
     task = "semantic"
     inference: PixelInference
+
+    def _read(self, weights: str | Path) -> TaskWeights:
+        if task_of_weights(weights) != "classification" or not is_openmmlab(weights):
+            return super()._read(weights)
+        model, names = segmenter_from_openmmlab(weights)
+        names = names or [str(label) for label in range(model.num_classes)]
+        extra = {"inference": {"size": _OPENMMLAB_SIZE}}
+        return TaskWeights(self.task, asdict(model.options), names, model.state_dict(), extra)
 
     def _build(self, read: TaskWeights) -> torch.nn.Module:
         self.inference = PixelInference(**read.extra["inference"])

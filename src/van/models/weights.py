@@ -210,8 +210,16 @@ def _refuse_fused(keys: Iterable[str], what: str) -> None:
         )
 
 
-def _to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
-    """Rename the tensors of any layout and read size, classes and channels off their shapes."""
+def to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
+    """Rename the tensors of any layout and read size, classes and channels off their shapes.
+
+    Args:
+        tensors: As the file names them.
+        source: What to call the file.
+
+    Raises:
+        WeightsError: they are no VAN's.
+    """
     keys = list(tensors)
     _refuse_fused(keys, source)
     recognised = _recognise(keys)
@@ -275,8 +283,16 @@ def _variant_of(state: Mapping[str, torch.Tensor]) -> str | None:
 # ------------------------------------------------------------------------------------------------ read
 
 
-def _tensors_in(content: Any, source: str) -> dict[str, torch.Tensor]:
-    """Find the state dict inside what training scripts put around it; averaged weights first, as in timm."""
+def tensors_in(content: Any, source: str) -> dict[str, torch.Tensor]:
+    """Find the state dict inside what training scripts put around it; averaged weights first, as in timm.
+
+    Args:
+        content: What read_file gave.
+        source: What to call the file.
+
+    Raises:
+        WeightsError: there are no tensors.
+    """
     for _ in range(10):  # more is a file that holds itself
         if not isinstance(content, Mapping):
             break
@@ -349,6 +365,26 @@ def _read_pickle(path: Path) -> tuple[Any, Mapping[str, Any]]:
         raise WeightsError(f"{path} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
 
 
+def read_file(path: str | Path) -> tuple[Path, Any, Mapping[str, Any]]:
+    """Read what torch.save or safetensors wrote, tensors and plain values only: nothing in a file can run.
+
+    Args:
+        path: The file, or a folder with weights.safetensors, model.safetensors or pytorch_model.bin.
+
+    Returns:
+        The file, what it holds, and what this package wrote beside the tensors.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or a pickle that would run code.
+    """
+    try:
+        file = _file_in(Path(path))
+        content, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickle(file)
+        return file, content, metadata
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a weight file of any known layout; the layout is recognised from the keys.
 
@@ -365,9 +401,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         WeightsError: the file is missing, damaged, no VAN, or a pickle that would run code.
     """
     try:
-        file = _file_in(Path(path))
-        content, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickle(file)
-        result = _to_ours(_tensors_in(content, str(file)), str(file))
+        file, content, metadata = read_file(path)
+        result = to_ours(tensors_in(content, str(file)), str(file))
         if metadata:
             result.variant = result.variant or metadata.get("model")
             result.model_args = dict(metadata.get("model_args") or {})
@@ -524,7 +559,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     origins = (cfg.get("file"), cfg.get("hf_hub_filename"), cfg.get("hf_hub_id"), cfg.get("url"))
     source = next((str(o) for o in origins if o), "the state dict")
-    ckpt = _to_ours(_tensors_in(state_dict, source), source)
+    ckpt = to_ours(tensors_in(state_dict, source), source)
     if cfg.get("file") and not cfg.get("state_dict") and Path(cfg["file"]).is_file():
         ckpt.model_args = read_checkpoint(cfg["file"]).model_args  # timm hands over the tensors alone
     # timm itself leaves the classifier out exactly where the wanted number of classes is not the configured one

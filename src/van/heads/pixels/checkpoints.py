@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, TypeAlias, Union, cast
 
 import torch
 from torch import nn
@@ -12,21 +12,14 @@ from van.errors import WeightsError
 from van.heads.pixels.building import build_segmenter, segmenter_class
 from van.heads.pixels.options import SegmenterOptions
 from van.heads.pixels.semantic_fpn import SemanticFPN
-from van.models.weights import (
-    Checkpoint,
-    _file_in,
-    _is_safetensors,
-    _read_pickle,
-    _read_safetensors,
-    _tensors_in,
-    _to_ours,
-)
+from van.models.weights import Checkpoint, read_file, tensors_in, to_ours
 
 if TYPE_CHECKING:
     from van.heads.pixels.upernet import UPerNet
 
 Segmenter: TypeAlias = Union[SemanticFPN, "UPerNet"]
 _HEADS = ("neck.", "decode_head.", "auxiliary_head.")
+_CLASSIFIER = "decode_head.conv_seg.weight"
 # OpenMMLab's name and ours, for everything but the backbone. Its scale heads count the doublings as layers, as ours do.
 _RULES = {
     "semantic_fpn": (
@@ -46,22 +39,28 @@ _RULES = {
 
 def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], Checkpoint, list[str] | None]:
     """Return the tensors of the heads, the backbone in our names, and the class names where the file has them."""
-    try:
-        file = _file_in(Path(path))
-        content: Any = _read_safetensors(file)[0] if _is_safetensors(file) else _read_pickle(file)[0]
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
-    tensors = _tensors_in(content, str(file))
-    backbone = _to_ours(tensors, str(file))
+    file, content, _ = read_file(path)
+    tensors = tensors_in(content, str(file))
+    backbone = to_ours(tensors, str(file))
     heads = {key: value for key, value in tensors.items() if key.startswith(_HEADS)}
-    if backbone.format != "mmsegmentation" or "decode_head.conv_seg.weight" not in heads:
+    if backbone.format != "mmsegmentation" or _CLASSIFIER not in heads:
         raise WeightsError(
             f"{path} holds {backbone.describe()}, expected a segmentation model of OpenMMLab, with keys that start "
             "with backbone. and decode_head. A backbone alone goes into pretrained."
         )
     meta = content.get("meta") or {}
     names = meta.get("CLASSES") or (meta.get("dataset_meta") or {}).get("classes")  # before and since version 1
-    return heads, backbone, list(names) if names else None
+    return heads, backbone, [name.strip() for name in names] if names else None  # theirs has a class "bed "
+
+
+def is_openmmlab(path: str | Path) -> bool:
+    """Return whether a weight file holds a segmentation model of OpenMMLab: a backbone and a decode_head."""
+    try:
+        file, content, _ = read_file(path)
+        keys = tensors_in(content, str(file))
+    except WeightsError:
+        return False
+    return _CLASSIFIER in keys and any(key.startswith("backbone.") for key in keys)
 
 
 def _rename_head(key: str, architecture: str) -> str:
@@ -118,7 +117,7 @@ def _load(model: Segmenter, heads: Mapping[str, torch.Tensor], backbone: Checkpo
     if problems:
         raise WeightsError(
             f"{source} does not fit ({len(problems)} of {len(state)} keys): {'; '.join(problems[:3])}. It is "
-            f"{backbone.variant or 'a VAN of unknown size'} with {len(heads['decode_head.conv_seg.weight'])} classes: "
+            f"{backbone.variant or 'a VAN of unknown size'} with {len(heads[_CLASSIFIER])} classes: "
             "build the model with these."
         )
     model.load_state_dict(state)
@@ -154,6 +153,6 @@ def segmenter_from_openmmlab(
             mean=list(backbone.preprocessing["mean"]),
             std=list(backbone.preprocessing["std"]),
         )
-    model = cast(Segmenter, build_segmenter(options, len(heads["decode_head.conv_seg.weight"])))
+    model = cast(Segmenter, build_segmenter(options, len(heads[_CLASSIFIER])))
     _load(model, heads, backbone, str(path))
     return model.eval(), names
