@@ -68,6 +68,19 @@ def test_small_images_are_enlarged_and_the_legend_names_what_is_there():
     assert [tuple(colour) in present for colour in palette(3)] == [True, True, False]
 
 
+def test_a_low_picture_has_room_for_its_legend():
+    names = [f"class {i}" for i in range(12)]
+    labels = np.arange(600, dtype=np.uint8)[None].repeat(2, 0) % 12
+    for count in (4, 8, 12):
+        picture = draw_labels(Image.new("RGB", (600, 2), "gray"), labels % count, names[:count])
+        beside = np.asarray(picture)[:, 600:].reshape(-1, 3)
+        present = {tuple(colour) for colour in np.unique(beside, axis=0)}
+        listed = [tuple(colour) in present for colour in palette(count)]
+        assert listed == [True] * count if count <= 8 else sum(listed) == 7
+        below = np.asarray(picture)[-2:, 600:]
+        assert (below == 255).all()  # nothing is cut off
+
+
 def test_shares():
     assert class_shares(np.array([[0, 0, 0, 2], [255, 2, 2, 2]], np.uint8), NAMES) == {"person": 0.5, "sky": 0.375}
 

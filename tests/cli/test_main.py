@@ -26,6 +26,16 @@ def test_version(van):
     assert van("--version")[1].strip() == f"van {version('visual-attention-network')}"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["train"], ["evaluate", "--weights", "x"], ["predict", "a.jpg", "--weights", "x"], ["check-data", "x"]],
+)
+def test_workers_below_0_are_refused_before_anything_else(van, tmp_path, arguments):
+    status, _, err = van(*arguments, "--workers", "-1")
+    assert (status, list(tmp_path.iterdir())) == (1, [])
+    assert "--workers is -1, expected 0 or more." in err
+
+
 def test_unknown_command_suggests_one(van):
     status, _, err = van("trian")
     assert status == 2

@@ -20,6 +20,7 @@ _SHADES = (0.0, 0.5, -0.45, 0.25, -0.25)  # towards white, towards black
 _OPACITY = 0.6
 _SMALLEST_PICTURE = 512  # long edge in pixels: on smaller ones no name can be read
 _LISTED = 24  # classes in the legend of a sheet
+_LEGEND_LINES = 8  # of the legend beside a picture, however low it is
 
 Colour = tuple[int, int, int]
 
@@ -72,10 +73,11 @@ def _tinted(image: Image.Image, numbers: np.ndarray, colours: np.ndarray, shown:
     picture, factor = _enlarged(image)
     if factor > 1:
         numbers, shown = (np.kron(part, np.ones((factor, factor), np.uint8)) for part in (numbers, shown))
-    pixels = np.asarray(picture).copy()
     on = shown.astype(bool)
-    mixed = (1 - _OPACITY) * pixels[on] + _OPACITY * colours[numbers[on]]
-    pixels[on] = mixed.round().astype(np.uint8)
+    # in bytes all the way: large images would take gigabytes as floats
+    overlay = Image.fromarray(colours.round().astype(np.uint8)[np.where(on, numbers, 0)])
+    mixed = np.asarray(Image.blend(picture, overlay, _OPACITY))
+    pixels = np.where(on[..., None], mixed, np.asarray(picture))
     edges = np.zeros(numbers.shape, bool)
     edges[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
     edges[1:] |= numbers[1:] != numbers[:-1]
@@ -87,16 +89,17 @@ def _tinted(image: Image.Image, numbers: np.ndarray, colours: np.ndarray, shown:
 
 
 def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, Sequence[int]]]) -> Image.Image:
-    """Return a picture with names and colours on its right."""
+    """Return a picture with names and colours on its right; one too low for some of them gets white space below."""
     height = max(13, round(max(picture.size) / 42))
     line = height + height // 2
-    most = max(1, picture.height // line - 1)
-    shown = list(entries[:most])
+    most = max(_LEGEND_LINES, (picture.height - line // 2) // line)
+    shown = list(entries if len(entries) <= most else entries[: most - 1])
     left = len(entries) - len(shown)
     texts = [name for name, _ in shown] + ([f"and {left} more"] if left else [])
     fonts = [font_for(text, height) for text in texts]
     width = round(max((font.getlength(text) for font, text in zip(fonts, texts, strict=True)), default=0))
-    canvas = Image.new("RGB", (picture.width + width + 3 * line, picture.height), "white")
+    below = max(picture.height, line // 2 + len(texts) * line)
+    canvas = Image.new("RGB", (picture.width + width + 3 * line, below), "white")
     canvas.paste(picture)
     draw = ImageDraw.Draw(canvas)
     for i, (text, font) in enumerate(zip(texts, fonts, strict=True)):

@@ -176,6 +176,8 @@ def _run(command: str, arguments: list[str]) -> int:
     options = vars(parser.instantiate(parser.parse_args(arguments)))
     if "config" not in signature(function).parameters:
         del options["config"]
+    if (options.get("workers") or 0) < 0:
+        raise VanError(f"--workers is {options['workers']}, expected 0 or more.")
     return function(**options) or 0
 
 

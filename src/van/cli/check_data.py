@@ -30,8 +30,6 @@ def check_data(
     """
     from van.errors import DataError
 
-    if workers is not None and workers < 0:
-        raise DataError(f"--workers is {workers}, expected 0 or more.")
     if kind != "semantic" and (classes, reduce_zero_label, ignore_index) != (None, None, None):
         raise DataError("--classes, --reduce-zero-label and --ignore-index are for --kind semantic.")
     if kind in ("instances", "person_keypoints"):
