@@ -86,3 +86,13 @@ def test_recipes_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
 def test_unknown_recipe_lists_the_known(tmp_path):
     with pytest.raises(VanError, match=r"classification/van_b0_digits\.yaml"):
         find_recipe("classification/nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("recipes/pose/nothing", "pose/van_b0_shapes.yaml"), ("van_b2_coc", "pose/van_b2_coco"), ("x", "semantic/")],
+)
+def test_unknown_recipe_is_told_what_there_is(name, near):
+    with pytest.raises(VanError, match=f"no file or recipe '{name}'.*{near}") as raised:
+        find_recipe(name)
+    assert len(str(raised.value)) < 600
