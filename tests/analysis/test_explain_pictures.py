@@ -49,7 +49,8 @@ def test_zero_map_is_said_and_not_coloured():
 
 def test_sheets_say_what_they_show(tmp_path):
     column = [(PICTURE, np.ones((3, 4)), "predicted cat 50.0%\nshown dog 2.0%")] * 2
-    figure = cam_sheet([PICTURE] * 2, {"one": column, "two": column}, "Grad-CAM", ["a.png", "$b$.png"])
+    sheet = [PICTURE] * 2, {"one": column, "two": column}, "Grad-CAM", ["a.png", "$b$.png"]
+    figure = cam_sheet(*sheet)
     words = texts(figure)
     assert all(word in words for word in ("one", "two", "image", "a.png", "shown dog 2.0%", "evidence", r"\$b\$"))
     maps = {"stage 1": np.random.default_rng(0).random((2, 3, 4)), "stage 2": np.ones((2, 1, 1))}
@@ -57,18 +58,39 @@ def test_sheets_say_what_they_show(tmp_path):
     assert all(word in words for word in ("stage 1\n3 x 4", "1 everywhere", "cat 50%", "|attention|"))
     assert write_figure(figure, tmp_path / "sheet") == ["sheet.png", "sheet.svg"]
     first = (tmp_path / "sheet.svg").read_bytes()
-    write_figure(figure, tmp_path / "sheet")
+    write_figure(cam_sheet(*sheet), tmp_path / "sheet")
     assert (tmp_path / "sheet.svg").read_bytes() == first
+
+
+def test_maps_have_the_form_of_the_image_and_rows_no_gaps():
+    wide = np.zeros((20, 60, 3))
+    sheet = attention_sheet([wide] * 2, {"stage 1": np.random.default_rng(0).random((2, 5, 15))}, "LKA")
+    shown = [axes.images[0].get_extent() for axes in sheet.axes[:4]]
+    assert [abs((right - left) / (top - bottom)) for left, right, bottom, top in shown] == pytest.approx([3] * 4, 0.02)
+    square = attention_sheet([PICTURE[:, :24]] * 2, {"stage 1": np.ones((2, 5, 5))}, "LKA")
+    assert sheet.get_figheight() < 0.65 * square.get_figheight()
+
+
+def test_bar_has_the_colours_of_the_overlay():
+    figure = cam_sheet([PICTURE], {"net": [(PICTURE, np.ones((3, 4)), "predicted cat 50.0%")]}, "Grad-CAM")
+    colours = figure.axes[-1].collections[-1].get_cmap()
+    strongest = heat_overlay(np.full((2, 2, 3), 0.5), np.ones((2, 2)))[0, 0]
+    np.testing.assert_allclose(colours(1.0)[:3], strongest, atol=0.01)
+    np.testing.assert_allclose(colours(0.0)[:3], [0.4] * 3, atol=0.01)
 
 
 def test_receptive_fields():
     energy = np.full((50, 60), 1e-6)
     energy[25, 30] = 1
-    fields = {name: ReceptiveField(energy / energy.sum(), (25, 30), 3, "x") for name in ("one", "two")}
+    fields = {name: ReceptiveField(energy / energy.sum(), 3, "x") for name in ("one", "two")}
     figure = receptive_field_picture(fields, "Effective receptive field", {"one": "in theory 23 x 23 pixels"})
     assert "in theory 23 x 23 pixels" in texts(figure)
-    assert [len(axes.patches) for axes in figure.axes[:3]] == [4, 4, 0]
-    lines = figure.axes[2].lines
+    assert "···· 20%: 0.033 %" in texts(figure)
+    figure.draw_without_rendering()
+    lowest = min(axes.xaxis.label.get_window_extent().y0 for axes in figure.axes[:2])
+    assert lowest >= 0  # nothing is cut off
+    assert [len(axes.patches) for axes in figure.axes[:2]] == [4, 4]
+    lines = figure.axes[4].lines
     assert lines[0].get_ydata()[10] == pytest.approx(100 / 3000)
 
 
@@ -96,4 +118,5 @@ def test_ablation_table_and_picture():
     words = texts(ablation_picture(outcomes, "T6", "digits"))
     assert "quoted" in words
     assert "measured" in words
+    assert "nothing was trained yet" in texts(ablation_picture(outcomes[1:], "T6", "digits"))
     assert "90.0" in words

@@ -7,7 +7,7 @@ from torch import nn
 
 import van
 from van.analysis.complexity import theoretical_extent
-from van.analysis.receptive_field import ReceptiveField, middle, random_crops, receptive_field, square_side
+from van.analysis.receptive_field import ReceptiveField, random_crops, receptive_field, square_side
 from van.errors import VanError
 
 SMALL = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
@@ -27,7 +27,7 @@ def test_one_convolution_by_hand():
     expected[3:6, 4:7] = conv.weight.sum(0).abs().sum(0).detach().numpy()
     np.testing.assert_allclose(field.energy, expected / expected.sum(), atol=1e-6)
     assert field.energy.sum() == pytest.approx(1)
-    assert field.side(0.99) == 3
+    assert square_side(field.energy, 0.99) == 3
     assert field.area_ratios()[0.99] == 9 / 99
 
 
@@ -82,18 +82,28 @@ def test_other_networks():
     assert field_of(network, None, (64, 64)).energy.shape == (64, 64)
 
 
-def test_squares():
+def test_squares_are_around_the_centre_of_the_image():
     energy = np.zeros((9, 9))
     energy[4, 4], energy[4, 6], energy[2, 4] = 0.5, 0.25, 0.25
-    assert middle(energy) == (4, 4)
     assert [square_side(energy, share) for share in (0.2, 0.5, 0.51, 1.0)] == [1, 1, 5, 5]
-    assert middle(np.eye(5)[:, :3] + 0) == (1, 1)
+    aside = np.zeros((9, 9))
+    aside[1, 1] = 1.0  # wherever the energy is
+    assert square_side(aside, 0.2) == 7
+
+
+def test_centre_of_even_sizes_is_the_pixel_behind_the_middle():
+    energy = np.zeros((8, 6))
+    energy[4, 3] = 1.0
+    assert square_side(energy, 1.0) == 1
+    energy[4, 3], energy[3, 2] = 0.0, 1.0
+    assert square_side(energy, 1.0) == 3
 
 
 def test_area_outside_the_image_does_not_count():
-    energy = np.zeros((8, 8))
-    energy[0, 0], energy[3, 3] = 0.6, 0.4
-    assert ReceptiveField(energy, (0, 0), 1, "x").area_ratios([0.5, 1.0]) == {0.5: 1 / 64, 1.0: 16 / 64}
+    energy = np.zeros((8, 16))
+    energy[4, 8], energy[4, 2] = 0.6, 0.4
+    # 13 pixels around column 8, of which the 8 rows of the image hold 8
+    assert ReceptiveField(energy, 1, "x").area_ratios([0.5, 1.0]) == {0.5: 1 / 128, 1.0: 8 * 13 / 128}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.1])

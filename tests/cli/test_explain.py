@@ -37,6 +37,36 @@ def test_classes_by_name_and_number(trained, photo, tmp_path, capsys):
     assert len(list((tmp_path / "runs" / "explain").iterdir())) == 2
 
 
+def test_classes_of_imagenet_by_one_of_their_names(photo, capsys):
+    explain([photo], models=["resnet10t"], classes=["tench", "Tinca tinca"], pretrained=False, image_size=(32, 32))
+    out = capsys.readouterr().out
+    assert "resnet10t: tench, layer4" in out
+    assert "resnet10t: tench (2), layer4" in out
+    with pytest.raises(VanError, match=r"several classes 'crane'\. Give a number: 134, 517"):
+        explain([photo], models=["resnet10t"], classes=["crane"], pretrained=False, image_size=(32, 32))
+
+
+def test_without_a_network_the_error_says_how_to_get_random_weights(photo, monkeypatch):
+    import timm
+
+    def no_network(*_, **__):
+        raise OSError("many words of the hub")
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(VanError, match=r"weights of resnet10t could not be had \(OSError\).*--no-pretrained"):
+        explain([photo], models=["resnet10t"])
+
+
+def test_weights_of_another_task(photo, tmp_path):
+    import torch
+
+    from van.models.task_weights import TaskWeights, write_task_weights
+
+    weights = write_task_weights(TaskWeights("semantic", {}, [], {"a": torch.zeros(1)}), tmp_path / "w.safetensors")
+    with pytest.raises(VanError, match="is for the task 'semantic'"):
+        explain([photo], models=[str(weights)])
+
+
 def test_many_images_are_several_sheets(trained, colours, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VAN_RUN_FOLDER", raising=False)
@@ -87,6 +117,17 @@ def test_receptive_field_numbers_and_pictures(trained, tmp_path, monkeypatch, ca
 def test_receptive_field_of_own_images(trained, photo, tmp_path, capsys):
     receptive_field([str(trained)], images=[photo], image_size=(32, 64), layer="stages.1", output="out")
     assert "1 image" in capsys.readouterr().out
+
+
+def test_receptive_field_as_typed(van, tmp_path):
+    options = ["--no-pretrained", "--count", 3, "--max-seconds", 1e-3, "--output", "out"]
+    status, out, err = van("receptive-field", "resnet10t", "--image-size", 32, 64, *options)
+    assert status == 0, err
+    assert "stopped after 1 of 3 images" in out
+    assert "% of 32 x 64 pixels" in out
+    status, _, err = van("receptive-field", "resnet10t", "--image-size", 16, 64, "--no-pretrained")
+    assert status == 1
+    assert "smaller than the stride 32" in err
 
 
 @pytest.mark.parametrize(

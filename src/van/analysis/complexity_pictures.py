@@ -71,7 +71,7 @@ def dilation_picture(curves: Mapping[int, Sequence[int]], channels: int) -> Figu
         )  # fmt: skip
         axes.plot(best + 1, curve[best], "*", color=colour, markersize=15, markeredgecolor="black")
     axes.set(xlabel="dilation d (log scale)", ylabel="parameters P(K, d) (log scale)", xscale="log", yscale="log")
-    axes.set_title(f"Eq. 3 for C = {channels}: the best d does not depend on C (stars)", fontsize=10)
+    axes.set_title(f"Eq. 3 for C = {channels}; the best d (stars) is the same for every C", fontsize=10)
     ticks = [d for d in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if d <= max(map(len, curves.values()))]
     axes.set_xticks(ticks, map(str, ticks))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,6 +1,6 @@
 """Pictures of what a network looks at. Arrays in, matplotlib figures out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from van.analysis.pictures import BLUE, FONTS, ORANGE, RED, plain_text
-from van.analysis.receptive_field import ReceptiveField, square_side
+from van.analysis.receptive_field import SHARES, ReceptiveField, square_side
 
 # Perceptually even and readable without colour vision; black is nothing in one, dark blue in the other
 _HEAT, _MAP = "inferno", "viridis"
+_STYLES = (":", "-.", "--", "-")  # of the squares that hold 20, 30, 50 and 99 %
 _ZERO = "zero everywhere:\nno position speaks\nfor this class"
 
 
@@ -46,12 +48,15 @@ def enlarge(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _grid(rows: int, columns: int, names: Sequence[str], title: str, notes: int) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(2.2 * columns + 0.8, (2.2 + 0.16 * notes) * rows + 0.8), layout="constrained")
+def _grid(rows: int, names: Sequence[str], shown: Iterable[np.ndarray], title: str, notes: int) -> tuple[Figure, Any]:
+    """Make a sheet of equal boxes in which the highest of the pictures shown fits."""
+    columns = len(names)
+    aspect = min(1.2, max(picture.shape[0] / picture.shape[1] for picture in shown))
+    figure = Figure(figsize=(2.2 * columns + 0.8, (2.2 * aspect + 0.16 * notes) * rows + 0.8), layout="compressed")
     figure.suptitle(plain_text(title, 16 * columns + 20))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], box_aspect=aspect, adjustable="datalim")
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(_lines(name, 26), fontsize=9, fontweight="bold")
     return figure, grid
@@ -78,9 +83,11 @@ def cam_sheet(
         captions: Line below each image.
     """
     lines = max((text.count("\n") + 1 for column in columns.values() for *_, text in column), default=1)
-    figure, grid = _grid(len(pictures), 1 + len(columns), ["image", *columns], title, lines)
+    shown = [seen for column in columns.values() for seen, *_ in column]
+    figure, grid = _grid(len(pictures), ["image", *columns], shown, title, lines)
     for row, picture in enumerate(pictures):
         grid[row, 0].imshow(picture)
+        grid[row, 0].spines[:].set_visible(False)  # of another form than what the networks see
         grid[row, 0].set_xlabel(plain_text(captions[row], 28) if captions else "", fontsize=8)
         for axes, column in zip(grid[row, 1:], columns.values(), strict=True):
             seen, heat, text = column[row]
@@ -94,9 +101,9 @@ def cam_sheet(
     # the colours as they are on middle grey
     colours = ListedColormap(heat_overlay(np.full((1, 256, 3), 0.5), np.linspace(0, 1, 256)[None])[0])
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 100), colours), ax=list(grid.ravel()), shrink=0.6, aspect=30, pad=0.01
+        ScalarMappable(Normalize(0, 100), colours), ax=list(grid.ravel()), shrink=0.8, aspect=30, pad=0.01
     )
-    bar.set_label("evidence for the class (% of each map's largest)", fontsize=8)
+    bar.set_label("evidence for the class\n(% of each map's largest)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
 
@@ -119,7 +126,7 @@ def attention_sheet(
     """
     names = [f"{name}\n{m.shape[1]} x {m.shape[2]}" for name, m in maps.items()]
     lines = max((text.count("\n") + 1 for text in captions), default=1)
-    figure, grid = _grid(len(pictures), 1 + len(maps), ["image", *names], title, lines)
+    figure, grid = _grid(len(pictures), ["image", *names], pictures, title, lines)
     for row, picture in enumerate(pictures):
         grid[row, 0].imshow(picture)
         grid[row, 0].set_xlabel(_lines(captions[row], 30) if captions else "", fontsize=8)
@@ -130,11 +137,11 @@ def attention_sheet(
             below = f"{low:.2g} to {high:.2g}" if high > 0 else "zero everywhere"
             axes.set_xlabel(below if high > low or high == 0 else f"{low:.2g} everywhere", fontsize=8)
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), colormaps[_MAP]), ax=list(grid.ravel()), shrink=0.6, aspect=30, pad=0.01,
+        ScalarMappable(Normalize(0, 1), colormaps[_MAP]), ax=list(grid.ravel()), shrink=0.8, aspect=30, pad=0.01,
         ticks=[0, 1],
     )  # fmt: skip
     bar.ax.set_yticklabels(["least", "most"], fontsize=8)
-    bar.set_label("|attention|, mean over channels", fontsize=8)
+    bar.set_label("|attention|,\nmean over channels", fontsize=8)
     return figure
 
 
@@ -153,32 +160,36 @@ def receptive_field_picture(
     """
     figure = Figure(figsize=(3.4 * len(fields) + 5.0, 4.4), layout="constrained")
     figure.suptitle(plain_text(title, 40 * (len(fields) + 1)))
-    *panels, curve = figure.subplots(1, len(fields) + 1, width_ratios=[1.0] * len(fields) + [1.1])
+    places = figure.add_gridspec(2, len(fields) + 1, width_ratios=[1.0] * len(fields) + [1.1], height_ratios=(1, 0.2))
+    panels, texts = ([figure.add_subplot(places[row, i]) for i in range(len(fields))] for row in range(2))
+    curve = figure.add_subplot(places[:, -1])
     logs = {name: _blocks(field.energy) for name, field in fields.items()}
     top = max(float(log.max()) for log in logs.values())
     norm = LogNorm(top * 1e-6, top)
-    for axes, (name, field) in zip(panels, fields.items(), strict=True):
+    for axes, text, (name, field) in zip(panels, texts, fields.items(), strict=True):
         height, width = field.energy.shape
         axes.imshow(
             np.maximum(logs[name], top * 1e-6), cmap=_HEAT, norm=norm, extent=(0, width, height, 0),
             interpolation="nearest",
         )  # fmt: skip
         ratios = field.area_ratios()
-        for share, style in zip(ratios, (":", "-.", "--", "-"), strict=True):
+        for share, style in zip(ratios, _STYLES, strict=True):
             side = square_side(field.energy, share)
             corner = (width // 2 + 0.5 - side / 2, height // 2 + 0.5 - side / 2)
-            axes.add_patch(Rectangle(corner, side, side, fill=False, linestyle=style, color="white", linewidth=1.1))
-        axes.set(xlim=(0, width), ylim=(height, 0), xlabel="pixel", ylabel="pixel")
+            edge = Rectangle(corner, side, side, fill=False, linestyle=style, color="white", linewidth=1.1)
+            edge.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
+            axes.add_patch(edge)
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        axes.set_xlabel("pixel", fontsize=8)
+        axes.set_ylabel("pixel", fontsize=8)
         axes.set_title(plain_text(name, 34), fontsize=10, fontweight="bold")
-        below = "   ".join(f"{share:.0%}: {100 * ratio:.2g} %" for share, ratio in ratios.items())
-        axes.set_xlabel(
-            f"pixel\n\nshare of the energy: area of its square\n{below}"
-            + (f"\n{notes[name]}" if notes and name in notes else ""),
-            fontsize=8,
-        )
+        first, second, third, last = (f"{share:.0%}: {100 * ratio:.2g} %" for share, ratio in ratios.items())
+        below = f"share of the energy: area of its square\n···· {first}     -·- {second}\n- - {third}     — {last}\n"
+        text.set_axis_off()
+        text.text(0.5, 1, below + (notes or {}).get(name, ""), ha="center", va="top", fontsize=8)
         axes.tick_params(labelsize=8)
     shown = ScalarMappable(norm, colormaps[_HEAT])
-    bar = figure.colorbar(shown, ax=panels, location="left", shrink=0.7, aspect=30)
+    bar = figure.colorbar(shown, ax=[*panels, *texts], location="left", shrink=0.7, aspect=30, panchor=False)
     bar.set_label("share of the energy in a pixel (log scale)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     shares = np.linspace(0.02, 1.0, 99)
@@ -195,8 +206,8 @@ def receptive_field_picture(
     )
     curve.yaxis.set_major_formatter("{x:g}")
     curve.set_title("Smallest square that holds a share", fontsize=10)
-    for share in (20, 30, 50, 99):
-        curve.axvline(share, color="0.8", linewidth=0.8, zorder=0)
+    for share, style in zip(SHARES, _STYLES, strict=True):
+        curve.axvline(100 * share, color="0.6", linestyle=style, linewidth=0.8, zorder=0)
     curve.grid(alpha=0.3)
     curve.legend(fontsize=8)
     return figure

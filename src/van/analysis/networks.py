@@ -19,6 +19,7 @@ from van.errors import VanError, WeightsError
 from van.inference.predictor import class_names_of, imagenet_class_names
 from van.models import create_model, read_checkpoint
 from van.models.factory import model_from_checkpoint
+from van.models.task_weights import task_of_weights
 from van.models.variants import VARIANTS
 
 _LISTED = 60  # names of layers in an error
@@ -73,19 +74,23 @@ class Network:
         """Return the number of a class.
 
         Args:
-            name: Its name, or its number.
+            name: Its name, one of the synonyms that ImageNet's names list, or its number.
 
         Raises:
-            VanError: there is no such class.
+            VanError: there is no such class, or more than one.
         """
         count = len(self.class_names)
-        if name in self.class_names:
-            return self.class_names.index(str(name))
+        synonyms = [(part, i) for i, full in enumerate(self.class_names) for part in full.split(", ")]
+        found = [i for i, full in enumerate(self.class_names) if full == name]
+        found = found or [i for part, i in synonyms if part == name]
+        if len(found) > 1:
+            raise VanError(f"{self.name} has several classes {name!r}. Give a number: {', '.join(map(str, found))}.")
+        if found:
+            return found[0]
         if not str(name).lstrip("-").isdecimal():
-            close = difflib.get_close_matches(str(name), self.class_names, n=3, cutoff=0.5)
-            hint = (
-                f" Did you mean {', '.join(close)}?" if close else f" The first are {', '.join(self.class_names[:5])}."
-            )
+            close = difflib.get_close_matches(str(name), dict(synonyms), n=3, cutoff=0.5)
+            first = [full.split(", ")[0] for full in self.class_names[:5]]
+            hint = f" Did you mean {', '.join(close)}?" if close else f" The first are {', '.join(first)}."
             raise VanError(f"{self.name} has no class {str(name)!r}.{hint}")
         if not 0 <= int(name) < count:
             raise VanError(f"Class {name} is out of range: {self.name} has {count} classes, 0 to {count - 1}.")
@@ -118,6 +123,9 @@ def open_network(
         raise VanError(f"image_size is {image_size}, expected a height and a width of at least 1.")
     name, trained = str(source), True
     if Path(source).exists():
+        task = task_of_weights(source)
+        if task != "classification":
+            raise WeightsError(f"{source} is for the task {task!r}. Give weights that were trained to classify.")
         ckpt = read_checkpoint(source)
         model, class_names = model_from_checkpoint(ckpt), class_names_of(ckpt)
         if model.num_classes == 0:
@@ -158,9 +166,11 @@ def _named(name: str, pretrained: bool, image_size: tuple[int, int] | None, mode
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        # what the hub says to an OSError is long; a RuntimeError is timm's word that there are none
+        reason = type(error).__name__ if isinstance(error, OSError) else str(error).strip().split("\n")[0].rstrip(".")
         raise WeightsError(
-            f"The weights of {name} could not be had ({reason}). Check the network, or ask for random ones."
+            f"The weights of {name} could not be had ({reason}). Check the network, or take random ones "
+            "(--no-pretrained; from Python pretrained=False)."
         ) from error
 
 

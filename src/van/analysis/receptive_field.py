@@ -24,19 +24,13 @@ class ReceptiveField:
 
     Attributes:
         energy: Mean over the images of the absolute gradient, summed over the channels, shape (H, W); its sum is 1.
-        centre: Row and column of the pixel where half of the energy lies above and half to the left.
         images: Over how many images the mean is.
         layer: Name of the layer.
     """
 
     energy: np.ndarray
-    centre: tuple[int, int]
     images: int
     layer: str
-
-    def side(self, share: float) -> int:
-        """Return the side in pixels of the smallest square around the centre that holds this share of the energy."""
-        return square_side(self.energy, share, self.centre)
 
     def area_ratios(self, shares: Sequence[float] = SHARES) -> dict[float, float]:
         """Return the area of the squares that hold each share of the energy, over the area of the image.
@@ -49,37 +43,25 @@ class ReceptiveField:
         """
         ratios = {}
         for share in shares:
-            half = self.side(share) // 2
-            sides = [
-                min(c + half, n - 1) - max(c - half, 0) + 1 for c, n in zip(self.centre, self.energy.shape, strict=True)
-            ]
+            half = square_side(self.energy, share) // 2
+            sides = [min(n // 2 + half + 1, n) - max(n // 2 - half, 0) for n in self.energy.shape]
             ratios[share] = sides[0] * sides[1] / self.energy.size
         return ratios
 
 
-def middle(energy: np.ndarray) -> tuple[int, int]:
-    """Return row and column of the medians of a map's energy.
+def square_side(energy: np.ndarray, share: float) -> int:
+    """Return the side of the smallest square around the image's centre that holds a share of a map.
 
-    Where the square of pixels under a position lies depends on the paddings: in VAN and ResNet at its first pixel, in
-    networks of patches in its middle, half a stride away.
-
-    Args:
-        energy: Not negative, shape (H, W).
-    """
-    rows, columns = energy.sum(axis=1).cumsum(), energy.sum(axis=0).cumsum()
-    return int(np.searchsorted(rows, rows[-1] / 2)), int(np.searchsorted(columns, columns[-1] / 2))
-
-
-def square_side(energy: np.ndarray, share: float, centre: tuple[int, int] | None = None) -> int:
-    """Return the side of the smallest square around a pixel, cut off at the border, that holds a share of a map.
+    The centre is the pixel (H // 2, W // 2): where a size is even, the one behind the middle. Centre and shares are
+    those of RepLKNet's script (Ding et al., 2022, erf/analyze_erf.py), so that figures mean the same for all networks.
+    That script takes positive gradients only, and the logarithm of 1 + energy before it sums: it prints larger areas.
 
     Args:
         energy: Not negative, shape (H, W).
         share: From above 0 to 1.
-        centre: Row and column; None for the middle of the energy.
 
     Returns:
-        An odd number of pixels.
+        An odd number of pixels; the square may reach beyond the border, where there is nothing.
 
     Raises:
         VanError: the share is out of range, or the map is zero everywhere.
@@ -88,8 +70,7 @@ def square_side(energy: np.ndarray, share: float, centre: tuple[int, int] | None
         raise VanError(f"share is {share}, expected a number above 0 and at most 1.")
     if not energy.sum() > 0:
         raise VanError("The map is zero everywhere, no part of it holds a share.")
-    row, column = centre or middle(energy)
-    rows, columns = (np.abs(np.arange(n) - c) for n, c in zip(energy.shape, (row, column), strict=True))
+    rows, columns = (np.abs(np.arange(n) - n // 2) for n in energy.shape)
     rings = np.maximum(rows[:, None], columns[None, :])
     inside = np.cumsum(np.bincount(rings.ravel(), weights=energy.ravel().astype(float)))
     return 2 * int(np.argmax(inside >= share * inside[-1] * (1 - 1e-12))) + 1
@@ -154,8 +135,7 @@ def receptive_field(
             f"The gradient of layer {name} of {type(model).__name__} is {'zero' if amount == 0 else 'not finite'} "
             "everywhere: there is no receptive field to show. Try another layer, other images or trained weights."
         )
-    total = (total / amount).cpu()
-    return ReceptiveField(total.numpy(), middle(total.numpy()), count, name)
+    return ReceptiveField((total / amount).cpu().numpy(), count, name)
 
 
 @contextmanager

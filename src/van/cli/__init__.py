@@ -195,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"van {__version__}")
         return 0
     command, *rest = arguments
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network: one sentence, not one for each attempt
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""

@@ -6,7 +6,7 @@ def receptive_field(
     *,
     images: list[str] | None = None,
     count: int = 8,
-    image_size: tuple[int, int] = (1120, 1120),
+    image_size: tuple[int, int] | None = None,
     layer: str | None = None,
     pretrained: bool = True,
     max_seconds: float = 600.0,
@@ -20,7 +20,7 @@ def receptive_field(
         models: One or more: a weight file or run folder, or any name that timm knows, such as van_b2 or resnet50.
         images: Image files and folders; by default random parts of two photographs that come with scikit-learn.
         count: How many images at most; the paper takes 100.
-        image_size: Height and width of the images that the models see.
+        image_size: Height and width of the images that the models see, 1120 x 1120 by default.
         layer: Layer in whose middle the position lies; by default the last with a map.
         pretrained: Whether names of models stand for published weights or, with --no-pretrained, for random ones.
         max_seconds: No further image is begun after this time, for each model.
@@ -38,13 +38,14 @@ def receptive_field(
     from van.analysis.complexity import theoretical_extent
     from van.analysis.explain_pictures import receptive_field_picture, write_figure
     from van.analysis.networks import open_network
-    from van.analysis.receptive_field import SHARES, random_crops
+    from van.analysis.receptive_field import SHARES, random_crops, square_side
     from van.analysis.receptive_field import receptive_field as measure
     from van.cli.run_folder import run_folder
     from van.data.images import list_images
     from van.errors import VanError
     from van.models import VAN
 
+    image_size = image_size or (1120, 1120)
     if count < 1 or not max_seconds > 0:
         raise VanError(f"count is {count} and max_seconds {max_seconds}, expected at least 1 and above 0.")
     if len(set(models)) < len(models):
@@ -77,7 +78,7 @@ def receptive_field(
                 "width": size[1],
                 "images": field.images,
                 **{f"area_ratio_{round(100 * share)}": f"{ratio:.6g}" for share, ratio in ratios.items()},
-                **{f"side_{round(100 * share)}": field.side(share) for share in SHARES},
+                **{f"side_{round(100 * share)}": square_side(field.energy, share) for share in SHARES},
                 "theoretical_side": extent or "",
             }
         )
