@@ -270,6 +270,18 @@ class TestPredict:
         with Image.open(tmp_path / "out" / "a_classes.png") as result:
             assert result.size == (260, 300)
 
+    def test_large_image_scaled_for_its_segments(self, van, runs, tmp_path):
+        Image.new("RGB", (260, 300)).save(tmp_path / "a.png")
+        options = ["a.png", "--weights", runs("panoptic"), "--output", "out"]
+        status, _, err = van("predict", *options, "--size", "48", "64")
+        assert status == 0, err
+        with Image.open(tmp_path / "out" / "panoptic" / "a.png") as result:
+            assert result.size == (260, 300)
+        status, _, err = van("predict", *options[:-1], "more", "--size", "0", "64")
+        assert status == 1
+        assert "inference.size is [0, 64]" in err
+        assert not (tmp_path / "more").exists()
+
     def test_windows_that_leave_gaps(self, van, runs, tmp_path):
         Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
         options = ["--crop", "4", "4", "--stride", "5", "5", "--output", "out"]

@@ -17,6 +17,7 @@ def evaluate(
     on_problem: Literal["refuse", "skip"] = "refuse",
     object_threshold: float | None = None,
     overlap_threshold: float | None = None,
+    size: tuple[int, int] | None = None,
     batch_size: int = 4,
     workers: int | None = None,
     device: str | None = None,
@@ -32,6 +33,8 @@ def evaluate(
         on_problem: What to do with images and segments that cannot be used: refuse to go on, or skip them.
         object_threshold: Segments that are less certain are left out; by default as in training.
         overlap_threshold: Masks of which others leave a smaller share are left out; by default as in training.
+        size: Short and long edge in pixels that images are scaled to fit into, results have their own size; by default
+            as in training. A large image at its own size takes gigabytes.
         batch_size: Images of one size that are looked at together.
         workers: Processes that load images; by default one per processor, at most 8.
         device: cpu, cuda, ...; by default a GPU if there is one.
@@ -44,7 +47,7 @@ def evaluate(
     from van.data.pixel_checks import usable_pixels
     from van.inference.pixels import PanopticPredictor
 
-    predictor = PanopticPredictor(weights, device, batch_size, **thresholds(object_threshold, overlap_threshold))
+    predictor = PanopticPredictor(weights, device, batch_size, **looking(object_threshold, overlap_threshold, size))
     found = find_panoptic(data_folder(data, data_root), split)
     labels_for(predictor.class_names, found.class_names, str(found.coco.files.annotations))  # before the long check
     part, notes = usable_pixels(found, on_problem, workers=workers, empty_classes=False)
@@ -56,9 +59,11 @@ def evaluate(
     return 0
 
 
-def thresholds(object_threshold: float | None, overlap_threshold: float | None) -> dict[str, float]:
+def looking(
+    object_threshold: float | None, overlap_threshold: float | None, size: tuple[int, int] | None
+) -> dict[str, Any]:
     """Return the options of PanopticInference that a command changes, by their names."""
-    given = {"object_threshold": object_threshold, "overlap_threshold": overlap_threshold}
+    given = {"object_threshold": object_threshold, "overlap_threshold": overlap_threshold, "size": size}
     return {name: value for name, value in given.items() if value is not None}
 
 

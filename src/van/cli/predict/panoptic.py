@@ -9,6 +9,7 @@ def predict(
     weights: str,
     object_threshold: float | None = None,
     overlap_threshold: float | None = None,
+    size: tuple[int, int] | None = None,
     batch_size: int = 4,
     workers: int | None = None,
     device: str | None = None,
@@ -24,6 +25,8 @@ def predict(
         weights: Weight file or run folder of van train --task panoptic.
         object_threshold: Segments that are less certain are left out; by default as in training.
         overlap_threshold: Masks of which others leave a smaller share are left out; by default as in training.
+        size: Short and long edge in pixels that images are scaled to fit into, results have their own size; by default
+            as in training. A large image at its own size takes gigabytes.
         batch_size: Images of one size that are looked at together.
         workers: Processes that decode; by default none for a few images, else one per processor, at most 8.
         device: cpu, cuda, ...; by default a GPU if there is one.
@@ -32,13 +35,13 @@ def predict(
     from pathlib import Path
 
     from van.analysis.pixel_pictures import draw_segments
-    from van.cli.evaluate.panoptic import thresholds
+    from van.cli.evaluate.panoptic import looking
     from van.cli.predict.pixels import predict_all, prepare
     from van.data.images import read_image
     from van.data.panoptic import PanopticWriter, panoptic_categories
     from van.inference.pixels import PanopticPredictor, Segments
 
-    predictor = PanopticPredictor(weights, device, batch_size, **thresholds(object_threshold, overlap_threshold))
+    predictor = PanopticPredictor(weights, device, batch_size, **looking(object_threshold, overlap_threshold, size))
     paths, folder = prepare(images, weights, output)
     names = predictor.class_names
     categories = panoptic_categories(names, predictor.category_ids, predictor.isthing)

@@ -296,24 +296,28 @@ class Mask2Former(PixelModel):
         for classes, masks in self._per_image(outputs):
             scores, labels = classes.max(-1)
             keep = (labels != self.num_classes) & (scores > object_threshold)
-            scores, labels = scores[keep], labels[keep]
-            probabilities = self._full_size(masks[keep], outputs["size"]).sigmoid_()
-            segmentation = torch.zeros(outputs["size"], dtype=torch.int32, device=masks.device)
+            scores, labels, masks = scores[keep].tolist(), labels[keep].tolist(), masks[keep]
+            size = outputs["size"]
+            # one query at a time, and again: all of them would take gigabytes for a large image
+            best, owner = masks.new_zeros(size), torch.full(size, -1, dtype=torch.int32, device=masks.device)
+            for query, score in enumerate(scores):
+                value = score * self._full_size(masks[query : query + 1], size)[0].sigmoid_()
+                better = value > best
+                best[better], owner[better] = value[better], query
+            segmentation = torch.zeros(size, dtype=torch.int32, device=masks.device)
             segments: list[dict[str, Any]] = []
-            if len(labels):
-                owner = (scores[:, None, None] * probabilities).argmax(0)
-                merged: dict[int, int] = {}
-                for query, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
-                    own, whole = owner == query, probabilities[query] >= 0.5
-                    area = own & whole
-                    if not area.any() or int(own.sum()) < overlap_threshold * int(whole.sum()):
-                        continue
-                    is_thing = label in things
-                    number = merged.get(label, 0) if not is_thing else 0
-                    if not number:
-                        number = len(segments) + 1
-                        merged[label] = number
-                        segments.append({"id": number, "label": label, "isthing": is_thing, "score": round(score, 6)})
-                    segmentation[area] = number
+            merged: dict[int, int] = {}
+            for query, (label, score) in enumerate(zip(labels, scores, strict=True)):
+                own, whole = owner == query, self._full_size(masks[query : query + 1], size)[0] >= 0
+                area = own & whole
+                if not area.any() or int(own.sum()) < overlap_threshold * int(whole.sum()):
+                    continue
+                is_thing = label in things
+                number = merged.get(label, 0) if not is_thing else 0
+                if not number:
+                    number = len(segments) + 1
+                    merged[label] = number
+                    segments.append({"id": number, "label": label, "isthing": is_thing, "score": round(score, 6)})
+                segmentation[area] = number
             results.append({"segmentation": segmentation, "segments": segments})
         return results
