@@ -130,6 +130,13 @@ def test_image_smaller_than_a_stride(model):
     assert grad_cam(model, torch.randn(1, 3, 31, 64), layer="stages.0").maps.shape == (1, 8, 16)
 
 
+def test_network_for_one_size_only(images):
+    network = nn.Sequential(nn.Conv2d(3, 2, 4, 4), nn.Flatten(), nn.Linear(8, 4))
+    assert grad_cam(network, torch.randn(1, 3, 8, 8), 0, "0").maps.shape == (1, 2, 2)
+    with pytest.raises(VanError, match=r"Sequential cannot take images of 64 x 96 pixels \(.*\)\. Give another size"):
+        grad_cam(network, images, 0, "0")
+
+
 def test_network_without_maps():
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
     with pytest.raises(VanError, match="does not tell which layer"):

@@ -86,6 +86,11 @@ def test_other_networks_add_up():
     assert c.grouped_costs(costs, "kind")["other"].macs > 0  # products of the attention
 
 
+def test_stages_of_other_networks_are_those_with_weights():
+    costs = c.layer_costs(timm.create_model("resnet10t"), (3, 64, 64))
+    assert list(c.grouped_costs(costs, "stage")) == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
+
+
 def test_growth_with_the_image():
     costs = c.size_costs("van_b0", [64, 128, 256])
     ratio = np.array(costs.lka[1:]) / costs.lka[:-1]

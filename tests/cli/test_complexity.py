@@ -40,9 +40,17 @@ def test_other_models(van):
     assert json.loads(out)["params"] == 11689512
 
 
+def test_networks_that_are_built_for_one_size(van):
+    arguments = ("complexity", "swin_tiny_patch4_window7_224", "--json")
+    own, larger = (json.loads(van(*arguments, *size)[1])["macs"] for size in ([], ["--image-size", "448", "448"]))
+    assert larger / own == pytest.approx(4, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
+        (["resnet199"], "no model 'resnet199'"),
+        (["convnext_atto", "--image-size", "2", "2"], "cannot take images of 2 x 2"),
         ([], "--config RECIPE"),
         (["van_b0", "--config", "classification/van_b0_digits"], "either"),
         (["van_b7"], "van_b7"),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from van.analysis.networks import check_size, default_layer, find_layer, frozen, recorded, to_maps
+from van.analysis.networks import check_size, default_layer, find_layer, frozen, recorded, taking, to_maps
 from van.errors import VanError
 from van.models.lka import LargeKernelAttention
 
@@ -64,7 +64,12 @@ def grad_cam(
     module = find_layer(model, name)
     check_size(model, images.shape[-2:], name)
     # with gradients of the images all that is computed from them has some, whatever is frozen
-    with frozen(model), torch.enable_grad(), recorded(module, lambda _, output: output) as outputs:
+    with (
+        frozen(model),
+        torch.enable_grad(),
+        taking(model, images.shape[-2:]),
+        recorded(module, lambda _, output: output) as outputs,
+    ):
         logits = model(images.detach().clone().requires_grad_())
     if not outputs:
         raise VanError(f"Layer {name} of {type(model).__name__} is not used in its forward pass. Name another.")

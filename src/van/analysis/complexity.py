@@ -115,10 +115,12 @@ def _kind(name: str, module: nn.Module, is_van: bool) -> str:
 
 
 def _stages(model: nn.Module) -> list[str]:
-    """Return the module names of the stages, or nothing for a network that does not tell."""
+    """Return the module names of the stages that have weights, or nothing for a network that does not tell."""
     info: Any = getattr(model, "feature_info", None)
     info = getattr(info, "info", info)
-    return [entry["module"] for entry in info] if isinstance(info, list) else []
+    names = [entry["module"] for entry in info] if isinstance(info, list) else []
+    modules = dict(model.named_modules())
+    return [name for name in names if name in modules and any(True for _ in modules[name].parameters())]
 
 
 def _stage_of(name: str, stages: Sequence[str], passed: int) -> str:

@@ -136,7 +136,7 @@ def open_network(
         trained = pretrained
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _named(name, pretrained, image_size, model_args)
+            model = named_network(name, pretrained, image_size, **model_args)
         count = getattr(model, "num_classes", 0)
         class_names = imagenet_class_names() if count == 1000 else [str(i) for i in range(count)]
     preprocessing = timm.data.resolve_model_data_config(model)
@@ -151,14 +151,27 @@ def open_network(
     return Network(model, name, class_names, preprocessing, trained)
 
 
-def _named(name: str, pretrained: bool, image_size: tuple[int, int] | None, model_args: dict[str, Any]) -> nn.Module:
+def named_network(
+    name: str, pretrained: bool = False, image_size: Sequence[int] | None = None, **model_args: Any
+) -> nn.Module:
+    """Build a network by its name in timm.
+
+    Args:
+        name: Such as van_b0 or convnext_tiny.
+        pretrained: Whether with published weights.
+        image_size: Height and width of the images, for networks that are built for one size.
+        **model_args: More arguments of the network.
+
+    Raises:
+        VanError: there is no such network, or its weights cannot be had.
+    """
     if name.partition(".")[0] in VARIANTS:
         return create_model(name, pretrained=pretrained, **model_args)
     cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
     if cfg is None:
         close = difflib.get_close_matches(name, [*VARIANTS, *timm.list_models()], n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
-        raise VanError(f"There is no file, run folder or model {name!r}.{hint}")
+        raise VanError(f"There is no model {name!r}, nor a file or run folder of this name.{hint}")
     if image_size is not None and cfg.fixed_input_size and tuple(cfg.input_size[1:]) != tuple(image_size):
         model_args = {"img_size": tuple(image_size), **model_args}
     try:
@@ -269,6 +282,26 @@ def to_maps(output: Any, model: nn.Module, name: str) -> torch.Tensor:
         f"Layer {name} of {type(model).__name__} puts out {shape}, no map with height and width. Name a layer that has "
         "positions, or take another network."
     )
+
+
+@contextmanager
+def taking(model: nn.Module, size: Sequence[int]) -> Iterator[None]:
+    """Say in a sentence that a network cannot take images of a size, whatever it raises then.
+
+    Args:
+        model: The network that is called inside.
+        size: Height and width of the images.
+
+    Raises:
+        VanError: it cannot.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise VanError(
+            f"{type(model).__name__} cannot take images of {size[0]} x {size[1]} pixels ({reason}). Give another size."
+        ) from error
 
 
 @contextmanager

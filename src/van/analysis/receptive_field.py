@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from van.analysis.networks import check_size, default_layer, find_layer, frozen, recorded, to_maps
+from van.analysis.networks import check_size, default_layer, find_layer, frozen, recorded, taking, to_maps
 from van.errors import VanError
 from van.models import VAN, VANStage
 
@@ -110,7 +110,7 @@ def receptive_field(
         for image in images:
             check_size(model, image.shape[-2:], name)
             x = image[None].detach().to(device, memory_format=torch.channels_last, copy=True).requires_grad_()
-            with recorded(module, lambda _, output: output) as outputs:
+            with recorded(module, lambda _, output: output) as outputs, taking(model, image.shape[-2:]):
                 model.forward_features(x) if hasattr(model, "forward_features") else model(x)  # pyright: ignore
             if not outputs:
                 raise VanError(f"Layer {name} of {type(model).__name__} is not used by its features. Name another.")

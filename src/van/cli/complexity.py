@@ -41,6 +41,7 @@ def complexity(
     from json import dumps
 
     from van.analysis import complexity as counting
+    from van.analysis.networks import taking
     from van.errors import VanError
 
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
@@ -54,10 +55,11 @@ def complexity(
         raise VanError("Give either a model, such as van_b0, or --config RECIPE, or --show t5 for tables of the paper.")
     if output is not None:
         raise VanError("--output is for tables and pictures: give it with --show.")
-    network, input_size, name = _network(model, config)
+    network, input_size, name = _network(model, config, image_size)
     if image_size is not None:
         input_size = (input_size[0], *image_size)
-    counts = counting.complexity(network, input_size)
+    with taking(network, input_size[1:]):
+        counts = counting.complexity(network, input_size)
     if json:
         print(dumps({"params": counts.params, "macs": counts.macs}))
         return
@@ -71,10 +73,12 @@ def complexity(
             print(f"\n{markdown([_share(by, group, cost, counts) for group, cost in groups.items()])}")
 
 
-def _network(model: str | None, config: str | None) -> tuple[Any, tuple[int, int, int], str]:
-    import timm
+def _network(
+    model: str | None, config: str | None, image_size: Sequence[int] | None
+) -> tuple[Any, tuple[int, int, int], str]:
     import timm.data
 
+    from van.analysis.networks import named_network
     from van.cli.recipes import find_recipe
     from van.cli.train import recipe_module
     from van.models import create_model
@@ -83,8 +87,8 @@ def _network(model: str | None, config: str | None) -> tuple[Any, tuple[int, int
         path = find_recipe(config)
         return recipe_module(path).model_of_recipe(path)
     name = str(model)
-    known = timm.is_model(name.partition(".")[0]) and not name.startswith("van_")
-    network = timm.create_model(name) if known else create_model(name, device="meta")
+    ours = name.startswith("van_")
+    network = create_model(name, device="meta") if ours else named_network(name, image_size=image_size)
     return network, timm.data.resolve_model_data_config(network)["input_size"], name
 
 
