@@ -29,6 +29,15 @@ def test_weights_beside_another_network(trained, photo, tmp_path, capsys):
     )
 
 
+def test_layers_of_one_model_beside_each_other(trained, photo, tmp_path, capsys):
+    explain([photo], models=[str(trained)] * 2, layers=["stages.0", "stages.1"], output="out")
+    out = capsys.readouterr().out
+    assert f"{trained.name}, stages.0" in out
+    assert f"{trained.name} (2), stages.1" in out
+    assert len(list((tmp_path / "out").glob("attention-*.png"))) == 1
+    assert "stages.1" in (tmp_path / "out" / "gradcam.svg").read_text()
+
+
 def test_classes_by_name_and_number(trained, photo, tmp_path, capsys):
     explain([photo], models=[str(trained)], classes=["red", "0"], attention=False)
     out = capsys.readouterr().out

@@ -101,7 +101,11 @@ def cam_sheet(
     # the colours as they are on middle grey
     colours = ListedColormap(heat_overlay(np.full((1, 256, 3), 0.5), np.linspace(0, 1, 256)[None])[0])
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 100), colours), ax=list(grid.ravel()), shrink=0.8, aspect=30, pad=0.01
+        ScalarMappable(Normalize(0, 100), colours),
+        ax=list(grid.ravel()),
+        shrink=0.8,
+        aspect=20 * len(pictures),
+        pad=0.01,
     )
     bar.set_label("evidence for the class\n(% of each map's largest)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
@@ -137,8 +141,8 @@ def attention_sheet(
             below = f"{low:.2g} to {high:.2g}" if high > 0 else "zero everywhere"
             axes.set_xlabel(below if high > low or high == 0 else f"{low:.2g} everywhere", fontsize=8)
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), colormaps[_MAP]), ax=list(grid.ravel()), shrink=0.8, aspect=30, pad=0.01,
-        ticks=[0, 1],
+        ScalarMappable(Normalize(0, 1), colormaps[_MAP]), ax=list(grid.ravel()), ticks=[0, 1],
+        shrink=0.8, aspect=20 * len(pictures), pad=0.01,
     )  # fmt: skip
     bar.ax.set_yticklabels(["least", "most"], fontsize=8)
     bar.set_label("|attention|,\nmean over channels", fontsize=8)

@@ -1,5 +1,6 @@
 """`van explain`: what a classifier looks at."""
 
+from collections.abc import Container
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -65,19 +66,23 @@ def explain(
         names = [Path(path).name for path in part]
         columns: dict[str, list[Any]] = {}
         sheets: dict[str, Any] = {}
-        for network, layer, targets in zip(networks, each, wanted, strict=True):
+        taken: set[str] = set()
+        drawn: set[str] = set()  # a model may come again with another layer; its attention is the same
+        for source, network, layer, targets in zip(sources, networks, each, wanted, strict=True):
             batch = network.tensors(part)
             seen = network.pictures(batch)
             cams = [grad_cam(network.model, batch, target, layer) for target in targets]
             for target, cam in zip(targets, cams, strict=True):
                 heading = network.name if target is None else f"{network.name}: {_short(network, target)}"
-                heading = _free(heading, columns)
+                heading = _free(heading, taken)
+                taken.add(heading)
                 said = [_answer(network, cam, row) for row in range(len(part))]
-                columns[heading] = list(zip(seen, cam.maps, said, strict=True))
+                columns[f"{heading}\n{cam.layer}"] = list(zip(seen, cam.maps, said, strict=True))
                 for path, text, zero in zip(part, said, cam.is_zero, strict=True):
                     note = "; the map is zero everywhere, no position speaks for this class" if zero else ""
                     lines.append(f"{path}: {heading}, {cam.layer}: {text.replace(chr(10), ', ')}{note}")
-            if attention and isinstance(network.model, VAN):
+            if attention and isinstance(network.model, VAN) and source not in drawn:
+                drawn.add(source)
                 maps = {_stage(n): m for n, m in lka_attention(network.model, batch, block).items()}
                 captions = [f"{name}\n{_best(network, cams[0], row)}" for row, name in enumerate(names)]
                 sheets[_free(network.name, sheets)] = attention_sheet(
@@ -95,7 +100,7 @@ def explain(
     print(f"pictures: {folder}: {' '.join(files)}")
 
 
-def _free(name: str, taken: dict[str, Any]) -> str:
+def _free(name: str, taken: Container[str]) -> str:
     """Return a name that is not taken: two models may be called the same."""
     numbers = (f"{name} ({number})" for number in count(2))
     return name if name not in taken else next(free for free in numbers if free not in taken)
