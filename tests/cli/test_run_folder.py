@@ -47,3 +47,19 @@ def test_file_in_the_way(tmp_path, monkeypatch):
     with pytest.raises(VanError, match="not empty"):
         run_folder(str(tmp_path / "out"), "x")
     assert (tmp_path / "out").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("files", "hint"),
+    [
+        (("answers.json",), "--output."),
+        (("config.yaml", "checkpoints"), "or go on there with van train --resume"),
+        (("config.yaml", "full"), "or go on there with van ablate --resume"),
+    ],
+)
+def test_folder_in_use_says_how_to_go_on_only_where_that_can_be(tmp_path, monkeypatch, files, hint):
+    monkeypatch.delenv("VAN_RUN_FOLDER", raising=False)
+    for name in files:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    with pytest.raises(VanError, match=hint):
+        run_folder(str(tmp_path), "x")

@@ -58,7 +58,15 @@ def run_folder(output: str | None, name: str) -> Path:
     if output is not None:
         folder = Path(output)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise VanError(f"{folder} exists and is not empty. Give another --output, or --resume {folder}.")
+            run = (
+                "train"
+                if (folder / "checkpoints").is_dir()
+                else "ablate"
+                if (folder / "config.yaml").is_file()
+                else None
+            )
+            hint = f", or go on there with van {run} --resume {folder}" if run else ""
+            raise VanError(f"{folder} exists and is not empty. Give another --output{hint}.")
         folder.mkdir(parents=True, exist_ok=True)
     else:
         names = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
