@@ -54,7 +54,7 @@ def square_side(energy: np.ndarray, share: float) -> int:
 
     The centre is the pixel (H // 2, W // 2): where a size is even, the one behind the middle. Centre and shares are
     those of RepLKNet's script (Ding et al., 2022, erf/analyze_erf.py), so that figures mean the same for all networks.
-    That script takes positive gradients only, and the logarithm of 1 + energy before it sums: it prints larger areas.
+    That script takes positive gradients only, and sums the logarithm of 1 + energy: its figures are others.
 
     Args:
         energy: Not negative, shape (H, W).
