@@ -173,7 +173,9 @@ def ablation_picture(outcomes: Sequence[Outcome], title: str, data: str) -> Figu
     shown = [(o, place) for o, place in zip(outcomes, places, strict=True) if o.top1 is not None]
     for outcome, place in shown:
         top = 100 * (outcome.top1 or 0.0)
-        measured.errorbar(top, place, xerr=100 * outcome.error, color=ORANGE, marker="D", markersize=6, capsize=3)
+        error = 100 * outcome.error
+        bar = [[min(error, top)], [min(error, 100 - top)]]  # no accuracy lies below 0 or above 100 %
+        measured.errorbar(top, place, xerr=bar, color=ORANGE, marker="D", markersize=6, capsize=3)
         measured.annotate(
             f"{top:.1f}", (top, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
         )

@@ -33,8 +33,10 @@ def find_recipe(name: str) -> Path:
         if candidate.is_file():
             return candidate
     known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml"))
+    task, _, stem = name.removeprefix("recipes/").removesuffix(".yaml").rpartition("/")
+    stems = {Path(other).stem: other for other in known}
     # those of the task that was named, else the nearest names, else one example of each task
-    of_task = [other for other in known if other.startswith(f"{name.removeprefix('recipes/').partition('/')[0]}/")]
-    near = difflib.get_close_matches(name.removeprefix("recipes/"), known, n=5, cutoff=0.4)
-    some = of_task or near or [next(g) for _, g in groupby(known, lambda other: other.partition("/")[0])]
+    of_task = [other for other in known if task and other.startswith(f"{task}/")]
+    near = [stems[other] for other in difflib.get_close_matches(stem, stems, n=5)]
+    some = of_task or near or [next(group) for _, group in groupby(known, lambda other: other.partition("/")[0])]
     raise VanError(f"There is no file or recipe {name!r}. Shipped in {folder} are for example {', '.join(some)}.")
