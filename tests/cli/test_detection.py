@@ -187,6 +187,23 @@ class TestTrain:
         assert "tensors for 6 classes are new" in out
         assert read_task_weights("more").class_names[-1] == "new"
 
+    def test_mask2former_finds_instances(self, van, shapes, tmp_path):
+        pytest.importorskip("transformers")
+        sizes = {"queries": 8, "encoder_layers": 1, "encoder_width": 32, "decoder_layers": 1, "decoder_width": 32}
+        options = ["--task", "instances", "--data", shapes, *SMALL, "--model.architecture", "mask2former"]
+        options += ["--model.pyramid_channels", "64", "--model.arguments", json.dumps({**sizes, "points": 64})]
+        status, out, err = van("train", *options, "--epochs", "8", "--output", tmp_path / "run")
+        assert status == 0, err
+        assert "mask2former with van_b0" in out
+        figures = json.loads((tmp_path / "run/evaluation.json").read_text())
+        assert set(figures["mask"]) == set(FIGURES)
+        arguments = [shapes / "val", "--weights", tmp_path / "run", "--threshold", "0", "--workers", "0"]
+        assert van("predict", *arguments, "--output", tmp_path / "seen")[0] == 0
+        answers = json.loads((tmp_path / "seen/predictions.json").read_text())
+        assert len(answers) == len(list((shapes / "val").iterdir()))
+        rows = epochs_of(tmp_path / "run")
+        assert float(rows[-1]["train_loss"]) < 0.9 * float(rows[0]["train_loss"])
+
     def test_jitter_multi_scale_ema_and_half_precision(self, van, shapes):
         options = ["--augmentation.jitter", "[0.5, 1.5]", "--augmentation.jitter_size", "[64, 64]"]
         options += ["--augmentation.photometric", "0.5", "--precision", "bf16-mixed", "--optimization.ema_decay", "0.9"]

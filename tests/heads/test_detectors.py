@@ -21,6 +21,8 @@ ARGUMENTS = {
     "faster_rcnn": ROI,
     "mask_rcnn": {**ROI, "mask_width": 16},
     "cascade_mask_rcnn": {**ROI, "mask_width": 16},
+    "mask2former": {"queries": 10, "encoder_layers": 1, "encoder_width": 32, "decoder_layers": 2, "decoder_width": 32}
+    | {"heads": 4, "points": 256},
     "atss": {"anchor_scale": 4},
     "gfl": {"anchor_scale": 4},
     "deformable_detr": {**DETR, "dropout": 0.0},
@@ -38,10 +40,11 @@ def one_thread():
 
 
 def tiny(architecture: str, **options):
-    if architecture.endswith("detr"):
+    if architecture.endswith(("detr", "mask2former")):
         pytest.importorskip("transformers")
     torch.manual_seed(0)
-    given = {"backbone_args": TINY, "min_size": [64], "max_size": 96, "pyramid_channels": 32}
+    width = 64 if architecture == "mask2former" else 32
+    given = {"backbone_args": TINY, "min_size": [64], "max_size": 96, "pyramid_channels": width}
     given |= {"arguments": ARGUMENTS[architecture], **options}
     return build_detector(DetectorOptions(architecture, **given), num_classes=3)
 

@@ -106,7 +106,7 @@ def train(
     if network.has_masks != masks:
         raise VanError(
             f"{model.architecture} predicts {'masks' if network.has_masks else 'no masks'}: "
-            + ("give --task instances." if network.has_masks else "take mask_rcnn or cascade_mask_rcnn.")
+            + ("give --task instances." if network.has_masks else "take mask_rcnn, cascade_mask_rcnn or mask2former.")
         )
     evaluator = DetectionEvaluator(images.val, masks)
     steps = images.steps(world)

@@ -15,6 +15,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from van.errors import DataError, VanError
 from van.heads.detection.cascade import cascade_mask_rcnn
 from van.heads.detection.dense import ATSS, GFL, atss, gfl
+from van.heads.detection.mask_queries import MaskQueries, mask2former
 from van.heads.detection.one_stage import fcos, retinanet
 from van.heads.detection.options import DetectorOptions
 from van.heads.detection.parts import Transform
@@ -29,6 +30,7 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], Callable[.
     "faster_rcnn": (faster_rcnn, (0, 1, 2, 3), None),
     "mask_rcnn": (mask_rcnn, (0, 1, 2, 3), faster_rcnn),
     "cascade_mask_rcnn": (cascade_mask_rcnn, (0, 1, 2, 3), faster_rcnn),
+    "mask2former": (mask2former, (0, 1, 2, 3), None),
     "atss": (atss, (1, 2, 3), ATSS),
     "gfl": (gfl, (1, 2, 3), GFL),
     "deformable_detr": (deformable_detr, (1, 2, 3), None),
@@ -56,7 +58,8 @@ class Detector(nn.Module):
         self.options = options
         self.num_classes = num_classes
         self._two_stage = isinstance(network, GeneralizedRCNN)
-        self.has_masks = self._two_stage and cast(Any, network).roi_heads.has_mask()
+        regions = self._two_stage and cast(Any, network).roi_heads.has_mask()
+        self.has_masks = regions or isinstance(network, MaskQueries)
         short = options.min_size[-1]
         edges = (short, min(options.max_size, short * 8 // 5))
         self.input_size: tuple[int, int, int] = (3, *(-(-edge // 32) * 32 for edge in edges))  # type: ignore[assignment]
@@ -120,7 +123,7 @@ class Detector(nn.Module):
         Two-stage heads see 1000 regions an image and their mask heads 100, as in OpenMMLab's counts that T11 quotes.
         """
         network: Any = self.network
-        if isinstance(network, TransformerDetector):
+        if isinstance(network, TransformerDetector | MaskQueries):
             network.counted_forward(images)
             return
         maps = network.backbone(images)

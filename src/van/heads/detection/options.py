@@ -9,6 +9,7 @@ Architecture = Literal[
     "faster_rcnn",
     "mask_rcnn",
     "cascade_mask_rcnn",
+    "mask2former",
     "atss",
     "gfl",
     "deformable_detr",
@@ -22,7 +23,8 @@ class DetectorOptions:
 
     Attributes:
         architecture: retinanet, fcos, atss, gfl (boxes, one stage), faster_rcnn (boxes, two stages), mask_rcnn,
-            cascade_mask_rcnn (boxes and masks), deformable_detr or rt_detr (boxes, no anchors; through transformers).
+            cascade_mask_rcnn (boxes and masks), mask2former (masks and their boxes; through transformers),
+            deformable_detr or rt_detr (boxes, no anchors; through transformers).
         backbone: van_b0 to van_b6, or any network of timm with four stages.
         backbone_args: More arguments of the backbone, such as drop_path_rate or embed_dims.
         min_size: Short edge in pixels to which images are scaled; of several, training takes one at random for each
