@@ -1,1 +1,1 @@
-"""Heads on a backbone: detectors, pose."""
+"""Heads on a backbone: objects, keypoints, labels of pixels."""

@@ -23,8 +23,6 @@ class MaskQueries(nn.Module):
         **transform: min_size, max_size, image_mean, image_std.
     """
 
-    has_masks = True
-
     def __init__(self, model: "Mask2Former", detections_per_img: int, **transform: Any) -> None:
         super().__init__()
         self.model = model
