@@ -58,14 +58,11 @@ def run_folder(output: str | None, name: str) -> Path:
     if output is not None:
         folder = Path(output)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            run = (
-                "train"
-                if (folder / "checkpoints").is_dir()
-                else "ablate"
-                if (folder / "config.yaml").is_file()
-                else None
-            )
-            hint = f", or go on there with van {run} --resume {folder}" if run else ""
+            hint = ""
+            if (folder / "checkpoints").is_dir():
+                hint = f", or go on there with van train --resume {folder}"
+            elif (folder / "config.yaml").is_file():  # the rows of an ablation lie below, with their checkpoints
+                hint = f", or go on there with van ablate --resume {folder}"
             raise VanError(f"{folder} exists and is not empty. Give another --output{hint}.")
         folder.mkdir(parents=True, exist_ok=True)
     else:
