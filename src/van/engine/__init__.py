@@ -1,0 +1,1 @@
+"""What is the same for every task: training, evaluation, prediction, weight files, run folders."""
