@@ -1,0 +1,214 @@
+"""From YAML and command line to the dataclasses of options. Every source is parsed once, the later one wins."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, NoReturn, cast, get_args
+
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+
+from van.engine.config import merge, nearest
+from van.errors import VanError
+
+
+class OptionError(VanError):
+    """An option is unknown or has a wrong value."""
+
+
+def _is_several(hint: Any) -> bool:
+    """Whether an option takes several values: a list or a tuple, optional or not."""
+    kinds = [hint, *get_args(hint)]
+    return any(getattr(kind, "__origin__", None) in (list, tuple) for kind in kinds)
+
+
+class OptionParser(ArgumentParser):
+    """jsonargparse's parser with --dashed-names, switches without a value and several values after one option."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option; see argparse."""
+        # containers arrive inside jsonargparse's own action
+        hint = getattr(kwargs.get("action"), "_typehint", kwargs.get("type"))
+        plain = {k: v for k, v in kwargs.items() if k not in ("action", "type", "required")}
+        if not args[0].startswith("-"):
+            return super().add_argument(*args, **{**plain, "type": str, "nargs": "+"} if hint == list[str] else kwargs)
+        args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
+        if hint is bool:
+            kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
+        action = super().add_argument(*args, **kwargs)
+        if _is_several(hint):
+            action.metavar = "HEIGHT WIDTH" if "size" in args[0] and "tuple" in str(hint) else "VALUE ..."
+        return action
+
+    def options(self) -> dict[str, Any]:
+        """Return the action of every option by its key, such as optimization.lr."""
+        return {a.dest: a for a in self._actions if a.dest not in ("help", "print_config", "config")}
+
+    def joined(self, arguments: Sequence[str]) -> list[str]:
+        """Return arguments in which several values after one option are one list, as jsonargparse takes them."""
+        several = {
+            name: action
+            for action in self._actions
+            if _is_several(getattr(action, "_typehint", None))
+            for name in action.option_strings
+        }
+        result: list[str] = []
+        values: list[str] | None = None
+        for argument in arguments:
+            if values is not None and not argument.startswith("--"):
+                values.append(argument)
+                continue
+            _close(result, values)
+            result.append(argument)
+            values = [] if argument in several else None
+        _close(result, values)
+        return result
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise OptionError with what is wrong, in one line.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(self._sentence(" ".join(message.split())))
+
+    def _sentence(self, message: str) -> str:
+        if match := re.search(r"unrecognized arguments: (.*)", message):
+            names = [word for word in match[1].split() if word.startswith("--")] or match[1].split()
+            name = names[0].partition("=")[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            return f"unknown option {name}.{nearest(name, known)}"
+        message = re.sub(r'Parser key "([^"]+)":', lambda m: f"--{m[1].replace('_', '-')}:", message)
+        message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\.?", r"expected one of \1.", message)
+        return message.replace("typing.", "")
+
+
+def _close(result: list[str], values: list[str] | None) -> None:
+    """Append the values of an option that takes several."""
+    if not values:
+        return
+    one = values[0] if len(values) == 1 else None
+    if one is not None and (one.startswith("[") or one in ("null", "None")):
+        result.append(one)
+    else:
+        result.append("[" + ", ".join(value if _is_number(value) else json.dumps(value) for value in values) + "]")
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text))
+
+
+def option_parser(
+    options: type, network: type | None = None, *, prog: str = "van", description: str = "", positional: str = ""
+) -> OptionParser:
+    """Return the parser of a dataclass of options.
+
+    Args:
+        options: The dataclass; its field `model` takes the place of `network` where that is given.
+        network: Dataclass of the options of the chosen architecture.
+        prog: Command, for messages.
+        description: Head of the help text.
+        positional: Name of the field whose values need no option, if any.
+    """
+    parser = OptionParser(prog=prog, description=description, print_config="--print-config")
+    parser.add_argument("--config", action="config", help="Recipe or YAML file with options; see van recipes.")
+    skip = {"model"} if network is not None else set()
+    if positional:
+        help_text = "Image files and folders."
+        parser.add_argument(positional, type=list[str], help=help_text)
+        skip.add(positional)
+    parser.add_class_arguments(options, as_group=False, skip=cast(Any, skip))
+    if network is not None:
+        parser.add_class_arguments(network, "model")
+    return parser
+
+
+def check_keys(parser: OptionParser, content: Mapping[str, Any], source: str) -> None:
+    """Refuse keys that are no options.
+
+    Args:
+        parser: Knows the options.
+        content: Nested mapping of options.
+        source: What to call it: a file.
+
+    Raises:
+        OptionError: a key is unknown; the message suggests the nearest one.
+    """
+    known = parser.options()
+    groups = {key[: place.start()] for key in known for place in re.finditer(r"\.", key)}
+
+    def visit(mapping: Mapping[str, Any], prefix: str) -> None:
+        for key, value in mapping.items():
+            full = f"{prefix}{key}"
+            if full in groups and isinstance(value, Mapping):
+                visit(value, f"{full}.")
+            elif full not in known and full not in groups:
+                raise OptionError(f"{source}: unknown key {full!r}.{nearest(full, list(known))}")
+
+    visit(content, "")
+
+
+def parse(
+    parser: OptionParser,
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+    arguments: Sequence[str] = (),
+    exclusive: Sequence[tuple[str, str]] = (),
+) -> Namespace:
+    """Return the options that files, keyword arguments and the command line give together.
+
+    Args:
+        parser: Of the options.
+        layers: Name and nested mapping of each source; later ones win.
+        arguments: Of the command line, which wins over all layers.
+        exclusive: Pairs of options of which the later source drops the other.
+
+    Raises:
+        OptionError: an option is unknown or has a wrong value.
+    """
+    given: dict[str, Any] = {}
+    for source, layer in layers:
+        check_keys(parser, layer, source)
+        given = merge(_without(given, layer, exclusive), layer)
+    joined = parser.joined(arguments)
+    if exclusive and joined:
+        typed = {word.partition("=")[0].lstrip("-").replace("-", "_"): True for word in joined if word[:2] == "--"}
+        given = _without(given, typed, exclusive)
+    try:
+        base = parser.parse_object(given)
+        return parser.parse_args(joined, namespace=base)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+
+
+def _without(
+    low: Mapping[str, Any], high: Mapping[str, Any], exclusive: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return options without those that a later source replaces by their counterparts."""
+    kept = dict(low)
+    for pair in exclusive:
+        for one, other in (pair, pair[::-1]):
+            if one in high and other not in high and high[one] is not None:
+                kept.pop(other, None)
+    return kept
+
+
+def to_options(parser: OptionParser, namespace: Namespace, options: type) -> Any:
+    """Return the dataclass that parsed options stand for."""
+    values = vars(parser.instantiate(namespace))
+    return options(**{f.name: values[f.name] for f in fields(options) if f.init})
+
+
+def to_mapping(options: Any) -> dict[str, Any]:
+    """Return a dataclass of options, with those inside it, as a nested mapping that JSON and YAML can hold."""
+    def plain(value: Any) -> Any:
+        if is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return cast(dict[str, Any], plain(options))

@@ -1,0 +1,171 @@
+"""The contract of a task: everything that is special about it, and nothing that all tasks share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from van.engine.metric import Metric
+from van.engine.options import EvaluateOptions, PredictOptions, TrainOptions
+from van.engine.result import FolderWriter, Result
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.engine.data import DataModule
+    from van.engine.evaluation import Evaluation
+    from van.engine.learner import Learner
+    from van.engine.predictor import Predictor
+    from van.models.weight_file import Header
+
+
+@dataclass
+class Inference:
+    """Options of inference that a weight file keeps; every task that has some declares its own subclass."""
+
+    def check(self) -> None:
+        """Raise VanError where a value is out of range."""
+
+
+class Task:
+    """One kind of problem: how to train, evaluate and predict it. A plain object without state.
+
+    Attributes:
+        name: Its name on the command line and in weight files.
+        summary: What it does, in one line for `van tasks`.
+        metrics: What validation measures. The first one picks the best epoch.
+        formats: Data formats that it reads, in words.
+        demo: Recipe that trains on built-in data.
+        demo_data: Name of the built-in data.
+        train_options: Options of training.
+        evaluate_options: Options of evaluation.
+        predict_options: Options of prediction.
+        inference: Options of inference, which evaluation and prediction can change.
+        results_in_folder: Whether `van predict` writes a folder of pictures unless told otherwise.
+        writer: Writes results into a folder.
+        unit: What one sample is called, in the plural.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    formats: ClassVar[tuple[str, ...]]
+    demo: ClassVar[str]
+    demo_data: ClassVar[str]
+    train_options: ClassVar[type[TrainOptions]]
+    evaluate_options: ClassVar[type[EvaluateOptions]] = EvaluateOptions
+    predict_options: ClassVar[type[PredictOptions]] = PredictOptions
+    inference: ClassVar[type[Inference]] = Inference
+    results_in_folder: ClassVar[bool] = True
+    writer: ClassVar[type[FolderWriter]] = FolderWriter
+    unit: ClassVar[str] = "images"
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def data(self, options: Any, processes: int) -> "DataModule":
+        """Return training and validation data; what is wrong with them shows here.
+
+        Args:
+            options: Of training.
+            processes: How many processes share a batch.
+        """
+        raise NotImplementedError
+
+    def build(self, options: Any, data: "DataModule") -> "tuple[nn.Module, str]":
+        """Return the network with its first weights, and a sentence that says where they come from."""
+        from van.engine.weights import start_network
+
+        return start_network(self, options, data)
+
+    def learner(self, network: "nn.Module", options: Any, data: "DataModule") -> "Learner":
+        """Return the Lightning module: loss and metrics."""
+        raise NotImplementedError
+
+    def header(self, network: Any, options: Any, data: "DataModule") -> "Header":
+        """Return what the weight file says besides its tensors."""
+        from van.engine.parsing import to_mapping
+        from van.models.weight_file import Header
+
+        extra = {**data.extra, "inference": to_mapping(options.inference)} if hasattr(options, "inference") else data.extra
+        return Header(self.name, list(data.class_names), to_mapping(network.options), dict(extra))
+
+    def title(self, options: Any) -> str:
+        """Return what is trained, in a few words, such as "fcos with van_b0"."""
+        return f"{options.model.architecture} with {options.model.backbone}"
+
+    def run_name(self, options: Any) -> str:
+        """Return the first part of the run folder's name."""
+        return f"{options.model.architecture}-{options.model.backbone}"
+
+    def counted(self, options: Any, num_classes: int | None) -> "tuple[nn.Module, tuple[int, int, int], str]":
+        """Return the network of a recipe on the meta device, the image size (C, H, W) to count with, and its name."""
+        from van.engine.weights import counted_network
+
+        return counted_network(self, options, num_classes)
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    def load(self, header: "Header", tensors: dict[str, Any], source: str) -> "nn.Module":
+        """Return the network of a weight file.
+
+        Args:
+            header: What the file says.
+            tensors: Its tensors.
+            source: Name of the file, for messages.
+        """
+        from van.engine.weights import rebuild
+
+        return rebuild(self, header, tensors, source)
+
+    def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
+        """Return what makes an RGB image what `predict` takes; it runs in loading processes. By default bytes (3, H, W)."""
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        return pil_to_tensor
+
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
+        """Return what is on the images of a batch, without their paths and pictures.
+
+        Args:
+            predictor: The network and what its weight file says.
+            items: What `prepare` gave for each image.
+            sizes: Height and width of each.
+        """
+        raise NotImplementedError
+
+    def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
+        """Return the samples that evaluation is asked for, and sentences about them that the user should know."""
+        raise NotImplementedError
+
+    def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> "Evaluation":
+        """Return what measures a predictor on a split.
+
+        Args:
+            predictor: The network.
+            split: What open_split or the data module gave.
+            workers: Loading processes.
+        """
+        raise NotImplementedError
+
+    def configure(self, predictor: "Predictor", options: Any) -> None:
+        """Take over options of prediction or evaluation that concern more than single images; by default none."""
+
+    # ------------------------------------------------------------------------------------------------ for people
+
+    def network_options(self, architecture: str | None) -> type | None:
+        """Return the dataclass of an architecture's options; None where the task has no architectures.
+
+        Args:
+            architecture: Its name; None takes the default.
+        """
+        from van.networks.registry import architectures, options_class
+
+        if not architectures(self.name):
+            return None
+        default = next((f.default_factory for f in fields(self.train_options) if f.name == "model"), None)
+        return options_class(self.name, architecture or getattr(default, "architecture", None) or "")
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def __str__(self) -> str:
+        return self.name
