@@ -1,7 +1,7 @@
 """The contract of a task: everything that is special about it, and nothing that all tasks share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.metric import Metric
@@ -43,6 +43,7 @@ class Task:
         results_in_folder: Whether `van predict` writes a folder of pictures unless told otherwise.
         writer: Writes results into a folder.
         unit: What one sample is called, in the plural.
+        architecture: Default of --model.architecture; None where the task has no architectures to choose from.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Task:
     results_in_folder: ClassVar[bool] = True
     writer: ClassVar[type[FolderWriter]] = FolderWriter
     unit: ClassVar[str] = "images"
+    architecture: ClassVar[str | None] = None
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -101,6 +103,10 @@ class Task:
         from van.engine.weights import counted_network
 
         return counted_network(self, options, num_classes)
+
+    def outputs(self, about: Any) -> int:
+        """Return how many outputs a network has for a data module or the header of a weight file: its classes."""
+        return len(about.class_names or ())
 
     # ------------------------------------------------------------------------------------------------ inference
 
@@ -157,12 +163,10 @@ class Task:
         Args:
             architecture: Its name; None takes the default.
         """
-        from van.networks.registry import architectures, options_class
+        from van.networks.registry import options_class
 
-        if not architectures(self.name):
-            return None
-        default = next((f.default_factory for f in fields(self.train_options) if f.name == "model"), None)
-        return options_class(self.name, architecture or getattr(default, "architecture", None) or "")
+        chosen = architecture or self.architecture
+        return None if chosen is None else options_class(self.name, chosen)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"

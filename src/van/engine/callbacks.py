@@ -1,0 +1,186 @@
+"""Lightning callbacks of training: checkpoints, the table of epochs, progress, averaged weights."""
+
+import csv
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks.callback import Callback
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from van.engine.metric import Metric
+from van.engine.run import read_epochs
+from van.errors import VanError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one and puts it in its place when it is complete.
+
+    Lightning writes into a temporary folder and copies: on a full disk that leaves half a file where the last good one
+    was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            VanError: it cannot be written; an older file of that name stays as it was.
+        """
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            super().save_checkpoint(checkpoint, unfinished, storage_options)
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise VanError(
+                f"{path} cannot be written ({error.strerror or error}). Free some space or correct the permissions; "
+                f"earlier checkpoints in {path.parent} are intact."
+            ) from error
+
+
+class Checkpoints(ModelCheckpoint):
+    """Keeps one checkpoint: that of the last epoch, or of the best, of equal ones the latest.
+
+    It remembers the best epoch also where the run folder was moved or copied; Lightning forgets it then, and the next
+    epoch, however bad, would take its place.
+
+    Args:
+        folder: Where to keep it.
+        metric: Decides which epoch is the best; None keeps the last.
+    """
+
+    def __init__(self, folder: Path, metric: Metric | None = None) -> None:
+        self._key = "last" if metric is None else "best"
+        compared: dict[str, Any] = {}
+        if metric is not None:
+            compared = {"monitor": f"val_{metric.key}", "mode": "max" if metric.higher_is_better else "min"}
+        # no version counter: a resumed run must not leave a last-v1.ckpt beside an old last.ckpt
+        super().__init__(folder, self._key, enable_version_counter=False, save_on_train_epoch_end=True, **compared)
+        self._metric = metric
+
+    @property
+    def state_key(self) -> str:
+        """Name of the callback's state in checkpoints, whatever its options are."""
+        return self._key
+
+    def check_monitor_top_k(self, trainer: Trainer, current: torch.Tensor | None = None) -> bool:
+        """Return whether an epoch is at least as good as the best one so far."""
+        if current is None or self._metric is None or not self.best_k_models:
+            return super().check_monitor_top_k(trainer, current)
+        best = self.best_k_models[self.kth_best_model_path]
+        return trainer.strategy.reduce_boolean_decision(self._metric.better(float(current), float(best)))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of the run that is continued, with files in the folder as it is now."""
+        here = Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(here / Path(path).name) if path else path
+
+        paths = {key: moved(value) for key, value in state_dict.items() if key.endswith("_model_path")}
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class EpochTable(Callback):
+    """Writes one line per epoch into a CSV file, and continues where an earlier run stopped.
+
+    Lightning's CSV logger deletes the lines of the run that is continued.
+
+    Args:
+        path: The CSV file.
+        columns: What is logged of every epoch.
+        metric: What the printed line shows besides the loss.
+        lines: Whether to print a line per epoch, for logs and other places without a terminal.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], metric: Metric, lines: bool) -> None:
+        self.path = path
+        self.columns = ("epoch", "lr", *columns, "seconds")
+        self.metric = metric
+        self.lines = lines
+        self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop lines of epochs that are trained again."""
+        if trainer.is_global_zero:
+            rows = [row for row in read_epochs(self.path) if row["epoch"] <= trainer.current_epoch]
+            unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+            with unfinished.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(self.columns)
+                cells = ([row.get(column) for column in self.columns] for row in rows)
+                writer.writerows(["" if value is None else f"{value:.7g}" for value in row] for row in cells)
+            unfinished.replace(self.path)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line of the epoch."""
+        if not trainer.is_global_zero:
+            return
+        row: dict[str, Any] = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k in self.columns}
+        row["epoch"] = trainer.current_epoch + 1
+        row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
+        row["seconds"] = round(time.perf_counter() - self._started, 2)
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow(row.get(column, "") for column in self.columns)
+        if self.lines:
+            loss, value = row.get("train_loss", float("nan")), row.get(f"val_{self.metric.key}")
+            print(
+                f"epoch {row['epoch']}/{trainer.max_epochs}: training loss {loss:.4g}, {self.metric.label} "
+                f"{self.metric.text(value)}, {row['seconds']:.0f} s",
+                flush=True,
+            )
+
+
+class Progress(TQDMProgressBar):
+    """A progress bar per epoch, counted from 1, with the loss of the latest step."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Begin a bar."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the loss where the bar is drawn anew."""
+        if self._should_update(batch_idx + 1, self.train_progress_bar.total):
+            self._loss = float(outputs["loss"])  # waits for the device
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return what stands behind the bar."""
+        shown = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k not in ("v_num", "train_loss")}
+        return {"loss": f"{getattr(self, '_loss', float('nan')):.3g}", **shown}
+
+
+class AveragedWeights(WeightAveraging):
+    """Exponential moving average of the weights, whose decay warms up as in timm's ModelEmaV3.
+
+    Without that, after a hundred steps with a decay of 0.998 most of the average is still the random start.
+
+    Args:
+        decay: Decay after the warm-up.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+            step = int(count)
+            warmed = min(decay, 1 - (1 + step) ** (-2 / 3))
+            return warmed * averaged + (1 - warmed) * current
+
+        super().__init__(use_buffers=True, avg_fn=average)
+
+    @property
+    def state_key(self) -> str:
+        """Name of the callback's state in checkpoints: that of Lightning's own."""
+        return "EMAWeightAveraging"
