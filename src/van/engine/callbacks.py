@@ -174,9 +174,9 @@ class AveragedWeights(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         def average(averaged: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
-            step = int(count)
-            warmed = min(decay, 1 - (1 + step) ** (-2 / 3))
-            return warmed * averaged + (1 - warmed) * current
+            step = torch.as_tensor(count, dtype=torch.float32, device=averaged.device)
+            warmed = (1 - (1 + step) ** (-2 / 3)).clamp(max=decay).to(averaged.dtype)  # no look at the device
+            return averaged + (1 - warmed) * (current - averaged)
 
         super().__init__(use_buffers=True, avg_fn=average)
 

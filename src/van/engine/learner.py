@@ -42,30 +42,34 @@ class Learner(LightningModule):
         metrics: What is logged of the evaluator's metrics, as val_KEY; the first one is shown in the progress bar.
         evaluator: Compares what is found with the truth.
         options: Options of training; see TrainOptions.
-        epochs: Epochs of the schedule, warm-up included, cool-down not.
-        steps_per_epoch: Optimizer steps in an epoch.
-        by_steps: Whether the length was given in steps: milestones are steps then.
+
+    Attributes:
+        columns: What else is logged of every epoch, such as val_loss.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        metrics: Sequence[Metric],
-        evaluator: Evaluator,
-        options: Any,
-        epochs: int,
-        steps_per_epoch: int,
-        by_steps: bool = False,
-    ) -> None:
+    columns: tuple[str, ...] = ()
+
+    def __init__(self, model: nn.Module, metrics: Sequence[Metric], evaluator: Evaluator, options: Any) -> None:
         super().__init__()
         self.model = model
         self.metrics = tuple(metrics)
         self.evaluator: Any = evaluator
         self.lr: float = options.lr
         self.optimization: Optimization = options.optimization
+        self.plan(1, 1)
+
+    def plan(self, epochs: int, steps_per_epoch: int, by_steps: bool = False) -> "Learner":
+        """Set the length of training.
+
+        Args:
+            epochs: Epochs of the schedule, warm-up included, cool-down not.
+            steps_per_epoch: Optimizer steps in an epoch.
+            by_steps: Whether the length was given in steps: milestones are steps then.
+        """
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.by_steps = by_steps
+        return self
 
     # ------------------------------------------------------------------------------------------------ steps
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from van.errors import VanError
@@ -91,14 +90,6 @@ class FolderWriter:
         self.entries: list[dict[str, Any]] = []
         self._taken: set[str] = set()
 
-    def __enter__(self) -> "FolderWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def add(self, result: Result) -> None:
         """Write a result."""
         files = result.save(self.folder, self._name(Path(result.path or "image").stem))
@@ -143,16 +134,6 @@ class FileWriter:
         self._table: csv.DictWriter | None = None
         self._waiting: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "FileWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for entry in self._waiting:  # no image could be read
-            csv.DictWriter(self._file, ["image", "error"], lineterminator="\n").writerow(entry)
-        self._file.close()
-
     def add(self, result: Result) -> None:
         """Write a result."""
         self._write({**result.row(), "error": ""} if self._csv else result.to_dict())
@@ -160,6 +141,14 @@ class FileWriter:
     def add_error(self, path: str, error: Exception) -> None:
         """Write that an image could not be read."""
         self._write({"image": path, "error": str(error)})
+
+    def close(self) -> None:
+        """Write what waits for its columns, and close the file."""
+        if self._waiting:  # no image could be read
+            table = csv.DictWriter(self._file, ["image", "error"], lineterminator="\n")
+            table.writeheader()
+            table.writerows(self._waiting)
+        self._file.close()
 
     def _write(self, entry: dict[str, Any]) -> None:
         if not self._csv:

@@ -98,6 +98,10 @@ class Task:
         """Return the first part of the run folder's name."""
         return f"{options.model.architecture}-{options.model.backbone}"
 
+    def curve_options(self, options: Any) -> dict[str, Any]:
+        """Return what the plot of the learning curves needs besides metrics; see van.engine.plots.curves."""
+        return {}
+
     def counted(self, options: Any, num_classes: int | None) -> "tuple[nn.Module, tuple[int, int, int], str]":
         """Return the network of a recipe on the meta device, the image size (C, H, W) to count with, and its name."""
         from van.engine.weights import counted_network

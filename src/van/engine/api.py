@@ -1,0 +1,275 @@
+"""Train, load and evaluate any task: what the command line does, from Python."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from van.engine.config import read_config
+from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
+from van.engine.registry import get_task
+from van.engine.run import Run, read_run_config, resumable_folder
+from van.engine.task import Task
+from van.errors import VanError
+
+if TYPE_CHECKING:
+    from van.engine.predictor import Predictor
+    from van.models.weight_file import Header
+
+Config = str | Path | Sequence[str | Path] | None
+
+
+def train(task: str | None = None, config: Config = None, **options: Any) -> Run:
+    """Train a network, and write a run folder.
+
+    Everything that `van train` can do; options have the same names. Without data and config a task trains on its
+    built-in data.
+
+    Args:
+        task: Name of the task; None takes that of the config, else classification.
+        config: Recipe or YAML file, or several of which later ones win.
+        **options: Options of the task, which win over the config: data="coco", epochs=12, model={"architecture": "gfl"},
+            optimization={"weight_decay": 0.1}, ...
+
+    Returns:
+        The run: its folder, metrics and predictor.
+
+    Raises:
+        VanError: an option, the data or the weights cannot be used.
+    """
+    from van.engine.fit import train as fit
+
+    return fit(*train_options(task, config, options))
+
+
+def evaluate(weights: str | Path, data: str | Path | None = None, config: Config = None, **options: Any) -> dict[str, float]:
+    """Measure trained weights on labeled images.
+
+    Everything that `van evaluate` can do; options have the same names.
+
+    Args:
+        weights: Weight file, run folder, or name of published weights such as van_b0.
+        data: Labeled images in the formats that training takes; by default the built-in data of the task.
+        config: YAML file with options, or several of which later ones win.
+        **options: Options of the task, which win over the config.
+
+    Returns:
+        The metrics by key. Tables, plots and results are in the output folder.
+
+    Raises:
+        VanError: an option, the data or the weights cannot be used.
+    """
+    given = {"weights": str(weights), **({} if data is None else {"data": str(data)}), **options}
+    return run_evaluation(*inference_options("evaluate", config, given))
+
+
+def load(
+    weights: "str | Path", device: str | None = None, batch_size: int = 8, **inference: Any
+) -> "Predictor":
+    """Return a predictor for any task.
+
+    Args:
+        weights: Weight file of any known layout, run folder, or name of published weights such as van_b0.
+        device: cpu, cuda, mps, ...; None takes a GPU if there is one.
+        batch_size: Images per batch.
+        **inference: Options of inference that differ from those in the weight file, such as score_threshold=0.3.
+
+    Raises:
+        VanError: the weights cannot be read or are for a network that this version cannot build, the device is not
+            available, or an option is unknown or out of range.
+    """
+    from van.engine.predictor import Predictor
+    from van.models.weight_file import read_weights
+
+    header = header_of(weights)
+    task = get_task(header.task)
+    if not Path(weights).exists():
+        network, header = task.published(str(weights))
+    else:
+        header, tensors = read_weights(weights)
+        network = task.load(header, tensors, str(weights))
+    return Predictor(task, network, header, device, batch_size, inference)
+
+
+def header_of(weights: str | Path) -> "Header":
+    """Return what a weight file says of itself; its tensors are not read.
+
+    Args:
+        weights: Weight file, run folder, or name of published weights, which are classifiers.
+
+    Raises:
+        WeightsError: there is no such file, or it cannot be read.
+    """
+    from van.models.variants import VARIANTS
+    from van.models.weight_file import Header, describe
+
+    if str(weights).partition(".")[0] in VARIANTS and not Path(weights).exists():
+        return Header("classification", None, {}, {})
+    return describe(weights)
+
+
+# ---------------------------------------------------------------------------------------------------- options
+
+
+def _layers(config: Config) -> list[tuple[str, dict[str, Any]]]:
+    names = [] if config is None else [config] if isinstance(config, str | Path) else list(config)
+    return [(str(name), upgrade(read_config(name))) for name in names]
+
+
+def upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a file in the names of today; files of 0.1.0 before its release have older ones."""
+    from van.engine.upgrade import upgraded
+
+    return upgraded(content)
+
+
+def train_options(
+    task: str | None = None,
+    config: Config = None,
+    options: Mapping[str, Any] | None = None,
+    arguments: Sequence[str] = (),
+) -> tuple[Task, Any]:
+    """Return the task and the options that all sources give together.
+
+    Below all others lies the run to resume, or the demo recipe of the task where neither data nor a file is given.
+
+    Args:
+        task: Its name; None takes that of the files, else classification.
+        config: Recipes and YAML files.
+        options: By keyword; a nested mapping or dataclasses.
+        arguments: Of the command line, except for what options hold.
+
+    Raises:
+        VanError: an option is unknown or has a wrong value.
+    """
+    given, layers, found, network = _train_sources(task, config, options)
+    parser = train_parser(found, network)
+    namespace = parse(parser, [*layers, ("options", given)], arguments, found.train_options.exclusive)
+    return found, to_options(parser, namespace, found.train_options)
+
+
+_Layers = list[tuple[str, dict[str, Any]]]
+
+
+def _train_sources(
+    task: str | None, config: Config, options: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], _Layers, Task, type | None]:
+    """Return keyword options, files, the task, and the options of its chosen architecture."""
+    given: dict[str, Any] = {key: to_mapping(value) for key, value in (options or {}).items()}
+    layers = _layers(config)
+    if resume := given.get("resume"):
+        if given.get("output"):
+            raise VanError("--resume continues in the folder of the run; --output cannot be given with it.")
+        layers = [(str(resume), upgrade(read_run_config(resumable_folder(resume)))), *layers]
+        given["output"] = None
+    found = get_task(task or next((layer["task"] for _, layer in reversed(layers) if "task" in layer), "classification"))
+    for source, layer in layers:
+        if layer.get("task", found.name) != found.name:
+            raise VanError(f"{source} is for the task {layer['task']}, not {found.name}. Leave out one of them.")
+    if not layers and given.get("data") in (None, found.demo_data):
+        layers = [(found.demo, read_config(found.demo))]
+    stated = (layer.get("model") for layer in (given, *(layer for _, layer in reversed(layers))))
+    chosen = next((m["architecture"] for m in stated if isinstance(m, Mapping) and m.get("architecture")), None)
+    network = found.network_options(chosen)
+    if network is not None:
+        layers = [(source, _for_architecture(found, layer, network)) for source, layer in layers]
+    return given, layers, found, network
+
+
+def _for_architecture(task: Task, layer: dict[str, Any], network: type) -> dict[str, Any]:
+    """Return options of a file without those of its architecture that a newly chosen one does not have."""
+    model = layer.get("model")
+    if not isinstance(model, Mapping):
+        return layer
+    chosen = next(f.default for f in fields(network) if f.name == "architecture")
+    own = task.network_options(model.get("architecture"))
+    if own is None or own is network:
+        return layer
+    known, theirs = ({f.name for f in fields(kind)} for kind in (network, own))
+    kept = {key: value for key, value in model.items() if key in known or key not in theirs}
+    return {**layer, "model": {**kept, "architecture": chosen}}
+
+
+def train_parser(task: Task, network: type | None) -> OptionParser:
+    """Return the parser of a task's training options.
+
+    Args:
+        task: The task.
+        network: Options of the chosen architecture, if the task has architectures.
+    """
+    parser = option_parser(
+        task.train_options, network, prog="van train", description=f"Train: {task.summary}. Task: {task.name}."
+    )
+    parser.add_argument("--task", default=task.name, help="What is learned; van tasks lists all. Each has its options.")
+    return parser
+
+
+def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, type]:
+    """Return the parser of `evaluate` or `predict` for a task, and the dataclass of its options.
+
+    Args:
+        command: "evaluate" or "predict".
+        task: That of the weights; None has only what all tasks share.
+    """
+    base = getattr(task or Task, f"{command}_options")
+    own = [] if task is None else [f for f in fields(task.inference) if f.name not in {b.name for b in fields(base)}]
+    # options of inference are flat here, and None is what the weight file says
+    changes = make_dataclass(
+        "Changes", [(f.name, f"{f.type} | None" if isinstance(f.type, str) else f.type | None, field(default=None))
+                    for f in own], kw_only=True, namespace={"__doc__": (task.inference if task else Task).__doc__},
+    )  # fmt: skip
+    options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})
+    what = "Measure trained weights on labeled images" if command == "evaluate" else "Run a model on images"
+    about = f"{what}. Task: {task.name}." if task else f"{what}. With --weights, --help shows the options of its task."
+    positional = "images" if command == "predict" else ""
+    return option_parser(options, prog=f"van {command}", description=about, positional=positional), options
+
+
+def inference_options(
+    command: str, config: Config, options: Mapping[str, Any], arguments: Sequence[str] = ()
+) -> tuple[Task, Any, dict[str, Any]]:
+    """Return the task of the weights, the options, and the changes of inference that all sources give together.
+
+    Args:
+        command: "evaluate" or "predict".
+        config: YAML files.
+        options: By keyword, weights among them unless a file has them.
+        arguments: Of the command line, except for what options hold.
+
+    Raises:
+        VanError: no weights are given, or an option is unknown or has a wrong value.
+    """
+    layers = _layers(config)
+    stated = [options, *(layer for _, layer in reversed(layers))]
+    weights = next((layer["weights"] for layer in stated if layer.get("weights")), None)
+    if weights is None:
+        raise VanError("No weights are given. Name a weight file, a run folder or published weights with --weights.")
+    task = get_task(header_of(weights).task)
+    parser, kind = inference_parser(command, task)
+    default = {"data": task.demo_data} if command == "evaluate" else {}
+    namespace = parse(parser, [("default", default), *layers, ("options", options)], arguments)
+    merged = to_options(parser, namespace, kind)
+    merged.check()
+    own = {f.name for f in fields(task.inference)} - {f.name for f in fields(getattr(task, f"{command}_options"))}
+    return task, merged, {name: getattr(merged, name) for name in own}
+
+
+def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[str, float]:
+    """Measure weights, and write the results; see inference_options."""
+    from van.data.loaders import loading_processes
+    from van.engine.run import check_output, new_folder
+
+    check_output(options.output)
+    predictor = load(options.weights, options.device, options.batch_size, **changes)
+    task.configure(predictor, options)
+    split, notes = task.open_split(options, predictor)
+    folder = new_folder(options.output, f"evaluate-{Path(options.data).name or 'data'}")
+    if not options.quiet:
+        for note in notes:
+            print(f"Note: {note}")
+    evaluation = task.evaluation(predictor, split, loading_processes(options.workers, len(split)))
+    title = f"{Path(options.weights).name} on {options.data} ({getattr(split, 'split', options.split)})"
+    values = evaluation.run(folder, title, options.quiet)
+    if not options.quiet:
+        print(f"results: {folder}: {' '.join(evaluation.files)}")
+    return values

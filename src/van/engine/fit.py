@@ -1,0 +1,280 @@
+"""Training, for every task: data, network, callbacks, Ctrl-C, and everything that a run folder holds."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from van.engine.metric import Metric
+from van.engine.options import TrainOptions
+from van.engine.run import (
+    WEIGHTS,
+    Run,
+    best_epoch,
+    check_output,
+    describe_epochs,
+    never_moved,
+    new_folder,
+    read_epochs,
+    resumable_folder,
+    write_config,
+)
+from van.errors import DataError, VanError
+
+if TYPE_CHECKING:
+    from van.engine.data import DataModule
+    from van.engine.learner import Learner
+    from van.engine.task import Task
+
+_VALIDATIONS = 10  # of a run whose length is given in steps
+
+
+def length(options: Any) -> tuple[int, int | None]:
+    """Return how many epochs there are and how many steps each has; None for those of a pass over the data.
+
+    Where the length is given in steps, an epoch is what lies between two validations.
+
+    Args:
+        options: Of training; those of some tasks have iterations and validate_every.
+
+    Raises:
+        VanError: numbers are out of range or do not go together.
+    """
+    iterations, every = getattr(options, "iterations", None), getattr(options, "validate_every", None)
+    if iterations is None:
+        if every is not None:
+            raise VanError("validate_every needs iterations; without them every epoch is validated. Leave it out.")
+        return options.epochs, None
+    if iterations < 1 or (every is not None and every < 1):
+        raise VanError(f"iterations is {iterations} and validate_every {every}, expected at least 1 each.")
+    every = every or (iterations // _VALIDATIONS if iterations % _VALIDATIONS == 0 else iterations)
+    if iterations % every:
+        raise VanError(f"iterations is {iterations}, expected a multiple of validate_every, which is {every}.")
+    return iterations // every, every
+
+
+def _processes(options: TrainOptions) -> tuple[int, bool]:
+    """Return over how many processes training will run, and whether this is the first of them."""
+    import lightning
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    # what Lightning itself calls that torch has since renamed is nothing that a user could change
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    given: Any = {"accelerator": options.device, "devices": options.devices, "precision": options.precision}
+    try:
+        probe = lightning.Trainer(**given, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise VanError(
+            f"--device {options.device} with --devices {options.devices} and --precision {options.precision} is not "
+            f"available on this machine: {error}"
+        ) from error
+    if options.batch_size % probe.world_size:
+        raise VanError(
+            f"--batch-size {options.batch_size} cannot be shared by {probe.world_size} devices. Give a multiple of "
+            f"{probe.world_size}."
+        )
+    return probe.world_size, probe.is_global_zero
+
+
+def train(task: "Task", options: Any) -> Run:
+    """Train a network, and write a run folder with its best weights.
+
+    Args:
+        task: What is trained.
+        options: Of training: an instance of task.train_options.
+
+    Returns:
+        The run; not finished after Ctrl-C.
+
+    Raises:
+        VanError: options, data or weights cannot be used. Nothing has been written then.
+    """
+    options.check()
+    epochs, each = length(options)
+    if not options.resume:
+        check_output(options.output)
+    import lightning
+    import torch
+
+    world, leads = _processes(options)
+    lightning.seed_everything(options.seed, workers=True, verbose=False)
+    data = task.data(options, world)
+    expected = getattr(options, "num_classes", None)
+    if expected not in (None, len(data.class_names)):
+        raise DataError(
+            f"num_classes is {expected}, but {options.data} has {len(data.class_names)} classes "
+            f"({', '.join(data.class_names[:5])}, ...). Leave num_classes out, or check the data."
+        )
+    network, start = task.build(options, data)
+    if options.check_data and leads:
+        data.check()
+    network = network.to(memory_format=torch.channels_last)
+    steps = data.steps(world) if options.limit_batches is None else min(options.limit_batches, data.steps(world))
+    learner = task.learner(network, options, data).plan(epochs, steps, each is not None)
+    learner.configure_optimizers()  # an unknown optimizer should show before anything is written
+
+    name = f"{task.run_name(options)}-{Path(options.data).name or 'data'}"
+    folder = resumable_folder(options.resume) if options.resume else new_folder(options.output, name)
+    if leads:
+        write_config(folder, run_options(task, options, folder, each))
+        if not options.quiet:
+            _introduce(task, options, data, folder, start, epochs, steps, each)
+    if not _fit(task, options, learner, data, folder, epochs, steps, leads):
+        return _run(task, folder, finished=False)
+    if leads:
+        _write_results(task, options, learner.model, data, folder, each)
+    return _run(task, folder)
+
+
+def run_options(task: "Task", options: Any, folder: Path, each: int | None = None) -> dict[str, Any]:
+    """Return the options of a run as its config.yaml holds them."""
+    from van.engine.parsing import to_mapping
+
+    content = {"task": task.name, **to_mapping(options), "output": str(folder), "resume": None}
+    return content | ({"validate_every": each} if each is not None else {})
+
+
+def _run(task: "Task", folder: Path, finished: bool = True) -> Run:
+    rows = read_epochs(folder / "metrics.csv")
+    metrics = {}
+    if rows:
+        best = best_epoch(rows, task.metrics[0])
+        metrics = {key.removeprefix("val_"): value for key, value in best.items() if key.startswith("val_")}
+    return Run(folder, metrics, finished)
+
+
+def _introduce(
+    task: "Task", options: Any, data: "DataModule", folder: Path, start: str, epochs: int, steps: int, each: int | None
+) -> None:
+    classes = f", {len(data.class_names)} classes" if len(data.class_names) > 1 else ""
+    print(
+        f"{task.title(options)} on {options.data}: {len(data.train)} training and {len(data.val)} validation "
+        f"{task.unit}{classes}."
+    )
+    if each is not None:
+        print(f"{epochs * steps} steps of {options.batch_size} {task.unit}, validated every {steps} steps.")
+    for line in [f"Resuming {folder}." if options.resume else start, *(f"Note: {note}" for note in data.notes)]:
+        print(line)
+    print(f"Run folder: {folder}", flush=True)
+
+
+def _fit(
+    task: "Task",
+    options: Any,
+    learner: "Learner",
+    data: "DataModule",
+    folder: Path,
+    epochs: int,
+    steps: int,
+    leads: bool,
+) -> bool:
+    """Train with checkpoints, a table of the epochs and TensorBoard; return False after Ctrl-C."""
+    import lightning
+    from lightning.pytorch.callbacks import EarlyStopping
+    from lightning.pytorch.callbacks.callback import Callback
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from van.engine.callbacks import AtomicCheckpointIO, AveragedWeights, Checkpoints, EpochTable, Progress
+
+    metric, optimization = task.metrics[0], options.optimization
+    terminal = sys.stderr.isatty() and not options.quiet
+    columns = ["train_loss", *learner.columns, *(f"val_{m.key}" for m in learner.metrics)]
+    columns += ["iteration"] if learner.by_steps else []
+    callbacks: list[Callback] = [
+        Checkpoints(folder / "checkpoints", metric),
+        Checkpoints(folder / "checkpoints"),
+        EpochTable(folder / "metrics.csv", columns, metric, lines=not (terminal or options.quiet)),
+    ]
+    if terminal:
+        callbacks.append(Progress(refresh_rate=max(1, steps // 50)))
+    if optimization.ema_decay is not None:
+        callbacks.append(AveragedWeights(optimization.ema_decay))
+    if options.early_stopping is not None:
+        mode = "max" if metric.higher_is_better else "min"
+        callbacks.append(EarlyStopping(f"val_{metric.key}", patience=options.early_stopping, mode=mode))
+    trainer = lightning.Trainer(
+        accelerator=options.device,
+        devices=options.devices,
+        precision=options.precision,
+        max_epochs=epochs + optimization.cooldown_epochs,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
+        gradient_clip_val=optimization.clip_grad,
+        limit_train_batches=options.limit_batches,
+        limit_val_batches=options.limit_batches,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=terminal,
+        log_every_n_steps=1,
+        use_distributed_sampler=not data.shares_itself,
+    )
+    try:
+        trainer.fit(learner, datamodule=data, ckpt_path=folder / "checkpoints" / "last.ckpt" if options.resume else None)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if leads:
+            print(f"\nStopped. {describe_epochs(folder, metric)}")
+        return False
+    except VanError:
+        if terminal:
+            print(file=sys.stderr)  # end the line of the progress bar
+        raise
+    return True
+
+
+def _write_results(
+    task: "Task", options: Any, network: Any, data: "DataModule", folder: Path, each: int | None
+) -> None:
+    """Write weights, metrics and plots of the best epoch, and print the metrics and where things are."""
+    from van.engine.api import load
+    from van.engine.plots import curves
+    from van.engine.weights import best_tensors
+    from van.models.weight_file import write_weights
+
+    title = f"{task.title(options)} on {options.data}"
+    weights = write_weights(task.header(network, options, data), best_tensors(folder), folder / WEIGHTS)
+    rows = read_epochs(folder / "metrics.csv")
+    metric = task.metrics[0]
+    shown = [m for m in task.metrics if f"val_{m.key}" in rows[0]]
+    axis = "iteration" if each is not None else "epoch"
+    curves(rows, title, shown, axis=axis, **task.curve_options(options)).savefig(folder / "curves.png", dpi=130)
+    predictor = load(weights, None if options.device == "auto" else options.device, batch_size=data.batch_size)
+    evaluation = task.evaluation(predictor, data.split, data.workers)
+    evaluation.run(folder, title, options.quiet)
+    if never_moved(rows, metric):
+        print(f"van train: {advice(metric, rows)}", file=sys.stderr)
+    if options.quiet:
+        return
+    best = best_epoch(rows, metric)
+    seconds = sum(row["seconds"] for row in rows)
+    when = f"best step: {best['iteration']:.0f}" if each is not None else f"best epoch: {best['epoch']:.0f}"
+    print(f"{when} of {rows[-1]['iteration' if each is not None else 'epoch']:.0f}; {seconds:.0f} s of training")
+    print_files(weights, evaluation.files)
+
+
+def advice(metric: Metric, rows: Sequence[Any]) -> str:
+    """Return a warning about a metric that never left zero."""
+    return (
+        f"{metric.label} stayed at 0 in all {len(rows)} epochs, so the last one was kept. Train longer, start from "
+        "weights with --pretrained, raise or lower --lr, and look at the samples and the training loss."
+    )
+
+
+def print_files(weights: Path, files: Sequence[str]) -> None:
+    """Print where everything in a run folder is, and the command that uses the weights.
+
+    Args:
+        weights: The weight file in the folder.
+        files: Names of the results of the evaluation.
+    """
+    folder = weights.parent
+    plots = ["curves.png", *(name for name in files if name.endswith(".png"))]
+    tables = ["metrics.csv", *(name for name in files if not name.endswith(".png")), "tensorboard"]
+    print(f"weights:      {weights}\ncheckpoints:  {folder / 'checkpoints'}")
+    print(f"tables:       {folder}: {' '.join(tables)}\nplots:        {folder}: {' '.join(plots)}")
+    print(f"options:      {folder / 'config.yaml'}\npredict with: van predict IMAGE... --weights {weights}")

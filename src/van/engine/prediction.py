@@ -1,0 +1,71 @@
+"""Running a predictor over files and writing what it finds: what `van predict` does."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from van.engine.result import FILE_ENDINGS, FileWriter
+from van.engine.run import check_output, new_folder
+from van.engine.task import Task
+from van.errors import DataError, VanError
+
+
+def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
+    """Run weights on images: a line per image, and pictures or a file of results.
+
+    Args:
+        task: That of the weights.
+        options: Of prediction: an instance of task.predict_options.
+        changes: Options of inference that differ from those in the weight file.
+
+    Returns:
+        Exit status: 1 if an image could not be read.
+
+    Raises:
+        VanError: weights or options cannot be used. Nothing has been written then.
+    """
+    output = options.output
+    to_file = output is not None and Path(output).suffix.lower() in FILE_ENDINGS
+    if to_file and Path(output).exists():
+        raise VanError(f"{output} exists. Give another --output.")
+    to_folder = not to_file and (task.results_in_folder or output is not None)
+    if to_folder:
+        check_output(output)
+    from tqdm import tqdm
+
+    from van.data.images import list_images
+    from van.data.loaders import loading_processes
+    from van.engine.api import load
+
+    paths = list_images(options.images)
+    predictor = load(options.weights, options.device, options.batch_size, **changes)
+    task.configure(predictor, options)
+    workers = loading_processes(options.workers, len(paths))
+    name = Path(options.weights).resolve()
+    folder = new_folder(output, f"predict-{name.parent.name if name.is_file() else name.name}") if to_folder else None
+    writer: Any = task.writer(folder, predictor) if folder else FileWriter(output) if to_file else None
+    broken = 0
+    # the bar goes to standard error, so that the lines can be piped
+    stream = predictor.stream(paths, workers, keep_images=folder is not None)
+    bar = tqdm(stream, total=len(paths), unit=" images", desc="Predicting", disable=options.quiet or None)
+    try:
+        for path, result in zip(paths, bar, strict=True):
+            if isinstance(result, DataError):
+                broken += 1
+                tqdm.write(f"van predict: {result}", file=sys.stderr)
+                if writer:
+                    writer.add_error(path, result)
+                continue
+            if writer:
+                writer.add(result)
+            if not (to_file or options.quiet):
+                tqdm.write(f"{path}: {result.summary()}", file=sys.stdout)
+    finally:
+        if writer:
+            writer.close()
+    if writer and not options.quiet:
+        where = output if to_file else f"{folder}: predictions.json and the pictures"
+        print(f"{len(paths) - broken} images: {where}")
+    if broken:
+        print(f"van predict: {broken} of {len(paths)} images could not be read, see above.", file=sys.stderr)
+    return 1 if broken else 0

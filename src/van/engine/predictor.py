@@ -1,0 +1,136 @@
+"""A trained network that says what is on images: one class for all tasks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+from van.data.images import ImageFiles, ImageLike
+from van.engine.device import pick_device, to_device
+from van.engine.options import at_least
+from van.engine.result import Result
+from van.engine.task import Inference, Task
+from van.errors import DataError, VanError
+from van.models.weight_file import Header
+
+
+def _as_list(batch: list[Any]) -> list[Any]:
+    # images of any sizes and errors stay side by side
+    return batch
+
+
+class Predictor:
+    """A network with everything that its weight file says. `van.load` makes it.
+
+    Args:
+        task: What the network was trained for.
+        network: The network.
+        header: What its weight file says.
+        device: Where to compute; None takes a GPU if there is one.
+        batch_size: Images per batch.
+        changes: Options of inference that differ from those in the weight file; None is no change.
+
+    Attributes:
+        task: What the network was trained for; print it, or read task.name.
+        model: The network, in evaluation mode.
+        class_names: Names in the order of the labels.
+        device: Where it computes.
+        inference: Options of inference.
+        extra: What else the weight file says, such as names of keypoints.
+
+    Raises:
+        VanError: the device is not available, or an option is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        network: nn.Module,
+        header: Header,
+        device: torch.device | str | None = None,
+        batch_size: int = 8,
+        changes: dict[str, Any] | None = None,
+    ) -> None:
+        at_least("batch_size", batch_size, 1)
+        self.task = task
+        self.class_names = list(header.class_names or ())
+        self.extra = header.extra
+        self.batch_size = batch_size
+        self.inference: Any = _changed(task.inference, header.extra.get("inference") or {}, changes or {})
+        self.inference.check()
+        self.device = pick_device(device)
+        self.model: Any = to_device(network, self.device)
+
+    @torch.inference_mode()
+    def predict(self, items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
+        """Return what is on a batch of prepared images; see Task.predict."""
+        return self.task.predict(self, items, sizes)
+
+    def stream(
+        self, images: Sequence[ImageLike], workers: int = 0, keep_images: bool = True
+    ) -> Iterator[Result | DataError]:
+        """Yield the result of each image in order, or the error where one cannot be decoded.
+
+        Each image is decoded once.
+
+        Args:
+            images: As in calling the predictor.
+            workers: Processes that decode; 0 decodes in this one.
+            keep_images: Whether results keep their image, which drawing needs.
+        """
+        files = ImageFiles(images, self.task.prepare(self), keep=keep_images)
+        for batch in DataLoader(files, self.batch_size, num_workers=workers, collate_fn=_as_list):
+            good = [one for one in batch if not isinstance(one, DataError)]
+            found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
+            for one in batch:
+                if isinstance(one, DataError):
+                    yield one
+                    continue
+                result = next(found)
+                result.path, result.image = one.path, one.image
+                yield result
+
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
+        """Return what is on one image or several.
+
+        Args:
+            images: A path, bytes, an open file, a PIL image, an array (H, W[, C]) or tensor (C, H, W), or a sequence of
+                these; an array or tensor with one more dimension is a batch. Not resized, not normalized.
+
+        Returns:
+            A Result for one image, a list of them for several.
+
+        Raises:
+            DataError: an image cannot be decoded or is not of a known form.
+        """
+        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray | torch.Tensor)
+        one = (single or hasattr(images, "read")) and getattr(images, "ndim", 3) != 4
+        several: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+        results = []
+        for result in self.stream(several):
+            if isinstance(result, DataError):
+                raise result
+            results.append(result)
+        return results[0] if one else results
+
+    def __repr__(self) -> str:
+        return f"<{self.task} predictor, {len(self.class_names)} classes, on {self.device}>"
+
+
+def _changed(kind: type[Inference], stored: dict[str, Any], changes: dict[str, Any]) -> Inference:
+    """Return the options of inference of a weight file with what the caller changes."""
+    names = [f.name for f in fields(kind)]
+    for name in changes:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise VanError(f"There is no option {name!r} for these weights, expected one of {', '.join(names)}.{hint}")
+    options = kind(**{name: value for name, value in stored.items() if name in names})
+    return replace(options, **{name: value for name, value in changes.items() if value is not None})
