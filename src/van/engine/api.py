@@ -79,15 +79,9 @@ def load(
             available, or an option is unknown or out of range.
     """
     from van.engine.predictor import Predictor
-    from van.models.weight_file import read_weights
 
-    header = header_of(weights)
-    task = get_task(header.task)
-    if not Path(weights).exists():
-        network, header = task.published(str(weights))
-    else:
-        header, tensors = read_weights(weights)
-        network = task.load(header, tensors, str(weights))
+    task = get_task(header_of(weights).task)
+    network, header = task.load(weights)
     return Predictor(task, network, header, device, batch_size, inference)
 
 

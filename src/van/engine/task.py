@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.metric import Metric
@@ -114,17 +115,18 @@ class Task:
 
     # ------------------------------------------------------------------------------------------------ inference
 
-    def load(self, header: "Header", tensors: dict[str, Any], source: str) -> "nn.Module":
-        """Return the network of a weight file.
+    def load(self, weights: "str | Path") -> "tuple[nn.Module, Header]":
+        """Return the network of a weight file, and what the file says besides its tensors.
 
         Args:
-            header: What the file says.
-            tensors: Its tensors.
-            source: Name of the file, for messages.
+            weights: Weight file or run folder; for classifiers also the name of published weights.
+
+        Raises:
+            WeightsError: the file cannot be read, or describes a network that this version cannot build.
         """
         from van.engine.weights import rebuild
 
-        return rebuild(self, header, tensors, source)
+        return rebuild(self, weights)
 
     def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
         """Return what makes an RGB image what `predict` takes; it runs in loading processes. By default bytes (3, H, W)."""

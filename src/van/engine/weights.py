@@ -17,27 +17,28 @@ if TYPE_CHECKING:
     from van.engine.task import Task
 
 
-def rebuild(task: "Task", header: Header, tensors: Mapping[str, "torch.Tensor"], source: str) -> "nn.Module":
-    """Build the network that a weight file describes, and load it.
+def rebuild(task: "Task", weights: str | Path) -> tuple["nn.Module", Header]:
+    """Build the network that a weight file of ours describes, and load it.
 
     Args:
         task: That of the file.
-        header: What the file says.
-        tensors: Its tensors.
-        source: Name of the file, for messages.
+        weights: The file, or a run folder with one.
+
+    Returns:
+        The network, and what the file says.
 
     Raises:
-        WeightsError: the file is for another version, or its tensors do not fit its description.
+        WeightsError: the file cannot be read or is for another version, or its tensors do not fit its description.
     """
+    header, tensors = read_weights(weights)
     try:
-        options = from_dict(task.name, header.model)
-        network = options.build(task.outputs(header))
+        network = from_dict(task.name, header.model).build(task.outputs(header))
         network.load_state_dict(tensors)
     except (VanError, TypeError, KeyError, ValueError) as error:
-        raise WeightsError(f"{source} describes a network that this version cannot build: {error}") from error
+        raise WeightsError(f"{weights} describes a network that this version cannot build: {error}") from error
     except RuntimeError as error:
-        raise WeightsError(f"The tensors of {source} do not fit the network it describes: {error}") from error
-    return network
+        raise WeightsError(f"The tensors of {weights} do not fit the network it describes: {error}") from error
+    return network, header
 
 
 def start_network(task: "Task", options: Any, data: "DataModule") -> tuple["nn.Module", str]:

@@ -1,0 +1,164 @@
+"""How good a classifier is: accuracies, metrics per class, confusion matrix."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torchmetrics import Metric as State
+
+from van.data.samples import Samples
+from van.engine.evaluation import Evaluation, spread
+from van.engine.predictor import Predictor
+from van.errors import DataError
+from van.tasks.classification.metrics import TOP1, accuracies
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SHEET = 32  # images on the sheet of predictions
+
+
+class AccuracyEvaluator(State):
+    """Top-1 and top-5 accuracy over all processes.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    full_state_update = False
+    right: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.metrics = accuracies(num_classes)
+        self.add_state("right", torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+        """Count logits (B, classes) with their labels (B,)."""
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
+        self.right += torch.stack([best[:, 0].sum(), best.sum()])
+        self.count += len(target)
+
+    def compute(self) -> dict[str, float]:
+        """Return the accuracies by key."""
+        shares = (self.right / self.count.clamp(min=1)).tolist()
+        return dict(zip((metric.key for metric in self.metrics), shares, strict=False))
+
+
+class ClassificationEvaluation(Evaluation):
+    """Accuracies of a classifier, metrics per class, a confusion matrix and a sheet of predictions.
+
+    Attributes:
+        labels: True class of each image, shape (N,).
+        top: The most probable classes of each image, best first, shape (N, k).
+        confidence: Probability of the best class, shape (N,).
+    """
+
+    columns = ("images", "precision", "recall", "f1")
+
+    def __init__(self, predictor: Predictor, split: Any, workers: int, class_names: Sequence[str] | None = None) -> None:
+        super().__init__(predictor, split, workers)
+        self.class_names = list(class_names or predictor.class_names)
+        self.evaluator = AccuracyEvaluator(len(self.class_names))
+        self.metrics = self.evaluator.metrics
+        self._seen: list[tuple[np.ndarray, ...]] = []
+
+    def batches(self) -> Iterable[Any]:
+        """Return preprocessed images (B, C, H, W) and labels (B,)."""
+        from van.tasks.classification.data import evaluation_loader
+
+        return evaluation_loader(
+            self.split, self.predictor.extra["preprocessing"], self.predictor.batch_size, self.workers
+        )
+
+    def update(self, batch: Any) -> None:
+        """Count what the classifier answers on a batch."""
+        images, target = batch
+        probabilities = self.predictor.model(images.to(self.predictor.device)).float().softmax(dim=1).cpu()
+        self.evaluator.update(probabilities, target)
+        best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
+        self._seen.append((target.numpy(), best.indices.numpy(), best.values[:, 0].numpy()))
+
+    def compute(self) -> dict[str, float]:
+        """Return the accuracies by key.
+
+        Raises:
+            DataError: there were no images.
+        """
+        if not self._seen:
+            raise DataError("There are no images to evaluate the model on. Check the data.")
+        self.labels, self.top, self.confidence = (np.concatenate(part) for part in zip(*self._seen, strict=True))
+        return super().compute()
+
+    def size(self) -> int:
+        """Return how many images were measured."""
+        return len(self.labels)
+
+    def confusion(self) -> np.ndarray:
+        """Count images by true class (rows) and best class (columns), shape (classes, classes)."""
+        return confusion_matrix(self.labels, self.top[:, 0], labels=range(len(self.class_names)))
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Return name, images, precision, recall and F1 of each class; None where they are not defined."""
+        numbers = range(len(self.class_names))
+        precision, recall, f1, support = precision_recall_fscore_support(
+            self.labels, self.top[:, 0], labels=numbers, zero_division=cast(Any, np.nan)
+        )
+        columns = zip(self.class_names, support, precision, recall, f1, strict=True)  # type: ignore[arg-type]
+        return [
+            {
+                "class": name,
+                "images": int(count),
+                **{
+                    k: None if np.isnan(v) else round(float(v), 6)
+                    for k, v in (("precision", p), ("recall", r), ("f1", f if count else np.nan))
+                },
+            }
+            for name, count, p, r, f in columns
+        ]
+
+    def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
+        """Return the confusion matrix and, for images that can be read again, a sheet of predictions."""
+        from van.engine.plots import confusion
+
+        line = f"{title}: {TOP1.label} {TOP1.text(values['top1'])}"
+        figures = {"confusion_matrix": confusion(self.confusion(), self.class_names, line)}
+        if isinstance(self.split, Samples):  # streams have no order
+            figures["predictions"] = self._sheet(self.split, title)
+        return figures
+
+    def _sheet(self, samples: Samples, title: str) -> "Figure":
+        """Draw some of the images: the most confident errors, each class in turn, then correct predictions."""
+        from van.data.images import read_image
+        from van.engine.plots import prediction_sheet
+
+        predicted = self.top[:, 0]
+        wrong = np.flatnonzero(predicted != self.labels)
+        wrong = wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+        turns: dict[int, int] = {}
+        order = []
+        for index in wrong:  # the best of each class first, then the second ones, ...
+            label = int(self.labels[index])
+            turns[label] = turns.get(label, -1) + 1
+            order.append((turns[label], len(order)))
+        errors = wrong[[place for _, place in sorted(order)]][: _SHEET // 2] if len(wrong) else wrong
+        right = np.flatnonzero(predicted == self.labels)
+        chosen = np.concatenate([errors, right[spread(len(right), _SHEET - len(errors))]]).astype(int)
+        pictures = []
+        for index in chosen.tolist():
+            image = read_image(samples.load(index), name=samples.name(index))
+            image.thumbnail((160, 160))
+            pictures.append(image)
+        names = self.class_names
+        count = f"{len(errors)} of {len(wrong)} errors" if len(wrong) else "no errors"
+        return prediction_sheet(
+            pictures,
+            [names[i] for i in self.labels[chosen]],
+            [names[i] for i in predicted[chosen]],
+            self.confidence[chosen].tolist(),
+            f"{title}: {count}, then correct predictions",
+        )

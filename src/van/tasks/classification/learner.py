@@ -1,0 +1,67 @@
+"""Training a classifier: cross-entropy, mixup and CutMix, top-1 and top-5."""
+
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from torch import nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from van.engine.learner import Learner
+from van.tasks.classification.evaluation import AccuracyEvaluator
+from van.tasks.classification.options import ClassificationTrainOptions
+
+
+class ClassificationLearner(Learner):
+    """Training and validation of a classifier.
+
+    Args:
+        model: Maps (B, C, H, W) to logits (B, num_classes).
+        num_classes: Number of classes.
+        options: Options of training.
+    """
+
+    columns = ("val_loss",)
+
+    def __init__(self, model: nn.Module, num_classes: int, options: ClassificationTrainOptions) -> None:
+        evaluator = AccuracyEvaluator(num_classes)
+        super().__init__(model, evaluator.metrics, evaluator, options)
+        self.label_smoothing = options.optimization.label_smoothing
+        mixup, cutmix = options.augmentation.mixup, options.augmentation.cutmix
+        # smoothing stays with the loss, which does it alike for mixed and for plain targets
+        self.mix = (
+            Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=num_classes)
+            if mixup > 0.0 or cutmix > 0.0
+            else None
+        )
+        self.val_loss = MeanMetric()
+        self.frozen_stages = options.frozen_stages
+        for stage in self._frozen():
+            stage.requires_grad_(False)
+
+    def _frozen(self) -> list[nn.Module]:
+        return list(self.model.stages)[: self.frozen_stages] if self.frozen_stages else []  # type: ignore[arg-type]
+
+    def train(self, mode: bool = True) -> "ClassificationLearner":
+        """Switch to training or evaluation; frozen stages stay in evaluation, so that their statistics do too."""
+        super().train(mode)
+        for stage in self._frozen():
+            stage.eval()
+        return self
+
+    def losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Return the cross-entropy of images (B, C, H, W) and labels (B,), mixed where asked for."""
+        images, target = batch
+        if self.mix is not None and len(images) > 1:
+            even = len(images) // 2 * 2  # timm mixes pairs
+            images, target = self.mix(images[:even].clone(), target[:even])
+        return {"cross_entropy": F.cross_entropy(self.model(images), target, label_smoothing=self.label_smoothing)}
+
+    def found(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (B, classes) and labels (B,), and count the loss."""
+        images, target = batch
+        logits = self.model(images)
+        self.val_loss(F.cross_entropy(logits, target), weight=len(images))
+        self.log("val_loss", self.val_loss, prog_bar=True)
+        return logits, target

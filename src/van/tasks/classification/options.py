@@ -1,0 +1,95 @@
+"""Options of image classification."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from van.data.augmentation import ClassificationAugmentation
+from van.engine.options import EvaluateOptions, Optimization, PredictOptions, TrainOptions, at_least
+from van.errors import VanError
+
+
+@dataclass
+class ClassificationOptimization(Optimization):
+    """Optimizer, schedule and loss of a classifier besides the learning rate.
+
+    Attributes:
+        label_smoothing: Share of the target that is spread over all classes.
+    """
+
+    label_smoothing: float = 0.1
+
+
+@dataclass(kw_only=True)
+class ClassificationTrainOptions(TrainOptions):
+    """Options of training a classifier.
+
+    Attributes:
+        data: digits (built in), a folder of class folders (with train and val folders or without), a .tar file, a
+            folder of WebDataset shards, torch/NAME (torchvision) or hfds/NAME (Hugging Face).
+        model: van_b0 to van_b6; by default that of the pretrained file, else van_b0.
+        model_args: More arguments of the model, such as drop_path_rate, kernel_size, lka_variant or in_chans.
+        pretrained: Start from weights: a file of any known layout, or "hub" for the published ones.
+        frozen_stages: Stages of the network, from the stem on, that do not train; 4 trains the classifier alone.
+        num_classes: Number of classes, where it should be checked against the data.
+        image_size: Height and width of the images that the model sees; by default the model's own.
+        crop_pct: Share of the resized image that validation keeps; by default the model's own.
+        optimization: Optimizer, schedule and label smoothing.
+        augmentation: Random changes of the training images.
+        val_fraction: Share of the images held out for validation where the data has no split of its own.
+    """
+
+    data: str = "digits"
+    model: str | None = None
+    model_args: dict[str, Any] | None = None
+    frozen_stages: int = 0
+    num_classes: int | None = None
+    image_size: tuple[int, int] | None = None
+    crop_pct: float | None = None
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 5e-4
+    optimization: ClassificationOptimization = field(default_factory=ClassificationOptimization)
+    augmentation: ClassificationAugmentation = field(default_factory=ClassificationAugmentation)
+    val_fraction: float = 0.2
+
+    def check(self) -> None:
+        """Refuse numbers that could only fail later; see TrainOptions."""
+        super().check()
+        if not 0 < self.val_fraction < 1:
+            raise VanError(f"val_fraction is {self.val_fraction}, expected a number between 0 and 1.")
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise VanError(f"crop_pct is {self.crop_pct}, expected a number above 0 and at most 1.")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise VanError(f"image_size is {self.image_size}, expected a height and a width of at least 1.")
+        if not 0 <= self.frozen_stages <= 4:
+            raise VanError(f"frozen_stages is {self.frozen_stages}, expected 0 (none) to 4 (all).")
+
+
+@dataclass(kw_only=True)
+class ClassificationEvaluateOptions(EvaluateOptions):
+    """Options of evaluating a classifier.
+
+    Attributes:
+        split: train, val or all; by default val, which for data without splits is the part that the weights were not
+            trained on, and everything where the weights do not say.
+    """
+
+    batch_size: int = 64
+
+
+@dataclass(kw_only=True)
+class ClassificationPredictOptions(PredictOptions):
+    """Options of predicting classes.
+
+    Attributes:
+        top_k: Classes to show per image.
+        output: New .csv or .jsonl file for the results, or a folder for pictures too; by default the terminal only.
+    """
+
+    top_k: int = 5
+    batch_size: int = 32
+
+    def check(self) -> None:
+        """Refuse numbers that could only fail later; see PredictOptions."""
+        super().check()
+        at_least("top_k", self.top_k, 1)

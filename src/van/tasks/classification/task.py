@@ -1,0 +1,239 @@
+"""Image classification: one label per image."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from van.engine.result import Result
+from van.engine.task import Task
+from van.errors import VanError, WeightsError
+from van.models.variants import VARIANTS
+from van.tasks.classification.metrics import TOP1, TOP5
+from van.tasks.classification.options import (
+    ClassificationEvaluateOptions,
+    ClassificationPredictOptions,
+    ClassificationTrainOptions,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.engine.learner import Learner
+    from van.engine.predictor import Predictor
+    from van.models import Checkpoint
+    from van.models.weight_file import Header
+    from van.tasks.classification.data import ClassificationData
+
+_TRAINING_ONLY = ("in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "head_init_scale")
+
+
+def imagenet_class_names() -> list[str]:
+    """Return the descriptions of the 1000 classes of ImageNet-1K."""
+    from timm.data import ImageNetInfo
+
+    return list(ImageNetInfo("imagenet-1k").label_descriptions())
+
+
+def class_names_of(names: Sequence[str] | None, count: int) -> list[str]:
+    """Return class names; where a file has none those of ImageNet-1K for 1000 classes, else numbers."""
+    if names:
+        return list(names)
+    return imagenet_class_names() if count == 1000 else [str(i) for i in range(count)]
+
+
+class ClassificationTask(Task):
+    """Image classification."""
+
+    name = "classification"
+    summary = "one label for an image"
+    formats = (
+        "class folders, alone or inside train and val",
+        ".tar file of class folders",
+        "WebDataset shards",
+        "torchvision data sets (torch/NAME)",
+        "Hugging Face data sets (hfds/NAME)",
+    )
+    demo = "classification/van_b0_digits"
+    demo_data = "digits"
+    train_options = ClassificationTrainOptions
+    evaluate_options = ClassificationEvaluateOptions
+    predict_options = ClassificationPredictOptions
+    results_in_folder = False
+
+    metrics = (TOP1, TOP5)
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def data(self, options: ClassificationTrainOptions, processes: int) -> "ClassificationData":
+        """Return images of the size and normalization that the weights ask for."""
+        from van.models import read_checkpoint
+        from van.tasks.classification.data import ClassificationData
+
+        ckpt = None if options.pretrained in (None, "hub") else read_checkpoint(cast(str, options.pretrained))
+        name = options.model or (ckpt.variant if ckpt else None) or "van_b0"
+        args = {**({"in_chans": ckpt.in_chans, **ckpt.model_args} if ckpt else {}), **(options.model_args or {})}
+        preprocessing = _preprocessing(name, ckpt, args.get("in_chans", 3), options)
+        data = ClassificationData(options, preprocessing, options.batch_size // processes)
+        data.model, data.model_args, data.checkpoint = name, args, ckpt
+        options.model = name
+        return data
+
+    def build(self, options: ClassificationTrainOptions, data: Any) -> "tuple[nn.Module, str]":
+        """Return a VAN, with a new classifier where the classes are others than those of the weights."""
+        from van.models import create_model
+        from van.models.factory import model_from_checkpoint
+
+        name, args, ckpt, classes = data.model, data.model_args, data.checkpoint, len(data.class_names)
+        try:
+            if options.pretrained is None:
+                network, start = create_model(name, num_classes=classes, **args), "Starting from random weights."
+            elif ckpt is None:
+                network = create_model(name, pretrained=True, num_classes=classes, **args)
+                kept = "kept" if classes == 1000 else f"new ({classes} classes)"
+                start = f"Fine-tuning: starting from the published weights of {name}; the classifier is {kept}."
+            else:
+                network = model_from_checkpoint(ckpt, name, classes, **args)
+                same = ckpt.num_classes == classes and ckpt.class_names in (None, data.class_names)
+                if not same:
+                    network.reset_classifier(classes)
+                start = (
+                    f"Fine-tuning: starting from {options.pretrained} ({ckpt.describe()}); the classifier is "
+                    f"{'kept' if same else f'new ({classes} classes)'}."
+                )
+        except (TypeError, ValueError) as error:
+            raise VanError(f"model_args {args} do not fit {name}: {error}") from error
+        # published weights bring their own
+        data.model_args["norm_eps"] = cast(Any, network).get_submodule("stages.0.norm").eps
+        return network, start
+
+    def learner(self, network: "nn.Module", options: ClassificationTrainOptions, data: Any) -> "Learner":
+        """Return the loss and accuracies of a classifier."""
+        from van.tasks.classification.learner import ClassificationLearner
+
+        return ClassificationLearner(network, len(data.class_names), options)
+
+    def header(self, network: Any, options: ClassificationTrainOptions, data: Any) -> "Header":
+        """Return variant, arguments, classes, preprocessing and split of a classifier."""
+        from van.models.weight_file import Header
+
+        args = {k: v for k, v in data.model_args.items() if k not in _TRAINING_ONLY}
+        model = {"model": data.model.partition(".")[0], "model_args": args, "in_chans": network.in_chans}
+        return Header(self.name, list(data.class_names), model, {"preprocessing": data.preprocessing, **data.extra})
+
+    def title(self, options: ClassificationTrainOptions) -> str:
+        """Return the name of the variant."""
+        return options.model or "van_b0"
+
+    run_name = title
+
+    def curve_options(self, options: ClassificationTrainOptions) -> dict[str, Any]:
+        """Say what the losses are, and why training's may be larger than validation's."""
+        softened = [
+            what
+            for what, used in (
+                ("label smoothing", options.optimization.label_smoothing),
+                ("mixup", options.augmentation.mixup),
+                ("CutMix", options.augmentation.cutmix),
+            )
+            if used
+        ]
+        losses = {"train_loss": "training", "val_loss": "validation"}
+        return {"losses": losses, "loss_name": "cross-entropy loss", "loss_note": " and ".join(softened)}
+
+    def counted(
+        self, options: ClassificationTrainOptions, num_classes: int | None
+    ) -> "tuple[nn.Module, tuple[int, int, int], str]":
+        """Return the network of training options on the meta device, its image size, and its name."""
+        from van.models import create_model
+
+        if num_classes is None:
+            raise VanError("The options do not say num_classes, on which the size of the model depends. Add it.")
+        args, name = dict(options.model_args or {}), options.model or "van_b0"
+        size = _preprocessing(name, None, args.get("in_chans", 3), options)["input_size"]
+        return create_model(name, num_classes=num_classes, device="meta", **args), size, name
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    def load(self, weights: Any) -> "tuple[nn.Module, Header]":
+        """Return the classifier of a file of any known layout, or published weights by their name."""
+        from pathlib import Path
+
+        import timm.data
+
+        from van.models import create_model, read_checkpoint
+        from van.models.factory import model_from_checkpoint
+        from van.models.weight_file import Header
+
+        if str(weights).partition(".")[0] in VARIANTS and not Path(weights).exists():
+            ckpt, network = None, create_model(str(weights), pretrained=True)
+        else:
+            ckpt = read_checkpoint(weights)
+            network = model_from_checkpoint(ckpt)
+        if network.num_classes == 0:
+            raise WeightsError(f"{weights} has no classifier. Give weights that were trained to classify.")
+        names = class_names_of(ckpt.class_names if ckpt else None, network.num_classes)
+        extra = dict(ckpt.extra) if ckpt else {}
+        extra["preprocessing"] = timm.data.resolve_model_data_config(network)
+        return network, Header(self.name, names, {}, extra)
+
+    def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
+        """Return timm's evaluation transform."""
+        from timm.data import create_transform
+
+        return cast(Callable[[Any], Any], create_transform(**predictor.extra["preprocessing"]))
+
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
+        """Return the most probable classes of each image."""
+        import torch
+
+        from van.tasks.classification.results import Classification
+
+        logits = predictor.model(torch.stack(list(items)).to(predictor.device)).float().cpu()
+        best = logits.softmax(dim=1).topk(min(predictor.extra.get("top_k", 5), logits.shape[1]), dim=1)
+        return [
+            Classification(class_names=predictor.class_names, size=size, labels=labels, probabilities=values)
+            for size, labels, values in zip(sizes, best.indices.numpy(), best.values.numpy(), strict=True)
+        ]
+
+    def configure(self, predictor: "Predictor", options: Any) -> None:
+        """Take over how many classes are shown."""
+        if isinstance(options, ClassificationPredictOptions):
+            predictor.extra["top_k"] = options.top_k
+
+    def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
+        """Return labeled images: the split asked for, by default what the weights were not trained on."""
+        from van.tasks.classification.data import evaluation_split
+
+        return evaluation_split(options, predictor)
+
+    def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
+        """Return what measures a classifier."""
+        from van.tasks.classification.evaluation import ClassificationEvaluation
+
+        return ClassificationEvaluation(predictor, split, workers)
+
+
+def _preprocessing(
+    name: str, ckpt: "Checkpoint | None", in_chans: int, options: ClassificationTrainOptions
+) -> dict[str, Any]:
+    """Return timm's data configuration: the checkpoint's own, with the size that was asked for."""
+    import timm
+    import timm.data
+
+    import van.models  # noqa: F401 - registers the models
+
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None:
+        from van.engine.config import nearest
+
+        hint = nearest(name, list(VARIANTS))
+        raise VanError(f"There is no model {name!r}, expected one of {', '.join(VARIANTS)}.{hint}")
+    known = {**cfg.to_dict(), **{k: v for k, v in (ckpt.preprocessing if ckpt else {}).items() if v is not None}}
+    result = timm.data.resolve_data_config(pretrained_cfg=known)
+    size = options.image_size or result["input_size"][1:]
+    if len(result["mean"]) != in_chans:
+        for key in ("mean", "std"):
+            result[key] = (sum(result[key]) / len(result[key]),) * in_chans
+    return {**result, "input_size": (in_chans, *size), "crop_pct": options.crop_pct or result["crop_pct"]}
+
+
+TASK = ClassificationTask()
