@@ -1,9 +1,9 @@
 """Train, load and evaluate any task: what the command line does, from Python."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
@@ -198,20 +198,28 @@ def train_parser(task: Task, network: type | None) -> OptionParser:
     return parser
 
 
+def _changeable(command: str, task: Task | None) -> list[Field]:
+    """Return the options of inference that a command can change."""
+    if task is None:
+        return []
+    taken = {f.name for f in fields(getattr(task, f"{command}_options"))}
+    taken |= set(task.predict_only) if command == "evaluate" else set()
+    return [f for f in fields(task.inference) if f.name not in taken]
+
+
 def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, type]:
     """Return the parser of `evaluate` or `predict` for a task, and the dataclass of its options.
+
+    Options of inference stand beside the others, and by default are those of the weight file.
 
     Args:
         command: "evaluate" or "predict".
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
-    own = [] if task is None else [f for f in fields(task.inference) if f.name not in {b.name for b in fields(base)}]
-    # options of inference are flat here, and None is what the weight file says
-    changes = make_dataclass(
-        "Changes", [(f.name, f"{f.type} | None" if isinstance(f.type, str) else f.type | None, field(default=None))
-                    for f in own], kw_only=True, namespace={"__doc__": (task.inference if task else Task).__doc__},
-    )  # fmt: skip
+    own = [(f.name, Optional[f.type], field(default=None)) for f in _changeable(command, task)]
+    about = task.inference.__doc__ if task else ""
+    changes = make_dataclass("Changes", own, kw_only=True, namespace={"__doc__": about})
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})
     what = "Measure trained weights on labeled images" if command == "evaluate" else "Run a model on images"
     about = f"{what}. Task: {task.name}." if task else f"{what}. With --weights, --help shows the options of its task."
@@ -244,8 +252,7 @@ def inference_options(
     namespace = parse(parser, [("default", default), *layers, ("options", options)], arguments)
     merged = to_options(parser, namespace, kind)
     merged.check()
-    own = {f.name for f in fields(task.inference)} - {f.name for f in fields(getattr(task, f"{command}_options"))}
-    return task, merged, {name: getattr(merged, name) for name in own}
+    return task, merged, {f.name: getattr(merged, f.name) for f in _changeable(command, task)}
 
 
 def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[str, float]:

@@ -167,6 +167,14 @@ class PredictOptions(InferenceOptions):
     images: list[str]
 
 
+@dataclass
+class Inference:
+    """Options of inference, which a weight file keeps; tasks that have some declare a subclass."""
+
+    def check(self) -> None:
+        """Raise VanError where a value is out of range."""
+
+
 def at_least(name: str, value: float | None, least: float) -> None:
     """Raise VanError unless a value, where it is given, is at least so large.
 

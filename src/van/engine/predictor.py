@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from van.data.images import ImageFiles, ImageLike
 from van.engine.device import pick_device, to_device
-from van.engine.options import at_least
+from van.engine.options import Inference, at_least
 from van.engine.result import Result
-from van.engine.task import Inference, Task
+from van.engine.task import Task
 from van.errors import DataError, VanError
 from van.models.weight_file import Header
 

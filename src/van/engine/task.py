@@ -1,12 +1,11 @@
 """The contract of a task: everything that is special about it, and nothing that all tasks share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.metric import Metric
-from van.engine.options import EvaluateOptions, PredictOptions, TrainOptions
+from van.engine.options import EvaluateOptions, Inference, PredictOptions, TrainOptions
 from van.engine.result import FolderWriter, Result
 
 if TYPE_CHECKING:
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.models.weight_file import Header
-
-
-@dataclass
-class Inference:
-    """Options of inference that a weight file keeps; every task that has some declares its own subclass."""
-
-    def check(self) -> None:
-        """Raise VanError where a value is out of range."""
 
 
 class Task:
@@ -41,6 +32,7 @@ class Task:
         evaluate_options: Options of evaluation.
         predict_options: Options of prediction.
         inference: Options of inference, which evaluation and prediction can change.
+        predict_only: Those of them that mean nothing to evaluation.
         results_in_folder: Whether `van predict` writes a folder of pictures unless told otherwise.
         writer: Writes results into a folder.
         unit: What one sample is called, in the plural.
@@ -57,6 +49,7 @@ class Task:
     evaluate_options: ClassVar[type[EvaluateOptions]] = EvaluateOptions
     predict_options: ClassVar[type[PredictOptions]] = PredictOptions
     inference: ClassVar[type[Inference]] = Inference
+    predict_only: ClassVar[tuple[str, ...]] = ()
     results_in_folder: ClassVar[bool] = True
     writer: ClassVar[type[FolderWriter]] = FolderWriter
     unit: ClassVar[str] = "images"

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from van.data.augmentation import ClassificationAugmentation
-from van.engine.options import EvaluateOptions, Optimization, PredictOptions, TrainOptions, at_least
+from van.engine.options import (
+    EvaluateOptions,
+    Inference,
+    Optimization,
+    PredictOptions,
+    TrainOptions,
+    at_least,
+)
 from van.errors import VanError
 
 
@@ -77,19 +84,27 @@ class ClassificationEvaluateOptions(EvaluateOptions):
     batch_size: int = 64
 
 
+@dataclass
+class ClassificationInference(Inference):
+    """How classes are predicted.
+
+    Attributes:
+        top_k: Classes to show per image.
+    """
+
+    top_k: int = 5
+
+    def check(self) -> None:
+        """Refuse numbers that are out of range."""
+        at_least("top_k", self.top_k, 1)
+
+
 @dataclass(kw_only=True)
 class ClassificationPredictOptions(PredictOptions):
     """Options of predicting classes.
 
     Attributes:
-        top_k: Classes to show per image.
         output: New .csv or .jsonl file for the results, or a folder for pictures too; by default the terminal only.
     """
 
-    top_k: int = 5
     batch_size: int = 32
-
-    def check(self) -> None:
-        """Refuse numbers that could only fail later; see PredictOptions."""
-        super().check()
-        at_least("top_k", self.top_k, 1)

@@ -10,6 +10,7 @@ from van.models.variants import VARIANTS
 from van.tasks.classification.metrics import TOP1, TOP5
 from van.tasks.classification.options import (
     ClassificationEvaluateOptions,
+    ClassificationInference,
     ClassificationPredictOptions,
     ClassificationTrainOptions,
 )
@@ -57,6 +58,8 @@ class ClassificationTask(Task):
     train_options = ClassificationTrainOptions
     evaluate_options = ClassificationEvaluateOptions
     predict_options = ClassificationPredictOptions
+    inference = ClassificationInference
+    predict_only = ("top_k",)
     results_in_folder = False
 
     metrics = (TOP1, TOP5)
@@ -188,16 +191,11 @@ class ClassificationTask(Task):
         from van.tasks.classification.results import Classification
 
         logits = predictor.model(torch.stack(list(items)).to(predictor.device)).float().cpu()
-        best = logits.softmax(dim=1).topk(min(predictor.extra.get("top_k", 5), logits.shape[1]), dim=1)
+        best = logits.softmax(dim=1).topk(min(predictor.inference.top_k, logits.shape[1]), dim=1)
         return [
             Classification(class_names=predictor.class_names, size=size, labels=labels, probabilities=values)
             for size, labels, values in zip(sizes, best.indices.numpy(), best.values.numpy(), strict=True)
         ]
-
-    def configure(self, predictor: "Predictor", options: Any) -> None:
-        """Take over how many classes are shown."""
-        if isinstance(options, ClassificationPredictOptions):
-            predictor.extra["top_k"] = options.top_k
 
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return labeled images: the split asked for, by default what the weights were not trained on."""
