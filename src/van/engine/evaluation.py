@@ -17,43 +17,55 @@ _SHOWN = 40  # classes that are printed
 
 
 class Evaluation:
-    """A predictor, samples with their truth, and what is measured on them. Tasks fill in the rest.
+    """A predictor, samples with their truth, and what is measured on them. Tasks override what is special about them.
 
     Args:
         predictor: What is measured.
         split: The samples.
         workers: Loading processes.
+        evaluator: Counts results; see van.engine.learner.Evaluator.
+        metrics: What is printed, in this order; None takes those of the task.
 
     Attributes:
-        metrics: What is printed, in this order.
-        evaluator: Counts results; see van.engine.learner.Evaluator.
         columns: Columns of the printed table of classes: the count of objects, then metrics by key.
+        files: Names of the files that run has written.
     """
 
-    metrics: Sequence[Metric]
-    evaluator: Any
     columns: tuple[str, ...] = ()
 
-    def __init__(self, predictor: "Predictor", split: Any, workers: int) -> None:
+    def __init__(
+        self,
+        predictor: "Predictor",
+        split: Any,
+        workers: int,
+        evaluator: Any = None,
+        metrics: Sequence[Metric] | None = None,
+    ) -> None:
         self.predictor = predictor
         self.split = split
         self.workers = workers
+        self.evaluator = evaluator
+        self.metrics = tuple(predictor.task.metrics if metrics is None else metrics)
+        self.files: list[str] = []
 
     def size(self) -> int:
         """Return how many images are measured."""
         return len(self.split)
 
     def batches(self) -> Iterable[Any]:
-        """Return the samples in batches, each sample once."""
-        raise NotImplementedError
+        """Return the samples in batches, each sample once; by default the split is a dataset."""
+        from torch.utils.data import DataLoader
+
+        return DataLoader(self.split, self.predictor.batch_size, num_workers=self.workers)
 
     def update(self, batch: Any) -> None:
-        """Count what the predictor finds on a batch."""
-        raise NotImplementedError
+        """Count what the predictor finds on a batch, by default of inputs and targets."""
+        inputs, targets = batch
+        self.evaluator.update(self.predictor.model(inputs.to(self.predictor.device)).cpu(), targets)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics by key."""
-        return self.evaluator.compute()
+        return {key: float(value) for key, value in self.evaluator.compute().items()}
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return a line for each class; none where there are no classes."""

@@ -61,10 +61,9 @@ class ClassificationEvaluation(Evaluation):
     columns = ("images", "precision", "recall", "f1")
 
     def __init__(self, predictor: Predictor, split: Any, workers: int, class_names: Sequence[str] | None = None) -> None:
-        super().__init__(predictor, split, workers)
         self.class_names = list(class_names or predictor.class_names)
-        self.evaluator = AccuracyEvaluator(len(self.class_names))
-        self.metrics = self.evaluator.metrics
+        evaluator = AccuracyEvaluator(len(self.class_names))
+        super().__init__(predictor, split, workers, evaluator, evaluator.metrics)
         self._seen: list[tuple[np.ndarray, ...]] = []
 
     def batches(self) -> Iterable[Any]:
