@@ -1,5 +1,6 @@
 """YAML files of options: shipped recipes, run folders and files of users, with inheritance by `base`."""
 
+import re
 from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
 from itertools import groupby
@@ -26,7 +27,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", __import__("re").compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
 
@@ -121,11 +122,13 @@ def read_config(name: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any
 
 def nearest(name: str, known: list[str]) -> str:
     """Return a hint at the nearest known name, to put at the end of a message; empty where none is near."""
-    last = {key: key.rpartition(".")[2] for key in known}
-    plain = {key.replace("-", "").replace("_", ""): key for key in known}
-    close = get_close_matches(name, known, n=1, cutoff=0.7) or [
-        plain[key] for key in get_close_matches(name.replace("-", "").replace("_", ""), plain, n=1, cutoff=0.55)
-    ]
-    if not close:  # the option of a group, such as weight_decay of optimization
-        close = [key for key, short in last.items() if short == name.rpartition(".")[2]][:1]
+
+    def plain(key: str) -> str:
+        return re.sub("[-_]", "", key).lower()
+
+    # the option of a group, such as weight_decay of optimization; else the most similar
+    close = [key for key in known if plain(key.rpartition(".")[2]) == plain(name)][:1]
+    if not close:
+        spelled = {plain(key): key for key in known}
+        close = [spelled[key] for key in get_close_matches(plain(name), spelled, n=1, cutoff=0.55)]
     return f" Did you mean {close[0]}?" if close else ""

@@ -1,0 +1,103 @@
+import pytest
+
+from van.engine.config import find_recipe, list_recipes, merge, nearest, read_config
+from van.errors import VanError
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_base_lies_below_and_may_have_a_base_itself(tmp_path):
+    write(tmp_path / "a.yaml", "epochs: 1\nlr: 0.1\noptimization: {weight_decay: 0.5, schedule: poly}\n")
+    write(tmp_path / "b.yaml", "base: a.yaml\nlr: 0.2\n")
+    path = write(tmp_path / "c.yaml", "base: b.yaml\noptimization: {schedule: step}\n")
+    expected = {"epochs": 1, "lr": 0.2, "optimization": {"weight_decay": 0.5, "schedule": "step"}}
+    assert read_config(path) == expected
+
+
+def test_base_may_be_a_shipped_recipe(tmp_path):
+    path = write(tmp_path / "own.yaml", "base: classification/van_b0_digits\nepochs: 3\n")
+    content = read_config(path)
+    assert content["data"] == "digits"
+    assert content["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: self.yaml\n", "inherits from itself"),
+        ("base: 3\n", "base is 3"),
+        ("", "is empty"),
+        ("- a\n", "holds list"),
+        ("just words\n", "holds str"),
+        ("epochs: 1\nepochs: 2\n", "'epochs' comes twice"),
+        ("epochs: [1\n", "not valid YAML"),
+        ("x: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+    ],
+)
+def test_unusable_files_are_one_sentence(tmp_path, text, words):
+    path = write(tmp_path / "self.yaml", text)
+    with pytest.raises(VanError, match=words) as error:
+        read_config(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_binary_file(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x9f")
+    with pytest.raises(VanError, match="not a text file"):
+        read_config(tmp_path / "a.yaml")
+
+
+def test_numbers_in_scientific_notation(tmp_path):
+    assert read_config(write(tmp_path / "a.yaml", "lr: 1e-4\nmin_lr: 2.5e-06\nname: 1e-x\n")) == {
+        "lr": 1e-4,
+        "min_lr": 2.5e-6,
+        "name": "1e-x",
+    }
+
+
+def test_merge_leaves_its_arguments_alone():
+    low, high = {"a": {"b": 1}, "c": 2}, {"a": {"d": 3}}
+    assert merge(low, high) == {"a": {"b": 1, "d": 3}, "c": 2}
+    assert low == {"a": {"b": 1}, "c": 2}
+
+
+def test_every_recipe_has_a_description():
+    recipes = list_recipes()
+    assert len(recipes) > 50
+    assert all(len(text) > 10 for text in recipes.values())
+    assert set(list_recipes("pose")) == {name for name in recipes if name.startswith("pose/")}
+
+
+@pytest.mark.parametrize("name", ["pose/van_b0_shapes", "recipes/pose/van_b0_shapes.yaml", "pose/van_b0_shapes.yaml"])
+def test_recipes_are_found_by_name_from_anywhere(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe(name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("classification/van_b9_imagenet", "classification/van_b0_imagenet"), ("van_b0_shape", "pose/van_b0_shapes")],
+)
+def test_unknown_recipe_suggests_some(name, near):
+    with pytest.raises(VanError, match=near):
+        find_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("epoch", ["epochs", "lr"], "epochs"),
+        ("--imgsz", ["--image-size", "--seed"], "--image-size"),
+        ("weight_decay", ["optimization.weight_decay", "lr"], "optimization.weight_decay"),
+        ("VAN-B0", ["van_b0", "van_b1"], "van_b0"),
+    ],
+)
+def test_nearest(name, known, expected):
+    assert f"Did you mean {expected}?" in nearest(name, known)
+
+
+def test_nothing_near():
+    assert nearest("qqq", ["epochs", "lr"]) == ""
