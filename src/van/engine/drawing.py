@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from van.errors import DataError
 
@@ -323,10 +323,15 @@ def draw_boxes(
 
 def _draw_mask(picture: Image.Image, mask: np.ndarray, colour: Colour, width: int) -> None:
     """Tint the pixels of a mask, and draw its outline."""
-    shape = Image.fromarray(_resized(mask.astype(np.uint8) * 255, picture.size))
-    core = np.asarray(shape.filter(ImageFilter.MinFilter(2 * (width // 2) + 1)))
-    strength = np.where(core > 0, round(255 * _MASK_TINT), np.asarray(shape)).astype(np.uint8)
-    picture.paste(Image.new("RGB", picture.size, colour), mask=Image.fromarray(strength))
+    pixels = _resized(mask.astype(bool), picture.size)
+    core = pixels.copy()
+    for shift in range(1, width // 2 + 1):
+        core[shift:] &= pixels[:-shift]
+        core[:-shift] &= pixels[shift:]
+        core[:, shift:] &= pixels[:, :-shift]
+        core[:, :-shift] &= pixels[:, shift:]
+    strength = np.where(core, np.uint8(round(255 * _MASK_TINT)), np.where(pixels, np.uint8(255), np.uint8(0)))
+    picture.paste(colour, (0, 0), Image.fromarray(strength))
 
 
 def _side(names: Sequence[str]) -> Colour:
