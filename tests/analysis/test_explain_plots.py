@@ -74,7 +74,7 @@ def test_receptive_fields():
     fields = {name: ReceptiveField(energy / energy.sum(), 3, "x") for name in ("one", "two")}
     figure = receptive_field_plot(fields, "Effective receptive field", {"one": "in theory 23 x 23 pixels"})
     assert "in theory 23 x 23 pixels" in texts(figure)
-    assert "···· 20%: 0.033 %" in texts(figure)
+    assert "···· 20 %: 0.033 %" in texts(figure)
     figure.draw_without_rendering()
     lowest = min(axes.xaxis.label.get_window_extent().y0 for axes in figure.axes[:2])
     assert lowest >= 0  # nothing is cut off

@@ -20,9 +20,7 @@ from van.engine.plots import BLUE, FONTS, GREEN, ORANGE, PURPLE, RED, SKY, plain
 _HEAT, _MAP = "inferno", "viridis"
 _STYLES = (":", "-.", "--", "-")  # of the squares that hold 20, 30, 50 and 99 %
 _ZERO = "zero everywhere:\nno position is evidence\nfor this class"
-_CAM_NOTE = (
-    "Each map has the resolution given above it and is enlarged smoothly to the crop that the network saw."
-)
+_CAM_NOTE = "Each map has the resolution given above it and is enlarged smoothly to the crop that the network saw."
 _ATTENTION_NOTE = (
     "Absolute attention, averaged over the channels. Colours run from the smallest to the largest value of each map, "
     "which are given below it: compare values, not colours, between maps."
@@ -199,7 +197,7 @@ def receptive_field_plot(
         axes.set_xlabel("pixel", fontsize=8)
         axes.set_ylabel("pixel", fontsize=8)
         axes.set_title(plain_text(name, 34), fontsize=10, fontweight="bold")
-        first, second, third, last = (f"{share:.0%}: {100 * ratio:.2g} %" for share, ratio in ratios.items())
+        first, second, third, last = (f"{100 * share:.0f} %: {100 * ratio:.2g} %" for share, ratio in ratios.items())
         below = f"share of the energy: area of its square\n···· {first}     -·- {second}\n- - {third}     — {last}\n"
         text.set_axis_off()
         text.text(0.5, 1, below + (notes or {}).get(name, ""), ha="center", va="top", fontsize=8)

@@ -110,8 +110,8 @@ def _show(
     output: str | None,
 ) -> None:  # fmt: skip
     """Print tables, and write them and their pictures where a folder is given."""
-    from van.engine.plots import write_figure
     from van.cli.run_folder import run_folder
+    from van.engine.plots import write_figure
     from van.errors import VanError
 
     unknown = [name for name in wanted if name not in (*SHOWN, "all")]

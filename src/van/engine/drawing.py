@@ -167,7 +167,7 @@ class _Labels:
         text = shorten(printable(text), max(4, self.size[0] // 8))
         largest = _text_height(self.size)
         # a text as wide as its object where that is legible
-        wanted = largest * (box[2] - box[0]) / font_for(text, largest).getlength(text)
+        wanted = largest * (box[2] - box[0]) / max(1.0, font_for(text, largest).getlength(text))
         font = font_for(text, round(min(max(wanted, max(12, largest * 0.65)), largest)))
         left, top, right, bottom = font.getbbox(text)
         place = self._place(box, right - left + 6, bottom - top + 6, centred)
@@ -428,7 +428,7 @@ def class_shares(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, fl
 
 
 def _shares(labels: np.ndarray, count: int) -> list[tuple[int, float]]:
-    counts = np.bincount(labels.ravel(), minlength=256)[:count]
+    counts = np.bincount(labels[labels < count], minlength=count)
     return [(int(i), float(counts[i] / labels.size)) for i in np.argsort(-counts, kind="stable") if counts[i]]
 
 
@@ -498,9 +498,10 @@ def draw_classes(
     """
     _check_shape(image, labels, "label map")
     count = len(class_names)
-    plain = np.array([_is_background(name) for name in class_names] + [True] * (256 - count))
-    ignored = labels >= count
-    picture, _ = _tinted(image, labels, palette(count), ~plain[labels], ignored, size)
+    coloured = np.array([*(not _is_background(name) for name in class_names), False])
+    labels = np.minimum(labels, count)
+    ignored = labels == count
+    picture, _ = _tinted(image, labels, palette(count), coloured[labels], ignored, size)
     if not legend:
         return picture
     every = class_legend([shorten(name, _LONGEST_NAME) for name in class_names])
