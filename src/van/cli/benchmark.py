@@ -427,11 +427,11 @@ def _how_measured(about: dict[str, Any]) -> str:
 
 def _picture(results: "Sequence[Result[Any]]", about: dict[str, Any], size: tuple[int, int]) -> Any:
     """Return the accuracy-throughput picture; None at other sizes than the quoted accuracies are for."""
-    from van.analysis.benchmark import throughput_picture
+    from van.analysis.benchmark import throughput_plot
     from van.cli.models import QUOTED_TOP1
 
     if tuple(size) != (224, 224):
         return None
     where = about["machine"].get("gpu", about["machine"]["processor"])
     title = f"Accuracy (quoted) and throughput (measured)\n{where}"
-    return throughput_picture(results, {**QUOTED_TOP1, **QUOTED_TOP1_OTHERS}, title)
+    return throughput_plot(results, {**QUOTED_TOP1, **QUOTED_TOP1_OTHERS}, title)

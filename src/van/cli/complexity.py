@@ -110,8 +110,8 @@ def _show(
     output: str | None,
 ) -> None:  # fmt: skip
     """Print tables, and write them and their pictures where a folder is given."""
-    from van.analysis.explain_pictures import write_figure
     from van.cli.run_folder import run_folder
+    from van.engine.plots import write_figure
     from van.errors import VanError
 
     unknown = [name for name in wanted if name not in (*SHOWN, "all")]
@@ -186,7 +186,7 @@ def _t5(name: str, size: tuple[int, int], *_: Any) -> _Made:
 
 def _variants(name: str, size: tuple[int, int], *_: Any) -> _Made:
     from van.analysis.complexity import grouped_costs, variant_costs
-    from van.analysis.complexity_pictures import variants_picture
+    from van.analysis.complexity_plots import variants_plot
 
     costs, tables = variant_costs(size), []
     for by in ("stage", "kind"):
@@ -196,12 +196,12 @@ def _variants(name: str, size: tuple[int, int], *_: Any) -> _Made:
             for group, cost in grouped_costs(layers, by).items()
         ]
         tables.append((f"{name}_by_{by}", f"VAN-B0 to B6 by {by}, 1000 classes, {size[0]} x {size[1]}", lines))
-    return tables, variants_picture(costs, f"What VAN-B0 to B6 consist of, {size[0]} x {size[1]}, 1000 classes")
+    return tables, variants_plot(costs, f"What VAN-B0 to B6 consist of, {size[0]} x {size[1]}, 1000 classes")
 
 
 def _dilation(name: str, _: Any, kernel_sizes: Sequence[int], channels: int) -> _Made:
     from van.analysis.complexity import parameter_curve
-    from van.analysis.complexity_pictures import dilation_picture
+    from van.analysis.complexity_plots import dilation_plot
 
     curves = {kernel_size: parameter_curve(kernel_size, channels) for kernel_size in kernel_sizes}
     lines = [
@@ -209,12 +209,12 @@ def _dilation(name: str, _: Any, kernel_sizes: Sequence[int], channels: int) -> 
         for k, curve in curves.items()
         for d, value in enumerate(curve, 1)
     ]
-    return [(name, f"Eq. 3: parameters over the dilation d, C = {channels}", lines)], dilation_picture(curves, channels)
+    return [(name, f"Eq. 3: parameters over the dilation d, C = {channels}", lines)], dilation_plot(curves, channels)
 
 
 def _size(name: str, *_: Any) -> _Made:
     from van.analysis.complexity import size_costs
-    from van.analysis.complexity_pictures import size_picture
+    from van.analysis.complexity_plots import size_plot
 
     costs = size_costs("van_b2")
     lines = [
@@ -228,7 +228,7 @@ def _size(name: str, *_: Any) -> _Made:
         }
         for i, side in enumerate(costs.sides)
     ]
-    return [(name, "GMACs over the side of a square image, Eq. 4", lines)], size_picture(costs, "VAN-B2")
+    return [(name, "GMACs over the side of a square image, Eq. 4", lines)], size_plot(costs, "VAN-B2")
 
 
 _MAKERS = {

@@ -36,12 +36,13 @@ def receptive_field(
     from tqdm import tqdm
 
     from van.analysis.complexity import theoretical_extent
-    from van.analysis.explain_pictures import receptive_field_picture, write_figure
+    from van.analysis.explain_plots import receptive_field_plot
     from van.analysis.networks import open_network
     from van.analysis.receptive_field import SHARES, random_crops, square_side
     from van.analysis.receptive_field import receptive_field as measure
     from van.cli.run_folder import run_folder
     from van.data.images import list_images
+    from van.engine.plots import write_figure
     from van.errors import VanError
     from van.models import VAN
 
@@ -89,7 +90,7 @@ def receptive_field(
     over = f"{least} image{'s' * (least > 1)}" if least == most else f"{least} to {most} images"
     height, width = image_size
     title = f"Effective receptive field of the middle position, {height} x {width}, mean over {over}"
-    files = write_figure(receptive_field_picture(fields, title, notes), folder / "receptive_field")
+    files = write_figure(receptive_field_plot(fields, title, notes), folder / "receptive_field")
     with (folder / "receptive_field.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
