@@ -140,7 +140,7 @@ class ClassificationTask(Task):
             if used
         ]
         losses = {"train_loss": "training", "val_loss": "validation"}
-        return {"losses": losses, "loss_name": "cross-entropy loss", "loss_note": " and ".join(softened)}
+        return {"losses": losses, "loss_label": "cross-entropy loss", "loss_note": " and ".join(softened)}
 
     def counted(
         self, options: ClassificationTrainOptions, num_classes: int | None
