@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-
 class AccuracyEvaluator(State):
     """Top-1 and top-5 accuracy over all processes.
 
@@ -59,7 +58,9 @@ class ClassificationEvaluation(Evaluation):
 
     columns = ("images", "precision", "recall", "f1")
 
-    def __init__(self, predictor: Predictor, split: Any, workers: int, class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, split: Any, workers: int, class_names: Sequence[str] | None = None
+    ) -> None:
         self.class_names = list(class_names or predictor.class_names)
         evaluator = AccuracyEvaluator(len(self.class_names))
         super().__init__(predictor, split, workers, evaluator, evaluator.metrics)
