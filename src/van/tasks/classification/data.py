@@ -165,6 +165,9 @@ def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[So
     name = options.split or ("val" if "val" in splits else "all")
     if name not in splits:
         raise DataError(f"{data} has no split {name!r}, it has {', '.join(splits)}. Choose one with --split.")
-    source = splits[name]
-    relabel(source, predictor.class_names, str(data))
+    source, known_names = splits[name], predictor.class_names
+    own = list(source.class_names)
+    relabel(source, known_names, str(data))
+    if all(name.isdecimal() for name in known_names) and len(own) == len(known_names):
+        source.class_names = own  # of weights without names
     return source, notes
