@@ -1,1 +1,1 @@
-"""Heads on a backbone: objects, keypoints, labels of pixels."""
+"""Task networks on a backbone: detectors, segmenters, keypoints, saliency."""

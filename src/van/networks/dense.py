@@ -1,7 +1,7 @@
-"""What all networks that label pixels share: images of any size in and out, layers, the semantic loss."""
+"""What all networks that predict per pixel share: images of any size in and out, layers, initialization."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -9,56 +9,54 @@ from torch import nn
 
 from van.errors import DataError
 from van.models.backbone import Backbone
+from van.networks.options import NetworkOptions
 
-IGNORED = 255  # label of pixels that do not count
 _STRIDE = 32  # of the backbone's last map: images are padded to multiples of it
 
 
-class PixelModel(nn.Module):
-    """A backbone and whatever labels pixels on it. Images of any size come in, results have the size of the image.
+class DenseNetwork(nn.Module):
+    """A backbone and what predicts something for each pixel. Images have any size, and results the size of the image.
 
     Args:
-        backbone: Its four maps are what heads work on.
-        mean: Mean of each colour, images from 0 to 1; None takes the backbone's own.
-        std: Standard deviation of each colour; None takes the backbone's own.
+        backbone: Its four feature maps are what the heads work on.
+        options: What the network is built from, with mean and std.
 
     Attributes:
-        options: What it was built from, with everything that came with the weights filled in.
-        input_size: (3, H, W) for counting, as the paper counts.
-        alone: A single image must have a side larger than this in training: else BatchNorm has one value to normalise.
+        options: Those options.
+        input_size: (3, H, W) to count with, as the paper does.
+        alone: In training, a batch of one image needs a side longer than this many pixels: otherwise some BatchNorm
+            sees a single value.
     """
 
-    options: Any
     input_size: tuple[int, int, int] = (3, 512, 512)
     alone: float = _STRIDE
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(
-        self, backbone: Backbone, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, backbone: Backbone, options: NetworkOptions) -> None:
         super().__init__()
         self.backbone = backbone
-        for name, values in (("mean", mean or backbone.mean), ("std", std or backbone.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.options = options
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(options, name)).view(1, 3, 1, 1), persistent=False)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise images (B, 3, H, W), bytes or floats from 0 to 1, and pad them below and to the right.
+        """Normalize images (B, 3, H, W), bytes or floats from 0 to 1, and pad them at the bottom and on the right.
 
         Returns:
-            (B, 3, H', W'), both multiples of 32; the padding has the mean colour.
+            (B, 3, H', W'), both multiples of 32; the padding has the mean color.
 
         Raises:
-            DataError: these are no colour images, or a single small one in training.
+            DataError: These are not color images, or a single small image in training.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or not images.numel():
-            raise DataError(f"Images have the shape {tuple(images.shape)}, expected (B, 3, H, W).")
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+            raise DataError(f"Images have shape {tuple(images.shape)}, expected (B, 3, H, W).")
         height, width = images.shape[-2:]
         if self.training and len(images) == 1 and max(height, width) <= self.alone:
-            size = "or larger images" if self.alone < float("inf") else "whatever their size"
+            remedy = "at least two images" + (" or larger ones" if self.alone < float("inf") else "")
             raise DataError(
-                f"A batch has one image of {height}x{width} pixels: {type(self).__name__} needs at least two images in "
-                f"training, {size}, for its BatchNorm."
+                f"A training batch is one image of {height}x{width} pixels. The BatchNorm layers of "
+                f"{type(self).__name__} need {remedy}: raise the batch size or the crop size."
             )
         if not images.is_floating_point():
             images = images / 255
@@ -66,51 +64,24 @@ class PixelModel(nn.Module):
         return F.pad(images, (0, -width % _STRIDE, 0, -height % _STRIDE))
 
 
+def full_precision(values: torch.Tensor) -> torch.Tensor:
+    """Return values in float32 at least: float64 stays, what autocast halved is widened."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def full_size(maps: torch.Tensor, padded: torch.Size, size: Sequence[int]) -> torch.Tensor:
-    """Bring maps (B, K, h, w) to the padded image, and cut the image out of it.
+    """Scale maps (B, K, h, w) to the padded images and crop the images out of them.
 
     Args:
-        maps: What a head gave for the padded image.
+        maps: Output of a head for the padded images.
         padded: Shape of the padded images, H' and W' last.
         size: Shape of the images, H and W last.
 
     Returns:
-        (B, K, H, W) in float32.
+        (B, K, H, W), in float32 at least.
     """
-    maps = F.interpolate(maps.float(), size=padded[-2:], mode="bilinear", align_corners=False)
+    maps = F.interpolate(full_precision(maps), size=padded[-2:], mode="bilinear", align_corners=False)
     return maps[..., : size[-2], : size[-1]]
-
-
-def check_labels(labels: torch.Tensor, images: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return labels (B, H, W) as int64.
-
-    Raises:
-        DataError: the shape is not that of the images, or a label is no class and not 255.
-    """
-    expected = (len(images), *images.shape[-2:])
-    if labels.is_floating_point() or tuple(labels.shape) != expected:
-        raise DataError(
-            f"Targets are {labels.dtype} of shape {tuple(labels.shape)}, expected integers of shape {expected}."
-        )
-    labels = labels.as_subclass(torch.Tensor).long()
-    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= num_classes))
-    if wrong.any():
-        raise DataError(
-            f"A target has the label {int(labels[wrong][0])}, expected 0 to {num_classes - 1}, or {IGNORED} for pixels "
-            "that do not count."
-        )
-    return labels
-
-
-def semantic_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy of the pixels that count, and 0 where none does.
-
-    Args:
-        logits: (B, K, H, W).
-        labels: (B, H, W), classes or 255.
-    """
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
 
 
 def conv_norm_relu(in_channels: int, channels: int, kernel_size: int = 3, dilation: int = 1) -> nn.Sequential:
@@ -125,7 +96,7 @@ def conv_norm_relu(in_channels: int, channels: int, kernel_size: int = 3, dilati
 
 
 def init_head(head: nn.Module, *classifiers: nn.Module) -> None:
-    """Initialise convolutions before a ReLU for it (He et al. 2015), and classifiers small, as OpenMMLab does."""
+    """Initialize as OpenMMLab does: convolutions for the ReLU after them (He et al. 2015), classifiers near zero."""
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

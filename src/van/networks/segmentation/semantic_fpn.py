@@ -1,4 +1,4 @@
-"""Semantic FPN (Kirillov et al. 2019, arXiv 1901.02446), as T12 of the paper uses it."""
+"""Semantic FPN (Kirillov et al. 2019, arXiv 1901.02446), as table 12 of the VAN paper uses it."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,23 @@ import torch
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from van.heads.pixels.parts import PixelModel, check_labels, conv_norm_relu, full_size, init_head, semantic_loss
 from van.models.backbone import Backbone
+from van.networks.dense import DenseNetwork, conv_norm_relu, full_size, init_head
+from van.networks.segmentation.loss import label_maps, semantic_loss
+from van.networks.segmentation.options import SemanticFPNOptions
 
 
 class PyramidHead(nn.Module):
-    """Sum of all levels of a pyramid at the finest one's size, then a classifier.
+    """Sums all levels of a pyramid at the size of the finest one and classifies each position.
 
-    A level of stride 4 * 2**i goes through i (at least one) 3x3 convolutions, each followed by doubling but for the
-    finest level.
+    The level of stride 4 * 2**i passes i (at least one) 3x3 convolutions, each followed by upsampling by 2 except on
+    the finest level.
 
     Args:
-        in_channels: Of every level.
-        channels: Inside the head.
-        num_classes: Classes K.
-        dropout: Share of the channels that training leaves out before the classifier.
+        in_channels: Channels of every level.
+        channels: Channels inside the head.
+        num_classes: Number of classes K.
+        dropout: Dropout rate of the channels before the classifier.
         levels: Number of levels.
     """
 
@@ -39,41 +41,27 @@ class PyramidHead(nn.Module):
         init_head(self, self.classifier)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Map the levels, finest first, each half the size of the one before, to (B, K, h, w) at the first's size."""
+        """Map the levels, finest first, each half the size of the previous one, to (B, K, h, w) of the first size."""
         total = self.levels[0](maps[0])
         for level, x in zip(self.levels[1:], maps[1:], strict=True):
             total = total + level(x)
         return self.classifier(self.dropout(total))
 
 
-class SemanticFPN(PixelModel):
-    """Semantic FPN: a feature pyramid and one light head on all its levels.
+class SemanticFPN(DenseNetwork):
+    """Semantic FPN.
 
     Args:
-        backbone: With four maps.
-        num_classes: Classes K.
-        mean: Mean of each colour; None takes the backbone's own.
-        std: Standard deviation of each colour; None takes the backbone's own.
-        pyramid_channels: Channels of the pyramid.
-        channels: Channels of the head.
-        dropout: Share of the channels that training leaves out before the classifier.
+        backbone: With four feature maps.
+        num_classes: Number of classes K.
+        options: What the network is built from.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        num_classes: int,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        *,
-        pyramid_channels: int = 256,
-        channels: int = 128,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(backbone, mean, std)
+    def __init__(self, backbone: Backbone, num_classes: int, options: SemanticFPNOptions) -> None:
+        super().__init__(backbone, options)
         self.num_classes = num_classes
-        self.neck = FeaturePyramidNetwork(backbone.channels, pyramid_channels)
-        self.head = PyramidHead(pyramid_channels, channels, num_classes, dropout)
+        self.neck = FeaturePyramidNetwork(backbone.channels, options.pyramid_channels)
+        self.head = PyramidHead(options.pyramid_channels, options.channels, num_classes, options.dropout)
 
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None
@@ -82,20 +70,20 @@ class SemanticFPN(PixelModel):
 
         Args:
             images: (B, 3, H, W), bytes or floats from 0 to 1.
-            targets: In training labels (B, H, W), 255 where they do not count.
+            targets: In training labels (B, H, W), 255 for ignored pixels.
 
         Returns:
-            The loss by its name in training with targets, else logits (B, K, H, W).
+            In training with targets, the losses by name, to be added; otherwise logits (B, K, H, W).
 
         Raises:
-            DataError: images or targets are not as described.
+            DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images)
         maps = self.neck({str(i): m for i, m in enumerate(self.backbone(x))})
         logits = full_size(self.head(list(maps.values())), x.shape, images.shape)
         if not self.training or targets is None:
             return logits
-        return {"segmentation": semantic_loss(logits, check_labels(targets, images, self.num_classes))}
+        return {"segmentation": semantic_loss(logits, label_maps(targets, images))}
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) to class probabilities (B, K, H, W)."""
