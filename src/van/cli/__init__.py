@@ -105,7 +105,7 @@ def module_for_weights(arguments: Sequence[str], package: str) -> ModuleType:
 
         task = task_of_weights(weights)
         if task == "classification":
-            from van.heads.pixels import is_openmmlab
+            from van.networks.segmentation.openmmlab import is_openmmlab
 
             task = "semantic" if is_openmmlab(weights) else task
     if task not in TASKS:

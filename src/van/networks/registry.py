@@ -123,9 +123,9 @@ def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         options: Options as any version wrote them.
     """
-    flat = {**options, **options.get("arguments", {})}
+    flat: dict[str, Any] = {**options, **options.get("arguments", {})}
     flat.pop("arguments", None)
-    flat = {_RENAMED.get(name, name): value for name, value in flat.items()}
+    flat = {_RENAMED.get(name) or name: value for name, value in flat.items()}
     if flat.get("architecture") == "mask2former" and "channels" in flat:
         flat["pyramid_channels"] = flat.pop("channels")
     return flat

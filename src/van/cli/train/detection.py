@@ -17,13 +17,14 @@ from van.cli.train.fitting import (
 )
 from van.data.detection import SHAPES, DetectionAugmentation
 from van.errors import VanError
-from van.heads.detection.options import DetectorOptions
+from van.networks.detection.options import DetectorOptions
+from van.networks.detection.retinanet import RetinaNetOptions
 from van.tasks.optimization import Optimization
 
 if TYPE_CHECKING:
     from van.cli.run_folder import Monitor
     from van.data.detection import DetectionData
-    from van.heads.detection import Detector
+    from van.networks.detection.detector import Detector
 
 SHAPES_RECIPES = {"detection": "detection/fcos_van_b0_shapes", "instances": "instances/mask_rcnn_van_b0_shapes"}
 _FIGURES = ("AP", "AP50", "AP75")
@@ -39,7 +40,7 @@ def train(
     task: Literal["detection", "instances"] = "detection",
     data: str = SHAPES,
     data_root: str | None = None,
-    model: DetectorOptions = DetectorOptions(),  # noqa: B008 - the options and their defaults
+    model: DetectorOptions = RetinaNetOptions(),  # noqa: B008 - the options and their defaults
     pretrained: str | None = None,
     num_classes: int | None = None,
     epochs: int = 12,
@@ -87,7 +88,6 @@ def train(
     from van.analysis.coco import DetectionEvaluator
     from van.cli.run_folder import Monitor, run_folder
     from van.data.detection import DetectionData, data_folder
-    from van.heads.detection import build_detector
     from van.inference.detection import TASKS
     from van.tasks.detection import DetectionTask
 
@@ -101,7 +101,7 @@ def train(
     check_classes(num_classes, images.class_names, data)
     classes = len(images.class_names)
     network, start = network_from(
-        lambda model, weights: build_detector(model, classes, weights), model, pretrained, images.class_names, TASKS
+        lambda model, weights: model.build(classes, weights), model, pretrained, images.class_names, TASKS
     )
     if network.has_masks != masks:
         raise VanError(
@@ -173,12 +173,11 @@ def model_of_recipe(path: Path) -> tuple["Detector", tuple[int, int, int], str]:
         VanError: there is no such recipe, or it does not say how many classes there are.
     """
     from van.cli import command_parser
-    from van.heads.detection import build_detector
 
     arguments = ["--config", str(path)]
     parser = command_parser("train", arguments)[0]
     options = parser.instantiate(parser.parse_args(arguments))
     if options.num_classes is None:
         raise VanError(f"{path} does not say num_classes, on which the size of the model depends. Add it.")
-    detector = build_detector(options.model, options.num_classes, device="meta")
+    detector = options.model.build(options.num_classes, device="meta")
     return detector, detector.input_size, f"{options.model.architecture} with {options.model.backbone}"

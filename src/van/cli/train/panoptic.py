@@ -9,8 +9,8 @@ from van.cli.train.pixels import Kind, recipe_network, train_pixels
 from van.data.detection import SHAPES
 from van.data.pixel_transforms import PanopticAugmentation
 from van.errors import VanError
-from van.heads.pixels.options import SegmenterOptions
 from van.inference.pixels import PanopticInference
+from van.networks.segmentation.options import Mask2FormerOptions
 from van.tasks.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def train(
     task: Literal["panoptic"] = "panoptic",
     data: str = SHAPES,
     data_root: str | None = None,
-    model: SegmenterOptions = SegmenterOptions("mask2former"),  # noqa: B008 - the options and their defaults
+    model: Mask2FormerOptions = Mask2FormerOptions(),  # noqa: B008 - the options and their defaults
     pretrained: str | None = None,
     num_classes: int | None = None,
     epochs: int = 50,
@@ -111,10 +111,8 @@ def _kind() -> Kind:
     )
 
 
-def _build(options: SegmenterOptions, class_names: Sequence[str], pretrained: str | None, device: str | None) -> Any:
-    from van.heads.pixels import build_segmenter
-
-    return build_segmenter(options, len(class_names), pretrained, device)
+def _build(options: Mask2FormerOptions, class_names: Sequence[str], pretrained: str | None, device: str | None) -> Any:
+    return options.build(len(class_names), pretrained, device)
 
 
 def model_of_recipe(path: Path) -> tuple[Any, tuple[int, int, int], str]:

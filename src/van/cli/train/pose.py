@@ -15,7 +15,7 @@ from van.cli.train.fitting import (
 )
 from van.data.pose import PoseAugmentation
 from van.errors import VanError
-from van.heads.pose import PoseOptions
+from van.networks.options import SimpleBaselineOptions
 from van.tasks.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def train(
     task: Literal["pose"] = "pose",
     data: str = "shapes",
     data_root: str | None = None,
-    model: PoseOptions = PoseOptions(),  # noqa: B008 - the options and their defaults
+    model: SimpleBaselineOptions = SimpleBaselineOptions(),  # noqa: B008 - the options and their defaults
     pretrained: str | None = None,
     keypoints: int | None = None,
     epochs: int = 210,
@@ -81,7 +81,6 @@ def train(
     from van.analysis.coco import CocoEvaluator
     from van.cli.run_folder import Monitor, run_folder
     from van.data.pose import PoseData, pose_folder
-    from van.heads.pose import build_pose, complete_options
     from van.inference.pose import keypoint_sigmas
     from van.tasks.pose import PoseTask
 
@@ -102,9 +101,9 @@ def train(
             "keypoints out, or check the data."
         )
     evaluator = CocoEvaluator(persons.val.part, "keypoints", sigmas=keypoint_sigmas(count))
-    network = build_pose(model, count, pretrained).to(memory_format=torch.channels_last)
+    network = model.build(count, pretrained).to(memory_format=torch.channels_last)
     steps = -(-len(persons.train_dataloader()) // world)
-    learner = PoseTask(network, lr, epochs, steps, optimization, model.sigma, evaluator)
+    learner = PoseTask(network, lr, epochs, steps, optimization, evaluator)
     learner.configure_optimizers()  # an unknown optimiser should show before anything is written
 
     name = f"pose-{model.backbone}-{Path(data).name or 'data'}"
@@ -123,7 +122,7 @@ def train(
     ):
         return 130
     if leads:
-        about = asdict(complete_options(model, network))
+        about = asdict(network.options)
         _write_results(folder, persons, about, f"SimpleBaseline, {model.backbone} on {data}")
     return 0
 
@@ -169,13 +168,12 @@ def model_of_recipe(path: Path) -> tuple["nn.Module", tuple[int, int, int], str]
         VanError: the recipe does not say how many keypoints there are.
     """
     from van.cli import command_parser
-    from van.heads.pose import build_pose
 
     arguments = ["--config", str(path)]
     parser, _ = command_parser("train", arguments)
     options = parser.instantiate(parser.parse_args(arguments))
     if options.keypoints is None:
         raise VanError(f"{path} does not say keypoints, on which the size of the model depends. Add it.")
-    model: PoseOptions = options.model
-    network = build_pose(model, options.keypoints, device="meta")
+    model: SimpleBaselineOptions = options.model
+    network = model.build(options.keypoints, device="meta")
     return network, (3, model.image_size[0], model.image_size[1]), f"SimpleBaseline with {model.backbone}"

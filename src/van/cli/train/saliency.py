@@ -8,8 +8,8 @@ from van.cli.train.fitting import base_config_of
 from van.cli.train.pixels import Kind, recipe_network, train_pixels
 from van.data.detection import SHAPES
 from van.data.pixel_transforms import SaliencyAugmentation
-from van.heads.pixels.options import SaliencyOptions
 from van.inference.pixels import PixelInference
+from van.networks.options import EDNOptions
 from van.tasks.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def train(
     task: Literal["saliency"] = "saliency",
     data: str = SHAPES,
     data_root: str | None = None,
-    model: SaliencyOptions = SaliencyOptions(),  # noqa: B008 - the options and their defaults
+    model: EDNOptions = EDNOptions(),  # noqa: B008 - the options and their defaults
     pretrained: str | None = None,
     epochs: int = 30,
     iterations: int | None = None,
@@ -101,10 +101,8 @@ def _kind() -> Kind:
     )
 
 
-def _build(options: SaliencyOptions, class_names: Sequence[str], pretrained: str | None, device: str | None) -> Any:
-    from van.heads.pixels import build_saliency
-
-    return build_saliency(options, pretrained, device)
+def _build(options: EDNOptions, class_names: Sequence[str], pretrained: str | None, device: str | None) -> Any:
+    return options.build(1, pretrained, device)
 
 
 def model_of_recipe(path: Path) -> tuple[Any, tuple[int, int, int], str]:

@@ -9,8 +9,9 @@ from van.cli.train.pixels import Kind, recipe_network, train_pixels
 from van.data.detection import SHAPES
 from van.data.pixel_transforms import SemanticAugmentation
 from van.data.pixels import SemanticFormat
-from van.heads.pixels.options import SegmenterOptions
 from van.inference.pixels import PixelInference
+from van.networks.options import NetworkOptions
+from van.networks.segmentation.options import SemanticFPNOptions
 from van.tasks.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def train(
     data: str = SHAPES,
     data_root: str | None = None,
     format: SemanticFormat = SemanticFormat(),  # noqa: B008 - the options and their defaults
-    model: SegmenterOptions = SegmenterOptions(),  # noqa: B008
+    model: NetworkOptions = SemanticFPNOptions(),  # noqa: B008
     pretrained: str | None = None,
     num_classes: int | None = None,
     epochs: int = 50,
@@ -106,10 +107,8 @@ def _kind() -> Kind:
     )
 
 
-def _build(options: SegmenterOptions, class_names: Sequence[str], pretrained: str | None, device: str | None) -> Any:
-    from van.heads.pixels import build_segmenter
-
-    return build_segmenter(options, len(class_names), pretrained, device)
+def _build(options: NetworkOptions, class_names: Sequence[str], pretrained: str | None, device: str | None) -> Any:
+    return options.build(len(class_names), pretrained, device)
 
 
 def model_of_recipe(path: Path) -> tuple[Any, tuple[int, int, int], str]:

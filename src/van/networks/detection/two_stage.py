@@ -21,7 +21,7 @@ class TwoStage(FasterRCNN):
     @property
     def has_masks(self) -> bool:
         """Whether it predicts masks."""
-        return self.roi_heads.has_mask()
+        return cast(Any, self.roi_heads).has_mask()
 
     def forward(self, images: list[torch.Tensor], targets: list[dict[str, torch.Tensor]] | None = None) -> Any:
         """Return losses in training and detections otherwise, as torchvision does."""

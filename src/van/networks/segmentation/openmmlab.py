@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 import torch
 from torch import nn
 
 from van.errors import WeightsError
 from van.models.weights import Checkpoint, read_file, tensors_in, to_ours
+from van.networks.options import NetworkOptions
 from van.networks.registry import options_class
 from van.networks.segmentation.options import SemanticFPNOptions, UPerNetOptions
 
@@ -147,9 +148,9 @@ def segmenter_from_openmmlab(
     if options is None:
         if backbone.variant is None:
             raise WeightsError(f"{path}: its backbone is none of van_b0 to van_b6. Pass options that describe it.")
-        cls = options_class("semantic", _architecture(heads))
-        preprocessing = {name: list(backbone.preprocessing[name]) for name in ("mean", "std")}
-        options = cast(SemanticFPNOptions, cls(backbone=backbone.variant, **preprocessing))
-    model = cast(Segmenter, options.build(len(heads[_CLASSIFIER])))
+        cls: Any = options_class("semantic", _architecture(heads))
+        mean, std = (list(backbone.preprocessing[name]) for name in ("mean", "std"))
+        options = cls(backbone=backbone.variant, mean=mean, std=std)
+    model = cast(Segmenter, cast(NetworkOptions, options).build(len(heads[_CLASSIFIER])))
     _load(model, heads, backbone, str(path))
     return model.eval(), names
