@@ -61,7 +61,9 @@ class DenseNetwork(nn.Module):
         if not images.is_floating_point():
             images = images / 255
         images = (images - self.mean) / self.std
-        return F.pad(images, (0, -width % _STRIDE, 0, -height % _STRIDE))
+        # not -width % 32: torch.compile cannot take the remainder of a negative dynamic size
+        right, bottom = ((side + _STRIDE - 1) // _STRIDE * _STRIDE - side for side in (width, height))
+        return F.pad(images, (0, right, 0, bottom))
 
 
 def full_precision(values: torch.Tensor) -> torch.Tensor:
