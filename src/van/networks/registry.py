@@ -35,7 +35,7 @@ _ARCHITECTURES: dict[str, dict[str, str | type[NetworkOptions]]] = {
     "saliency": {"edn": "van.networks.options:EDNOptions"},
 }
 
-# Names of options in weight files and run folders from before they were typed
+# Names that options had under arguments in weight files and run folders, before they were typed
 _RENAMED = {
     "score_thresh": "score_threshold",
     "nms_thresh": "nms_threshold",
@@ -118,16 +118,15 @@ def from_dict(task: str, options: Mapping[str, Any]) -> NetworkOptions:
 
 
 def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options in today's form: those under arguments beside the others, old names replaced.
+    """Return options in today's form: those under arguments move up beside the others and take their new names.
 
     Args:
         options: Options as any version wrote them.
     """
-    flat: dict[str, Any] = {**options, **options.get("arguments", {})}
-    flat.pop("arguments", None)
-    flat = {_RENAMED.get(name) or name: value for name, value in flat.items()}
-    if flat.get("architecture") == "mask2former" and "channels" in flat:
-        flat["pyramid_channels"] = flat.pop("channels")
+    flat = dict(options)
+    renamed = {**_RENAMED, "channels": "pyramid_channels"} if flat.get("architecture") == "mask2former" else _RENAMED
+    for name, value in flat.pop("arguments", {}).items():
+        flat[renamed.get(name, name)] = value
     return flat
 
 
