@@ -55,8 +55,8 @@ def find_folders(
     """Find the folders of a split.
 
     With SPLIT train or training, or val, valid, validation, test or testing, and MASKS one of mask_folders, looked for
-    are images/SPLIT with MASKS/SPLIT, SPLIT/images with SPLIT/MASKS, and SPLIT with MASKS/SPLIT. Where there is no split at
-    all, images with MASKS hold everything (also image, imgs or Imgs).
+    are images/SPLIT with MASKS/SPLIT, SPLIT/images with SPLIT/MASKS, and SPLIT with MASKS/SPLIT. Where there is no split
+    at all, images with MASKS hold everything (also image, imgs or Imgs).
 
     Args:
         root: Folder of the data set.

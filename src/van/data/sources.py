@@ -33,7 +33,7 @@ _SPLIT_NAMES = {
 
 
 def _split_names(found: Iterable[str]) -> dict[str, str]:
-    """Return the splits among names in any case, as split: name; of val, validation, test, ... only the first counts."""
+    """Return the splits among names in any case, as split: name; of val, validation, test, ... the first counts."""
     known = {name.lower(): name for name in sorted(found)}
     present = {split: [known[name] for name in names if name in known] for split, names in _SPLIT_NAMES.items()}
     return {split: names[0] for split, names in present.items() if names}
@@ -114,7 +114,7 @@ class TarSamples(Samples):
     def __init__(self, path: Path) -> None:
         if path.is_file() and path.suffix.lower() != ".tar":
             raise DataError(
-                f"{path} is no folder and does not end in .tar. Unpack it, or pack its files into a plain tar."
+                f"{path} is a {path.suffix or 'plain'} file, expected a folder of class folders or a .tar file of them."
             )
         try:
             for tar in [path] if path.is_file() else _tars(path):

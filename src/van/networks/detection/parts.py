@@ -1,4 +1,4 @@
-"""What the detectors share: images of one size, the feature pyramid, pooling, full precision outside convolutions."""
+"""What the detectors share: image resizing, the feature pyramid, pooling, full precision outside convolutions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,10 +14,19 @@ from torchvision.ops.poolers import LevelMapper
 
 from van.errors import VanError
 from van.models.backbone import Backbone
+from van.networks.dense import full_precision
+from van.networks.detection.options import DetectorOptions
 
 
 class Transform(GeneralizedRCNNTransform):
-    """torchvision's scaling and padding, which also takes bytes and leaves images of the right size alone."""
+    """torchvision's resizing and padding, which also takes bytes and leaves images of the right size alone.
+
+    Args:
+        options: min_size, max_size, mean and std.
+    """
+
+    def __init__(self, options: DetectorOptions) -> None:
+        super().__init__(cast(Any, options.min_size), options.max_size, cast(Any, options.mean), cast(Any, options.std))
 
     def normalize(self, image: torch.Tensor) -> torch.Tensor:
         """Map (3, H, W) from 0..255 (integers) or 0..1 (floats) to mean 0 and standard deviation 1."""
@@ -29,7 +38,7 @@ class Transform(GeneralizedRCNNTransform):
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-        """Scale image and target to a size drawn from min_size (training) or to the last one."""
+        """Resize image and target to a short edge picked from min_size (training) or to the last one."""
         sizes, short, long = list(cast(Any, self.min_size)), min(image.shape[-2:]), max(image.shape[-2:])
         if (len(sizes) == 1 or not self.training) and short == sizes[-1] and long <= self.max_size:
             return image, target
@@ -40,7 +49,7 @@ class Pyramid(nn.Module):
     """A backbone and the feature pyramid on it (Lin et al. 2017, arXiv 1612.03144).
 
     Args:
-        backbone: Its maps are what the pyramid is built on.
+        backbone: Its feature maps are what the pyramid is built on.
         channels: Channels of every level.
         extra: Levels on top: "pool" (every second position of the last level, for RPNs), "input" (two convolutions
             with stride 2 on the backbone's last map, as RetinaNet) or "output" (on the pyramid's last level, as FCOS).
@@ -64,11 +73,11 @@ class Pyramid(nn.Module):
 
 
 class RoIAlign(MultiScaleRoIAlign):
-    """torchvision's pooling with the strides 4 to 32 given, not guessed from the first batch's padding.
+    """torchvision's pooling with fixed strides 4 to 32, not guessed from the padding of the first batch.
 
     Args:
-        output_size: Side of the result.
-        canonical_scale: A region of this many pixels' side is taken from the level with stride 16.
+        output_size: Side length of the result.
+        canonical_scale: A region with this side length in pixels is taken from the level with stride 16.
     """
 
     def __init__(self, output_size: int, canonical_scale: int = 224) -> None:
@@ -77,34 +86,29 @@ class RoIAlign(MultiScaleRoIAlign):
         self.map_levels = LevelMapper(2, 5, canonical_scale, canonical_level=4)
 
 
-def _to_float(value: Any) -> Any:
-    half = isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
-    return value.float() if half else value
-
-
 def _float_hook(module: nn.Module, args: Any, output: Any) -> Any:
-    return tree_map(_to_float, output)
+    return tree_map(lambda value: full_precision(value) if isinstance(value, torch.Tensor) else value, output)
 
 
 def float_outputs(*modules: nn.Module) -> None:
-    """Let modules give out float32 whatever autocast makes: pixels up to 1333 need more than bfloat16's 8 bits."""
+    """Make modules return float32 under autocast too: pixels up to 1333 need more than the 8 bits of bfloat16."""
     for module in modules:
         module.register_forward_hook(_float_hook)
 
 
 def group_norm(channels: int) -> Callable[[int], nn.Module]:
-    """Return what makes GroupNorm with 8 channels a group: 32 groups at the usual 256 channels.
+    """Return a constructor of GroupNorm with 8 channels per group: 32 groups at the usual 256 channels.
 
     Raises:
-        VanError: the channels cannot be grouped so.
+        VanError: The channels are no multiple of 8.
     """
     if channels % 8:
-        raise VanError(f"pyramid_channels is {channels}, expected a multiple of 8: the head normalises groups of 8.")
+        raise VanError(f"pyramid_channels is {channels}, expected a multiple of 8: the head normalizes groups of 8.")
     return partial(nn.GroupNorm, channels // 8)
 
 
 def sizes_per_level(sizes: Sequence[float | Sequence[float]], levels: int) -> tuple[tuple[float, ...], ...]:
-    """Return the anchor sizes of each level as torchvision wants them: a number or several for each of them."""
+    """Return the anchor sizes of each level in torchvision's form; an entry is a number or a list of several."""
     if len(sizes) != levels:
         raise VanError(f"anchor_sizes has {len(sizes)} entries, expected {levels}: one (a number or a list) per level.")
     return tuple(tuple(s) if isinstance(s, Sequence) else (s,) for s in sizes)

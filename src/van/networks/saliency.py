@@ -1,8 +1,8 @@
-"""Saliency: the head of EDN (Wu et al. 2022, arXiv 2012.13093) on a VAN, as T17 of the paper uses it.
+"""EDN (Wu et al. 2022, arXiv 2012.13093): salient object detection, on a VAN as in table 17 of the VAN paper.
 
-Written from the description in that paper: an extremely downsampled block above the backbone for a view of the whole
-image, a decoder of scale-correlated pyramid convolutions, supervision of every level by cross-entropy and Dice loss.
-Widths are ours: EDN sets them for VGG and ResNet, whose first map is finer than VAN's.
+Written from the description in the EDN paper: an extremely downsampled block above the backbone that sees the whole
+image, a decoder of scale-correlated pyramid convolutions, and cross-entropy and Dice loss on every level. The widths
+are ours: EDN sets them for VGG and ResNet, whose first map is finer than VAN's.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from van.errors import DataError, VanError
-from van.heads.pixels.parts import IGNORED, PixelModel, conv_norm_relu, full_size, init_head
+from van.errors import DataError
 from van.models.backbone import Backbone
+from van.networks.dense import DenseNetwork, conv_norm_relu, full_size, init_head
+from van.networks.options import IGNORED, EDNOptions
 
 
 class ScaleCorrelatedPyramidConv(nn.Module):
-    """Scale-correlated pyramid convolution: atrous convolutions, each of which also sees what the one before made.
+    """Scale-correlated pyramid convolution: dilated convolutions, each of which also sees the result of the previous.
 
-    The input is brought to its width, split into as many parts as there are dilations, and every part is convolved
-    with its dilation after the result of the part before has been added; the results are joined, fused and added to
-    the input of the split.
+    The input is reduced to the output's width and split into one group of channels per dilation. The result of the
+    previous group is added to each group before its convolution; all results are concatenated, fused and added to the
+    reduced input.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of the output, a multiple of the number of dilations.
-        dilations: Dilation of each part.
+        dilations: Dilation of each group.
     """
 
     def __init__(self, in_channels: int, channels: int, dilations: Sequence[int]) -> None:
@@ -46,11 +47,11 @@ class ScaleCorrelatedPyramidConv(nn.Module):
 
 
 class ExtremelyDownsampledBlock(nn.Module):
-    """Extremely downsampled block: two more halvings above the backbone, then attention by the mean of the image.
+    """Extremely downsampled block: halves the backbone's last map twice more, then applies channel attention.
 
     Args:
         in_channels: Channels of the backbone's last map.
-        channels: Channels of both results.
+        channels: Channels of both outputs.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -66,46 +67,27 @@ class ExtremelyDownsampledBlock(nn.Module):
         return half, quarter * self.attention(quarter.mean((2, 3), keepdim=True)).sigmoid()
 
 
-class EDN(PixelModel):
-    """EDN: which pixels belong to what catches the eye.
+class EDN(DenseNetwork):
+    """EDN: which pixels belong to salient objects.
 
     Args:
-        backbone: With four maps.
-        mean: Mean of each colour; None takes the backbone's own.
-        std: Standard deviation of each colour; None takes the backbone's own.
-        channels: Channels of the decoder, a multiple of the number of dilations.
-        global_channels: Channels of the extremely downsampled block.
-        dilations: Dilations of the pyramid convolutions.
-        dice_weight: Weight of the Dice loss beside the cross-entropy.
+        backbone: With four feature maps.
+        options: What the network is built from.
     """
 
     input_size = (3, 384, 384)
     alone = 128
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        *,
-        channels: int = 128,
-        global_channels: int = 256,
-        dilations: Sequence[int] = (1, 2, 4, 8),
-        dice_weight: float = 1.0,
-    ) -> None:
-        super().__init__(backbone, mean, std)
-        if not dilations or min(dilations) < 1 or channels < 1 or channels % len(dilations):
-            raise VanError(
-                f"EDN has channels {channels} and dilations {list(dilations)}, expected positive numbers, and channels "
-                "a multiple of how many dilations there are."
-            )
-        self.dice_weight = dice_weight
+    def __init__(self, backbone: Backbone, options: EDNOptions) -> None:
+        super().__init__(backbone, options)
+        channels, global_channels = options.channels, options.global_channels
+        self.dice_weight = options.dice_weight
         self.downsampled = ExtremelyDownsampledBlock(backbone.channels[-1], global_channels)
         widths = [*backbone.channels, global_channels, global_channels]
         self.lateral = nn.ModuleList(conv_norm_relu(width, channels, 1) for width in widths)
         levels = len(widths)
         self.decoder = nn.ModuleList(
-            ScaleCorrelatedPyramidConv(channels if i == levels - 1 else 2 * channels, channels, dilations)
+            ScaleCorrelatedPyramidConv(channels if i == levels - 1 else 2 * channels, channels, options.dilations)
             for i in range(levels)
         )
         self.classifiers = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in range(levels))
@@ -116,19 +98,18 @@ class EDN(PixelModel):
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Find what catches the eye.
+        """Find salient objects.
 
         Args:
             images: (B, 3, H, W), bytes or floats from 0 to 1.
-            targets: In training (B, H, W) or (B, 1, H, W), boolean or floats from 0 to 1, 255 where they do not
-                count.
+            targets: In training (B, H, W) or (B, 1, H, W), boolean or floats from 0 to 1, 255 for ignored pixels.
 
         Returns:
-            In training with targets the losses to be added: saliency of the finest level, supervision of the others;
-            else probabilities (B, 1, H, W).
+            In training with targets, the losses by name, to be added: saliency of the finest level, supervision of the
+            others; otherwise probabilities (B, 1, H, W).
 
         Raises:
-            DataError: images or targets are not as described.
+            DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images)
         maps = self.backbone(x)
@@ -152,33 +133,29 @@ class EDN(PixelModel):
 
 
 def _saliency_target(targets: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return masks (B, 1, H, W) from 0 to 1 and where they count, and say what is wrong with them."""
+    """Return masks (B, 1, H, W) from 0 to 1 and which of their pixels count."""
     shape = (len(images), *images.shape[-2:])
-    mask = targets.as_subclass(torch.Tensor)
-    if mask.ndim == 4 and mask.shape[1] == 1:
-        mask = mask[:, 0]
+    mask = targets[:, 0] if targets.ndim == 4 and targets.shape[1] == 1 else targets
     if tuple(mask.shape) != shape or not (mask.is_floating_point() or mask.dtype == torch.bool):
         raise DataError(
             f"Targets are {targets.dtype} of shape {tuple(targets.shape)}, expected booleans or floats from 0 to 1 of "
-            f"shape {shape}: bytes of 0 and 255 are to be divided by 255."
+            f"shape {shape}: divide bytes of 0 and 255 by 255."
         )
     mask = mask.float()[:, None]
     counts = mask != IGNORED
-    if (counts & ~((mask >= 0) & (mask <= 1))).any():
-        raise DataError(f"A target has values from {float(mask.min()):g} to {float(mask.max()):g}, expected 0 to 1.")
     return mask * counts, counts
 
 
 def saliency_loss(
     logits: torch.Tensor, mask: torch.Tensor, counts: torch.Tensor, dice_weight: float = 1.0
 ) -> torch.Tensor:
-    """Return binary cross-entropy plus Dice loss, of the pixels that count; 0 where none does.
+    """Return binary cross-entropy plus Dice loss over the pixels that count; 0 where none does.
 
     Args:
         logits: (B, 1, H, W).
         mask: (B, 1, H, W) from 0 to 1.
         counts: (B, 1, H, W), boolean.
-        dice_weight: Weight of the Dice loss, which is the mean over images.
+        dice_weight: Weight of the Dice loss, which is averaged over the images.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     entropy = (entropy * counts).sum() / counts.sum().clamp(min=1)

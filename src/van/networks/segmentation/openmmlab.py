@@ -3,24 +3,25 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 import torch
 from torch import nn
 
 from van.errors import WeightsError
-from van.heads.pixels.building import build_segmenter, segmenter_class
-from van.heads.pixels.options import SegmenterOptions
-from van.heads.pixels.semantic_fpn import SemanticFPN
 from van.models.weights import Checkpoint, read_file, tensors_in, to_ours
+from van.networks.options import NetworkOptions
+from van.networks.registry import options_class
+from van.networks.segmentation.options import SemanticFPNOptions, UPerNetOptions
 
 if TYPE_CHECKING:
-    from van.heads.pixels.upernet import UPerNet
+    from van.networks.segmentation.semantic_fpn import SemanticFPN
+    from van.networks.segmentation.upernet import UPerNet
 
-Segmenter: TypeAlias = Union[SemanticFPN, "UPerNet"]
+Segmenter: TypeAlias = Union["SemanticFPN", "UPerNet"]
 _HEADS = ("neck.", "decode_head.", "auxiliary_head.")
 _CLASSIFIER = "decode_head.conv_seg.weight"
-# OpenMMLab's name and ours, for everything but the backbone. Its scale heads count the doublings as layers, as ours do.
+# OpenMMLab's names and ours, for everything but the backbone; both count upsampling as a layer of a scale head
 _RULES = {
     "semantic_fpn": (
         (r"neck\.lateral_convs\.(\d+)\.conv\.", r"neck.inner_blocks.\1.0."),
@@ -38,7 +39,7 @@ _RULES = {
 
 
 def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], Checkpoint, list[str] | None]:
-    """Return the tensors of the heads, the backbone in our names, and the class names where the file has them."""
+    """Return the tensors of the heads, the backbone under our names, and the class names if the file has them."""
     file, content, _ = read_file(path)
     tensors = tensors_in(content, str(file))
     backbone = to_ours(tensors, str(file))
@@ -64,7 +65,7 @@ def is_openmmlab(path: str | Path) -> bool:
 
 
 def _rename_head(key: str, architecture: str) -> str:
-    """Translate a key of a head; one that no rule knows stays, and is then found to be too much."""
+    """Translate a key of a head; one that no rule matches is returned as it is, and reported later."""
     for pattern, ours in _RULES[architecture]:
         if re.match(pattern, key):
             return re.sub("^" + pattern, ours, key)
@@ -76,7 +77,7 @@ def _architecture(heads: Mapping[str, torch.Tensor]) -> str:
 
 
 def load_openmmlab(model: Segmenter, path: str | Path) -> list[str] | None:
-    """Load a segmentation checkpoint of OpenMMLab into a whole network, every key of it or nothing.
+    """Load a segmentation checkpoint of OpenMMLab into a network, all of it or nothing.
 
     The LayerNorms of the backbone get the epsilon of those models, 1e-5.
 
@@ -85,11 +86,11 @@ def load_openmmlab(model: Segmenter, path: str | Path) -> list[str] | None:
         path: The file, with keys that start with backbone., neck., decode_head. and auxiliary_head.
 
     Returns:
-        Names of the classes, where the file has them.
+        Names of the classes, if the file has them.
 
     Raises:
-        WeightsError: the file cannot be read, holds another network, or a key or shape does not fit; the model is left
-            as it was.
+        WeightsError: The file cannot be read, holds another network, or a key or shape does not fit; the model is left
+            unchanged.
     """
     heads, backbone, names = _read(path)
     _load(model, heads, backbone, str(path))
@@ -98,8 +99,8 @@ def load_openmmlab(model: Segmenter, path: str | Path) -> list[str] | None:
 
 def _load(model: Segmenter, heads: Mapping[str, torch.Tensor], backbone: Checkpoint, source: str) -> None:
     architecture = _architecture(heads)
-    if not isinstance(model, segmenter_class(architecture)):
-        raise WeightsError(f"{source} holds a {architecture}, the model is a {type(model).__name__}.")
+    if model.options.architecture != architecture:
+        raise WeightsError(f"{source} holds a {architecture}, the model is a {model.options.architecture}.")
     theirs = {f"backbone.body.{re.sub(r'^stages.', 'stages_', k)}": k for k in backbone.state_dict}
     state = {ours: backbone.state_dict[key] for ours, key in theirs.items()}
     names = {ours: backbone.original_keys[key] for ours, key in theirs.items()}
@@ -129,30 +130,27 @@ def _load(model: Segmenter, heads: Mapping[str, torch.Tensor], backbone: Checkpo
 
 
 def segmenter_from_openmmlab(
-    path: str | Path, options: SegmenterOptions | None = None
+    path: str | Path, options: SemanticFPNOptions | UPerNetOptions | None = None
 ) -> tuple[Segmenter, list[str] | None]:
     """Build the network that a segmentation checkpoint of OpenMMLab holds, and load it.
 
     Args:
         path: The file.
-        options: What to build where the numbers are not those of a published model; the architecture is the file's.
+        options: What to build, needed where the backbone has none of the published sizes.
 
     Returns:
-        The network in evaluation mode, and the names of the classes where the file has them.
+        The network in evaluation mode, and the names of the classes if the file has them.
 
     Raises:
-        WeightsError: the file cannot be read, its backbone is none of the published sizes, or something does not fit.
+        WeightsError: The file cannot be read, its backbone has none of the published sizes, or something does not fit.
     """
     heads, backbone, names = _read(path)
     if options is None:
         if backbone.variant is None:
-            raise WeightsError(f"{path}: its backbone is none of van_b0 to van_b6. Give options with its numbers.")
-        options = SegmenterOptions(
-            _architecture(heads),  # type: ignore[arg-type]
-            backbone.variant,
-            mean=list(backbone.preprocessing["mean"]),
-            std=list(backbone.preprocessing["std"]),
-        )
-    model = cast(Segmenter, build_segmenter(options, len(heads[_CLASSIFIER])))
+            raise WeightsError(f"{path}: its backbone is none of van_b0 to van_b6. Pass options that describe it.")
+        cls: Any = options_class("semantic", _architecture(heads))
+        mean, std = (list(backbone.preprocessing[name]) for name in ("mean", "std"))
+        options = cls(backbone=backbone.variant, mean=mean, std=std)
+    model = cast(Segmenter, cast(NetworkOptions, options).build(len(heads[_CLASSIFIER])))
     _load(model, heads, backbone, str(path))
     return model.eval(), names

@@ -1,20 +1,18 @@
-"""Cascade Mask R-CNN (Cai, Vasconcelos 2018, arXiv 1712.00726) on torchvision's region heads."""
+"""Region heads of Cascade Mask R-CNN (Cai, Vasconcelos 2018, arXiv 1712.00726), on torchvision's."""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
 from torchvision.ops import clip_boxes_to_image
 
-from van.heads.detection.parts import RoIAlign, float_outputs
-from van.heads.detection.two_stage import faster_rcnn
-from van.models.backbone import Backbone
+from van.networks.detection.cascade_mask_rcnn import CascadeMaskRCNNOptions
+from van.networks.detection.parts import RoIAlign, float_outputs
 
 _IOU = (0.5, 0.6, 0.7)
 _CODING = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
@@ -25,16 +23,16 @@ Boxes = list[torch.Tensor]
 
 
 class CascadeRoIHeads(RoIHeads):
-    """Box and mask heads in stages: each refines the boxes of the one before and trains on a higher IoU.
+    """Box and mask heads in stages: each refines the boxes of the previous one and trains on a higher IoU.
 
-    Class scores are the mean over the stages, masks likewise.
+    Class scores and masks are averaged over the stages.
 
     Args:
-        box_heads: From pooled regions to features, one a stage.
-        box_predictors: From features to class scores and four numbers per class, one a stage.
-        mask_heads: From pooled regions to maps, one a stage.
-        mask_predictors: From maps to a mask per class, one a stage.
-        **arguments: Those of torchvision's RoIHeads besides.
+        box_heads: From pooled regions to features, one per stage.
+        box_predictors: From features to class scores and four numbers per class, one per stage.
+        mask_heads: From pooled regions to maps, one per stage.
+        mask_predictors: From maps to a mask per class, one per stage.
+        **arguments: Further arguments of torchvision's RoIHeads.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class CascadeRoIHeads(RoIHeads):
         )
 
     def _set_stage(self, stage: int) -> None:
-        """Let torchvision's matching and coding follow the stage."""
+        """Set torchvision's matcher and box coder to those of the stage."""
         self.proposal_matcher = Matcher(_IOU[stage], _IOU[stage], allow_low_quality_matches=False)
         self.box_coder = BoxCoder(_CODING[stage])
 
@@ -69,12 +67,12 @@ class CascadeRoIHeads(RoIHeads):
 
     @torch.no_grad()
     def _refined(self, logits: torch.Tensor, deltas: torch.Tensor, proposals: Boxes, shapes: Any) -> Boxes:
-        """Move the proposals as their best class says, background left out."""
+        """Refine the proposals by the deltas of their best class other than background."""
         best = logits[:, 1:].argmax(1) + 1
         decoded = self.box_coder.decode(deltas, proposals).view(*logits.shape, 4)
         boxes = decoded[torch.arange(len(best), device=best.device), best].split([len(p) for p in proposals])
         boxes = [clip_boxes_to_image(b, shape) for b, shape in zip(boxes, shapes, strict=True)]
-        # what was clipped to nothing keeps a little area: without any it could not be coded
+        # a box clipped to nothing keeps a little area: without any it could not be encoded
         return [torch.cat([b[:, :2], torch.maximum(b[:, 2:], b[:, :2] + 0.01)], 1) for b in boxes]
 
     def forward(
@@ -91,7 +89,7 @@ class CascadeRoIHeads(RoIHeads):
             self._set_stage(stage)
             logits, deltas = self._boxes(stage, features, proposals, image_shapes)
             scores.append(logits.softmax(1))
-        # torchvision takes the softmax itself: of the logarithm of probabilities it is those probabilities
+        # torchvision applies softmax, and the softmax of log probabilities is those probabilities
         mean = torch.stack(scores).mean(0).clamp(min=1e-12).log()
         boxes, best, labels = self.postprocess_detections(mean, deltas, proposals, image_shapes)
         stages = [maskrcnn_inference(self._masks(s, features, boxes, image_shapes), labels) for s in range(len(_IOU))]
@@ -122,53 +120,31 @@ class CascadeRoIHeads(RoIHeads):
         return losses
 
 
-def cascade_mask_rcnn(
-    backbone: Backbone,
-    num_classes: int,
-    pyramid_channels: int,
-    mask_width: int = 256,
-    canonical_scale: int = 224,
-    box_width: int = 1024,
-    box_batch_size_per_image: int = 512,
-    score_thresh: float = 0.05,
-    nms_thresh: float = 0.5,
-    detections_per_img: int = 100,
-    **arguments: Any,
-) -> FasterRCNN:
-    """Build Cascade Mask R-CNN: three stages, box heads of four convolutions with BatchNorm and one linear layer.
+def cascade_heads(num_classes: int, options: CascadeMaskRCNNOptions) -> CascadeRoIHeads:
+    """Build the three stages.
 
     Args:
-        backbone: With out_indices 0, 1, 2, 3.
-        num_classes: Classes, background not counted.
-        pyramid_channels: Width of the pyramid, of the proposal head and of the box heads' convolutions.
-        mask_width: Channels of the mask heads.
-        canonical_scale: As in faster_rcnn.
-        box_width: Width of the linear layer of the box heads.
-        box_batch_size_per_image: As in faster_rcnn, at each stage.
-        score_thresh: As in faster_rcnn.
-        nms_thresh: As in faster_rcnn.
-        detections_per_img: As in faster_rcnn.
-        **arguments: Those of faster_rcnn.
+        num_classes: Classes without the background.
+        options: What they are built from.
     """
-    model = faster_rcnn(backbone, num_classes, pyramid_channels, box_width=8, **arguments)
-    predictors = [FastRCNNPredictor(box_width, num_classes + 1) for _ in _IOU]
-    mask_predictors = [MaskRCNNPredictor(mask_width, mask_width, num_classes + 1) for _ in _IOU]
-    size, convolutions = (pyramid_channels, 7, 7), [pyramid_channels] * 4
-    model.roi_heads = CascadeRoIHeads(
-        [FastRCNNConvFCHead(size, convolutions, [box_width], nn.BatchNorm2d) for _ in _IOU],
+    channels, width = options.pyramid_channels, options.mask_width
+    predictors = [FastRCNNPredictor(options.box_width, num_classes + 1) for _ in _IOU]
+    mask_predictors = [MaskRCNNPredictor(width, width, num_classes + 1) for _ in _IOU]
+    heads = CascadeRoIHeads(
+        [FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [options.box_width], nn.BatchNorm2d) for _ in _IOU],
         predictors,
-        [MaskRCNNHeads(pyramid_channels, [mask_width] * 4, dilation=1) for _ in _IOU],
+        [MaskRCNNHeads(channels, [width] * 4, dilation=1) for _ in _IOU],
         mask_predictors,
-        box_roi_pool=RoIAlign(7, canonical_scale),
-        mask_roi_pool=RoIAlign(14, canonical_scale),
+        box_roi_pool=RoIAlign(7, options.canonical_scale),
+        mask_roi_pool=RoIAlign(14, options.canonical_scale),
         fg_iou_thresh=_IOU[0],
         bg_iou_thresh=_IOU[0],
-        batch_size_per_image=box_batch_size_per_image,
+        batch_size_per_image=options.box_batch_size_per_image,
         positive_fraction=0.25,
         bbox_reg_weights=_CODING[0],
-        score_thresh=score_thresh,
-        nms_thresh=nms_thresh,
-        detections_per_img=detections_per_img,
+        score_thresh=options.score_threshold,
+        nms_thresh=options.nms_threshold,
+        detections_per_img=options.detections_per_image,
     )
     float_outputs(*predictors, *mask_predictors)
-    return model
+    return heads

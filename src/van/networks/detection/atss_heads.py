@@ -1,7 +1,7 @@
 """ATSS (Zhang et al. 2020, arXiv 1912.02424) and GFL (Li et al. 2020, arXiv 2006.04388) on torchvision's FCOS.
 
-Both have one square anchor at each position, side 8 strides, and choose by the boxes' own statistics which of them
-learn which box.
+Both have one square anchor per position, 8 strides wide, and select by statistics of their IoUs which anchors learn
+which box.
 """
 
 from typing import Any, cast
@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.detection import FCOS
 from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSClassificationHead
@@ -21,8 +20,10 @@ from torchvision.ops import (
     sigmoid_focal_loss,
 )
 
-from van.heads.detection.parts import Pyramid, float_outputs, group_norm
 from van.models.backbone import Backbone
+from van.networks.detection.atss import ATSSOptions
+from van.networks.detection.one_stage import FCOS
+from van.networks.detection.parts import Pyramid, Transform, float_outputs, group_norm
 
 _STRIDES = (8, 16, 32, 64, 128)
 _BOX_WEIGHT = 2.0
@@ -33,19 +34,19 @@ Outputs = dict[str, torch.Tensor]
 def choose_anchors(
     anchors: torch.Tensor, per_level: list[int], boxes: torch.Tensor, candidates: int = 9
 ) -> torch.Tensor:
-    """Say which box each anchor learns: adaptive training sample selection (algorithm 1 of the ATSS paper).
+    """Assign boxes to anchors by adaptive training sample selection (algorithm 1 of the ATSS paper).
 
-    Of each level the anchors nearest to a box's centre are candidates; those whose IoU with it is at least the mean
-    plus the standard deviation over all candidates, and whose centre is inside it, learn it.
+    On each level the anchors nearest to a box's center are candidates; those whose IoU with it is at least the mean
+    plus the standard deviation over all candidates, and whose center is inside it, learn it.
 
     Args:
         anchors: (A, 4), level by level.
-        per_level: Anchors of each level.
+        per_level: Number of anchors of each level.
         boxes: (N, 4).
-        candidates: Candidates of a level for each box.
+        candidates: Number of candidates per level for each box.
 
     Returns:
-        (A,) index of the box, -1 for background; of several the one with the largest IoU.
+        (A,) index of the box, -1 for background; the box with the largest IoU where there are several.
     """
     if len(boxes) == 0:
         return torch.full((len(anchors),), -1, dtype=torch.long, device=anchors.device)
@@ -65,14 +66,14 @@ def choose_anchors(
 
 
 def _centerness(anchors: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """How central each anchor (N, 4) is in its box (N, 4): 1 in the middle, 0 at the edge."""
+    """Return how central each anchor (N, 4) is in its box (N, 4): 1 in the middle, 0 at the edge."""
     left, top, right, bottom = BoxLinearCoder(normalize_by_size=False).encode(anchors, boxes).clamp(min=1e-6).unbind(1)
     horizontal = torch.minimum(left, right) / torch.maximum(left, right)
     return (horizontal * torch.minimum(top, bottom) / torch.maximum(top, bottom)).sqrt()
 
 
 def _paired_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """IoU of each box (N, 4) with the one beside it (N, 4)."""
+    """Return the IoU of each box (N, 4) with the corresponding one (N, 4)."""
     edges = torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])
     both = edges.clamp(min=0).prod(1)
     areas = (first[:, 2:] - first[:, :2]).prod(1) + (second[:, 2:] - second[:, :2]).prod(1)
@@ -80,7 +81,7 @@ def _paired_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 class _BoxHead(nn.Module):
-    """Four convolutions, then boxes with a learnt scale a level, and centerness where asked for."""
+    """Four convolutions, then boxes with a learned scale per level, and optionally centerness."""
 
     def __init__(self, channels: int, outputs: int, centerness: bool) -> None:
         super().__init__()
@@ -122,49 +123,30 @@ class _Head(nn.Module):
 
 
 class ATSS(FCOS):
-    """FCOS with ATSS's choice of anchors; boxes are coded relative to the anchor.
+    """FCOS with ATSS's assignment; boxes are coded relative to the anchor.
 
     Args:
-        pyramid: Five levels with strides 8 to 128.
-        num_classes: Classes, background not counted.
-        anchor_scale: Side of the anchors in strides.
-        candidates: Anchors of a level that a box may choose from.
-        score_thresh: Detections below are dropped.
-        nms_thresh: Of two boxes of a class that overlap by more, the better one stays.
-        detections_per_img: Most detections of an image.
-        topk_candidates: Most detections of a level before suppression.
-        **transform: min_size, max_size, image_mean, image_std.
+        backbone: With out_indices 1, 2, 3.
+        num_classes: Classes without the background.
+        options: What it is built from.
     """
 
     centerness = True
     outputs = 4
 
-    def __init__(
-        self,
-        pyramid: Pyramid,
-        num_classes: int,
-        anchor_scale: float = 8,
-        candidates: int = 9,
-        score_thresh: float = 0.05,
-        nms_thresh: float = 0.6,
-        detections_per_img: int = 100,
-        topk_candidates: int = 1000,
-        **transform: Any,
-    ) -> None:
-        sizes = tuple((anchor_scale * stride,) for stride in _STRIDES)
+    def __init__(self, backbone: Backbone, num_classes: int, options: ATSSOptions) -> None:
+        sizes = tuple((options.anchor_scale * stride,) for stride in _STRIDES)
+        pyramid = Pyramid(backbone, options.pyramid_channels, "output")
         super().__init__(
             pyramid,
             num_classes,
             anchor_generator=AnchorGenerator(sizes, ((1.0,),) * len(_STRIDES)),
-            head=_Head(pyramid.out_channels, num_classes, self.outputs, self.centerness),
-            score_thresh=score_thresh,
-            nms_thresh=nms_thresh,
-            detections_per_img=detections_per_img,
-            topk_candidates=topk_candidates,
-            **transform,
+            head=_Head(options.pyramid_channels, num_classes, self.outputs, self.centerness),
+            **options.postprocessing(),
         )
-        self.anchor_scale = anchor_scale
-        self.candidates = candidates
+        self.transform = Transform(options)
+        self.anchor_scale = options.anchor_scale
+        self.candidates = options.candidates
         float_outputs(pyramid, self.head)
 
     def decode(self, outputs: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
@@ -199,7 +181,7 @@ class ATSS(FCOS):
         outputs: Outputs,
         anchors: torch.Tensor,
     ) -> Outputs:
-        """Losses from all class logits (B, A, K), the mask of positives (B, A), and what belongs to the positives."""
+        """Return the losses from class logits (B, A, K), the mask of positives (B, A), and values of the positives."""
         count = max(1, len(labels))
         wanted = torch.zeros_like(logits)
         wanted[(*positive.nonzero(as_tuple=True), labels)] = 1.0
@@ -238,7 +220,7 @@ class ATSS(FCOS):
 
 
 class GFL(ATSS):
-    """Generalised focal loss: the class score is the IoU to expect, and each edge a distribution over 17 distances."""
+    """Generalized focal loss: the class score is the expected IoU, and each edge a distribution over 17 distances."""
 
     centerness = False
     reg_max = 16
@@ -247,7 +229,9 @@ class GFL(ATSS):
     def _distances(self, outputs: torch.Tensor) -> torch.Tensor:
         """Map (N, 4 * 17) to the expected distances (N, 4) of left, top, right and bottom in strides."""
         steps = torch.arange(self.reg_max + 1.0, device=outputs.device)
-        return (outputs.unflatten(1, (4, -1)).softmax(2) * steps).sum(2)  # autocast would take a product to bfloat16
+        return (outputs.unflatten(1, (4, -1)).softmax(2) * steps).sum(
+            2
+        )  # autocast would compute a matrix product in bfloat16
 
     def decode(self, outputs: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
         """Map outputs (N, 4 * 17) at anchors (N, 4) to boxes (N, 4)."""
@@ -283,20 +267,3 @@ class GFL(ATSS):
             "bbox_regression": _BOX_WEIGHT * (giou * weight).sum() / total,
             "bbox_distribution": 0.25 * (spread * weight).sum() / total,
         }
-
-
-def atss(backbone: Backbone, num_classes: int, pyramid_channels: int, **arguments: Any) -> ATSS:
-    """Build ATSS on the stages with strides 8 to 32 and two levels above.
-
-    Args:
-        backbone: With out_indices 1, 2, 3.
-        num_classes: Classes, background not counted.
-        pyramid_channels: Width of pyramid and head, a multiple of 8.
-        **arguments: Those of ATSS.
-    """
-    return ATSS(Pyramid(backbone, pyramid_channels, "output"), num_classes, **arguments)
-
-
-def gfl(backbone: Backbone, num_classes: int, pyramid_channels: int, **arguments: Any) -> GFL:
-    """Build GFL; arguments as those of atss."""
-    return GFL(Pyramid(backbone, pyramid_channels, "output"), num_classes, **arguments)

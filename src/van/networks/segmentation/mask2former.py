@@ -9,8 +9,11 @@ from torch import nn
 from torchvision.ops import masks_to_boxes
 
 from van.errors import DataError, VanError
-from van.heads.pixels.parts import IGNORED, PixelModel, check_labels
 from van.models.backbone import Backbone
+from van.networks.dense import DenseNetwork, full_precision
+from van.networks.options import IGNORED
+from van.networks.segmentation.loss import label_maps
+from van.networks.segmentation.options import Mask2FormerOptions
 
 try:
     from transformers import Mask2FormerConfig
@@ -27,12 +30,12 @@ _LOSSES = {"loss_cross_entropy": "class", "loss_mask": "mask", "loss_dice": "dic
 
 
 class Mask2FormerHead(Mask2FormerPreTrainedModel):
-    """transformers' Mask2Former without a backbone: its own would be made, initialised over and thrown away.
+    """transformers' Mask2Former without its backbone, which would be built and initialized only to be thrown away.
 
     Args:
         config: Sizes and weights.
-        num_classes: Classes K.
-        channels: Channels of the backbone's four maps.
+        num_classes: Number of classes K.
+        channels: Channels of the backbone's four feature maps.
     """
 
     def __init__(self, config: Mask2FormerConfig, num_classes: int, channels: Sequence[int]) -> None:
@@ -45,11 +48,11 @@ class Mask2FormerHead(Mask2FormerPreTrainedModel):
         self.post_init()
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        """Map the backbone's maps to what every decoder layer says, the last one last.
+        """Map the backbone's feature maps to the predictions of every decoder layer, the last one last.
 
         Returns:
-            For each layer class_queries_logits (B, Q, K + 1), the last class being none, and masks_queries_logits
-            (B, Q, h, w) at stride 4.
+            For each layer class_queries_logits (B, Q, K + 1), the last class meaning no object, and
+            masks_queries_logits (B, Q, h, w) at stride 4.
         """
         pixels = self.pixel_decoder(list(maps), output_hidden_states=False)
         decoded = self.transformer_module(
@@ -63,82 +66,37 @@ class Mask2FormerHead(Mask2FormerPreTrainedModel):
         ]
 
 
-class Mask2Former(PixelModel):
-    """Mask2Former: each of Q queries gives a mask and what it is.
+class Mask2Former(DenseNetwork):
+    """Mask2Former: each of Q queries gives a mask and its class.
 
     Args:
-        backbone: With four maps.
-        num_classes: Classes K, things and stuff.
-        mean: Mean of each colour; None takes the backbone's own.
-        std: Standard deviation of each colour; None takes the backbone's own.
-        queries: Queries Q: the most segments that an image can get (T14: 100, or 200 for B6).
-        channels: Width of pixel decoder and queries, at least 64, a multiple of 32 and of heads.
-        encoder_layers: Layers of deformable attention in the pixel decoder.
-        encoder_width: Hidden width of their feed-forward halves.
-        decoder_layers: Layers on the queries.
-        decoder_width: Hidden width of their feed-forward halves.
-        heads: Attention heads.
-        dropout: Dropout rate in all layers.
-        points: Positions at which masks are compared in training.
-        class_weight: Weight of the classification loss.
-        mask_weight: Weight of the masks' cross-entropy.
-        dice_weight: Weight of the masks' Dice loss.
-        no_object_weight: Weight of queries without an object in the classification loss.
+        backbone: With four feature maps.
+        num_classes: Number of classes K, things and stuff.
+        options: What the network is built from.
     """
 
-    input_size = (3, 1024, 1024)  # its training crops; T14 gives no count
+    input_size = (3, 1024, 1024)  # its training crops; table 14 of the VAN paper gives no count
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        num_classes: int,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        *,
-        queries: int = 100,
-        channels: int = 256,
-        encoder_layers: int = 6,
-        encoder_width: int = 1024,
-        decoder_layers: int = 9,
-        decoder_width: int = 2048,
-        heads: int = 8,
-        dropout: float = 0.0,
-        points: int = 12544,
-        class_weight: float = 2.0,
-        mask_weight: float = 5.0,
-        dice_weight: float = 5.0,
-        no_object_weight: float = 0.1,
-    ) -> None:
-        super().__init__(backbone, mean, std)
-        if (
-            channels < 64
-            or channels % 32
-            or channels % heads
-            or min(queries, encoder_layers, decoder_layers, points) < 1
-        ):
-            raise VanError(
-                f"Mask2Former has channels {channels}, heads {heads}, queries {queries}, encoder_layers "
-                f"{encoder_layers}, decoder_layers {decoder_layers} and points {points}, expected at least 1 of each, "
-                "and channels at least 64, a multiple of 32 and of heads."
-            )
+    def __init__(self, backbone: Backbone, num_classes: int, options: Mask2FormerOptions) -> None:
+        super().__init__(backbone, options)
         self.num_classes = num_classes
-        self.weights = {"class": class_weight, "mask": mask_weight, "dice": dice_weight}
+        self.weights = {"class": options.class_weight, "mask": options.mask_weight, "dice": options.dice_weight}
         config = Mask2FormerConfig(
-            num_queries=queries,
-            feature_size=channels,
-            mask_feature_size=channels,
-            hidden_dim=channels,
-            encoder_layers=encoder_layers,
-            encoder_feedforward_dim=encoder_width,
-            decoder_layers=decoder_layers + 1,  # transformers counts the prediction before the first layer
-            dim_feedforward=decoder_width,
-            num_attention_heads=heads,
-            dropout=dropout,
-            train_num_points=points,
-            class_weight=class_weight,
-            mask_weight=mask_weight,
-            dice_weight=dice_weight,
-            no_object_weight=no_object_weight,
+            num_queries=options.queries,
+            feature_size=options.pyramid_channels,
+            mask_feature_size=options.pyramid_channels,
+            hidden_dim=options.pyramid_channels,
+            encoder_layers=options.encoder_layers,
+            encoder_feedforward_dim=options.encoder_width,
+            decoder_layers=options.decoder_layers + 1,  # transformers counts the prediction before the first layer
+            dim_feedforward=options.decoder_width,
+            num_attention_heads=options.heads,
+            dropout=options.dropout,
+            train_num_points=options.points,
+            class_weight=options.class_weight,
+            mask_weight=options.mask_weight,
+            dice_weight=options.dice_weight,
+            no_object_weight=options.no_object_weight,
         )
         self.head = Mask2FormerHead(config, num_classes, backbone.channels)
 
@@ -150,15 +108,16 @@ class Mask2Former(PixelModel):
         Args:
             images: (B, 3, H, W), bytes or floats from 0 to 1.
             targets: In training for each image masks (N, H, W) of 0 and 1 and labels (N,), where N may be 0; or
-                labels (B, H, W) for semantic segmentation, 255 where they do not count.
+                labels (B, H, W) for semantic segmentation, 255 for ignored pixels.
 
         Returns:
-            In training with targets the losses class, mask and dice, each over all layers, to be added. Otherwise
-            class_logits (B, Q, K + 1), the last class being none, mask_logits (B, Q, h, w) of the padded image at
-            stride 4, and size, the (H, W) of the images: semantic, instances and panoptic make results of it.
+            In training with targets the losses class, mask and dice, each summed over all layers, to be added.
+            Otherwise class_logits (B, Q, K + 1), the last class meaning no object, mask_logits (B, Q, h, w) of the
+            padded image at stride 4, and size, the (H, W) of the images: semantic, instances and panoptic turn these
+            into results.
 
         Raises:
-            DataError: images or targets are not as described.
+            DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images)
         layers = self.head(self.backbone(x))
@@ -166,8 +125,8 @@ class Mask2Former(PixelModel):
             return self._losses(layers, *self._segments(targets, images, x.shape[-2:]))
         last = layers[-1]
         return {
-            "class_logits": last["class_queries_logits"].float(),
-            "mask_logits": last["masks_queries_logits"].float(),
+            "class_logits": full_precision(last["class_queries_logits"]),
+            "mask_logits": full_precision(last["masks_queries_logits"]),
             "size": tuple(images.shape[-2:]),
         }
 
@@ -177,19 +136,16 @@ class Mask2Former(PixelModel):
         images: torch.Tensor,
         padded: torch.Size,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return masks of the padded image and labels of every image, and say what is wrong with them."""
+        """Return masks of the padded image and labels of every image."""
         if isinstance(targets, torch.Tensor):
-            maps = check_labels(targets, images, self.num_classes)
+            maps = label_maps(targets, images)
             labels = [m.unique() for m in maps]
             labels = [present[present != IGNORED] for present in labels]
             masks = [m[None] == present[:, None, None] for m, present in zip(maps, labels, strict=True)]
         else:
-            masks = [torch.as_tensor(t["masks"]).as_subclass(torch.Tensor) for t in targets]
-            labels = [torch.as_tensor(t["labels"]).as_subclass(torch.Tensor).long() for t in targets]
+            masks, labels = [t["masks"] for t in targets], [t["labels"].long() for t in targets]
             if len(masks) != len(images):
-                raise DataError(
-                    f"There are {len(masks)} targets for {len(images)} images: training needs one for each."
-                )
+                raise DataError(f"There are {len(masks)} targets for {len(images)} images, expected one for each.")
         height, width = images.shape[-2:]
         for mask, label in zip(masks, labels, strict=True):
             if mask.ndim != 3 or mask.shape != (len(label), height, width):
@@ -197,8 +153,6 @@ class Mask2Former(PixelModel):
                     f"A target has {len(label)} labels and masks of shape {tuple(mask.shape)}, expected "
                     f"({len(label)}, {height}, {width})."
                 )
-            if ((label < 0) | (label >= self.num_classes)).any():
-                raise DataError(f"A target has the labels {label.tolist()}, expected 0 to {self.num_classes - 1}.")
         space = (0, padded[1] - width, 0, padded[0] - height)
         return [F.pad(mask.float(), space) for mask in masks], labels
 
@@ -219,14 +173,14 @@ class Mask2Former(PixelModel):
         return list(zip(outputs["class_logits"].softmax(-1), outputs["mask_logits"], strict=True))
 
     def _full_size(self, masks: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        """Bring mask logits (N, h, w) of the padded image at stride 4 to those of the image, (N, H, W)."""
+        """Scale mask logits (N, h, w) of the padded image at stride 4 to those of the image, (N, H, W)."""
         if not len(masks):
             return masks.new_zeros(0, *size)
         masks = F.interpolate(masks[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
         return masks[:, : size[0], : size[1]]
 
     def semantic(self, outputs: Mapping[str, Any]) -> torch.Tensor:
-        """Return what forward gave as scores (B, K, H, W) of the classes, each from 0 up; the largest one counts."""
+        """Turn the outputs of forward into class scores (B, K, H, W), at least 0; the largest one gives the label."""
         maps = []
         for classes, masks in self._per_image(outputs):
             full = self._full_size(masks, outputs["size"]).sigmoid_()
@@ -241,16 +195,16 @@ class Mask2Former(PixelModel):
     def instances(
         self, outputs: Mapping[str, Any], things: Collection[int] | None = None, detections: int = 100
     ) -> list[dict[str, torch.Tensor]]:
-        """Return the objects that forward found.
+        """Turn the outputs of forward into objects.
 
         Args:
-            outputs: What forward gave.
-            things: Labels of countable classes; None for all.
-            detections: Most objects of an image.
+            outputs: Outputs of forward.
+            things: Labels of countable classes; None means all.
+            detections: Largest number of objects per image.
 
         Returns:
             For each image boxes (N, 4) as x1, y1, x2, y2, labels (N,), scores (N,), best first, and masks (N, H, W),
-            boolean. An object without a pixel is left out.
+            boolean. Objects without a pixel are left out.
         """
         results = []
         for classes, masks in self._per_image(outputs):
@@ -280,13 +234,13 @@ class Mask2Former(PixelModel):
         object_threshold: float = 0.8,
         overlap_threshold: float = 0.8,
     ) -> list[dict[str, Any]]:
-        """Return one segment for each pixel, as Mask2Former's own code makes them.
+        """Turn the outputs of forward into one segment for each pixel, as Mask2Former's own code does.
 
         Args:
-            outputs: What forward gave.
-            things: Labels of countable classes. Segments of one other class are merged.
-            object_threshold: Queries that are less certain of their class are left out.
-            overlap_threshold: A mask of which a smaller share than this is left by others is left out.
+            outputs: Outputs of forward.
+            things: Labels of countable classes. All segments of another class are merged into one.
+            object_threshold: Queries with a smaller class probability are dropped.
+            overlap_threshold: A segment is dropped if other segments leave a smaller fraction of its mask visible.
 
         Returns:
             For each image segmentation (H, W), int32, 0 where there is no segment, and segments: dicts with id,
@@ -298,7 +252,7 @@ class Mask2Former(PixelModel):
             keep = (labels != self.num_classes) & (scores > object_threshold)
             scores, labels, masks = scores[keep].tolist(), labels[keep].tolist(), masks[keep]
             size = outputs["size"]
-            # one query at a time, and again: all of them would take gigabytes for a large image
+            # one query at a time, and computed twice: all of them together take gigabytes for a large image
             best, owner = masks.new_zeros(size), torch.full(size, -1, dtype=torch.int32, device=masks.device)
             for query, score in enumerate(scores):
                 value = score * self._full_size(masks[query : query + 1], size)[0].sigmoid_()
