@@ -105,6 +105,10 @@ def header_of(weights: str | Path) -> "Header":
 # ---------------------------------------------------------------------------------------------------- options
 
 
+def _prefixed(prefix: str, exclusive: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {prefix + name: tuple(prefix + other for other in others) for name, others in exclusive.items()}
+
+
 def _layers(config: Config) -> list[tuple[str, dict[str, Any]]]:
     names = [] if config is None else [config] if isinstance(config, str | Path) else list(config)
     return [(str(name), upgrade(read_config(name))) for name in names]
@@ -138,7 +142,8 @@ def train_options(
     """
     given, layers, found, network = _train_sources(task, config, options)
     parser = train_parser(found, network)
-    namespace = parse(parser, [*layers, ("options", given)], arguments, found.train_options.exclusive)
+    exclusive = {**found.train_options.exclusive, **_prefixed("inference.", found.inference.exclusive)}
+    namespace = parse(parser, [*layers, ("options", given)], arguments, exclusive)
     return found, to_options(parser, namespace, found.train_options)
 
 
@@ -249,7 +254,8 @@ def inference_options(
     task = get_task(header_of(weights).task)
     parser, kind = inference_parser(command, task)
     default = {"data": task.demo_data} if command == "evaluate" else {}
-    namespace = parse(parser, [("default", default), *layers, ("options", options)], arguments)
+    layers = [("default", default), *layers, ("options", options)]
+    namespace = parse(parser, layers, arguments, task.inference.exclusive)
     merged = to_options(parser, namespace, kind)
     merged.check()
     return task, merged, {f.name: getattr(merged, f.name) for f in _changeable(command, task)}
