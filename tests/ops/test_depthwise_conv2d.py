@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounter
 
 import van
 from van.data.digits import DigitSamples
-from van.ops import why_not, depthwise_conv2d, use_backend
+from van.ops import depthwise_conv2d, use_backend, why_not
 
 BACKENDS = ["torch", "phase"]
 # (batch, channels, height, width): divisible by the dilation and not, smaller than the kernel, one pixel, no image

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from van.ops import why_not, depthwise_conv2d, reference, triton_dwconv, use_backend
+from van.ops import depthwise_conv2d, reference, triton_dwconv, use_backend, why_not
 from van.ops.triton_dwconv import TILES, Tiles, choose_tiles
 
 TUNE = Path(__file__).parents[2] / "benchmarks" / "tune_triton.py"

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from van import ops
 from van.analysis.pictures import BLUE, GREEN, ORANGE
 from van.errors import VanError
-from van.inference.export import OpenVINOEngine
-from van.inference.fuse import fuse
+from van.export.fuse import fuse
+from van.export.openvino import OpenVINOEngine
 from van.models import create_model
 from van.models.reference import ReferenceVAN
 from van.models.variants import VARIANTS

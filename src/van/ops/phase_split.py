@@ -92,7 +92,7 @@ class _Merge(torch.autograd.Function):
 
 
 def split(x: torch.Tensor, dilation: int) -> torch.Tensor:
-    """Map (B, C, H, W) to its phases (d*d*B, C, ceil(H/d), ceil(W/d)), padded with zeros at the end, channels last in memory."""
+    """Map (B, C, H, W) to its phases (d*d*B, C, ceil(H/d), ceil(W/d)), zero-padded at the end, channels last."""
     if _is_large(x):
         return _Split.apply(x, dilation)
     batch, channels, height, width = x.shape
