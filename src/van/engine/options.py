@@ -181,7 +181,13 @@ class PredictOptions(InferenceOptions):
         images: Image files, and folders whose images are taken in natural order.
     """
 
-    images: list[str]
+    images: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuse options that could only fail later; see InferenceOptions."""
+        super().check()
+        if not self.images:
+            raise VanError("No images are given. Name image files or folders.")
 
 
 @dataclass

@@ -36,7 +36,7 @@ class OptionParser(ArgumentParser):
         hint = getattr(kwargs.get("action"), "_typehint", kwargs.get("type"))
         plain = {k: v for k, v in kwargs.items() if k not in ("action", "type", "required")}
         if not args[0].startswith("-"):
-            return super().add_argument(*args, **{**plain, "type": str, "nargs": "+"} if hint == list[str] else kwargs)
+            return super().add_argument(*args, **{**plain, "type": str, "nargs": "*", "default": []} if hint == list[str] else kwargs)
         args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
         if hint in (bool, bool | None):
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
