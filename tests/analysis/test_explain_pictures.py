@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from van.analysis.ablation import Outcome, ablation_lines, ablation_picture, table_rows
-from van.analysis.complexity import layer_costs, parameter_curve, size_costs
+from van.analysis.counting import layer_costs, parameter_curve, size_costs
 from van.analysis.complexity_pictures import dilation_picture, size_picture, variants_picture
 from van.analysis.explain_pictures import (
     attention_sheet,
@@ -12,7 +12,7 @@ from van.analysis.explain_pictures import (
     receptive_field_picture,
     write_figure,
 )
-from van.analysis.receptive_field import ReceptiveField
+from van.analysis.fields import ReceptiveField
 from van.models import create_model
 
 PICTURE = np.random.default_rng(0).random((24, 32, 3))

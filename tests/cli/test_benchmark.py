@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from van.analysis import benchmark as measuring
+from van.analysis import timing as measuring
 from van.cli import command_parser
 
 SMALL = ("--image-size", "32", "32", "--batch-sizes", "2", "--rounds", "2", "--warmup", "0", "--device", "cpu")
@@ -104,7 +104,7 @@ def test_wrong_fast_path_is_reported(van, monkeypatch):
             model.head.fc.bias.add_(1)
         return model
 
-    monkeypatch.setattr("van.analysis.benchmark.fuse", wrong)
+    monkeypatch.setattr("van.analysis.timing.fuse", wrong)
     status, out, err = van("benchmark", "--models", "van_b0", *SMALL)
     assert status == 1
     assert "van_b0 fused float32, inference, batch 2: wrong result" in err

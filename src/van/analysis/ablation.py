@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from van.analysis.complexity import layer_costs, total_costs
+from van.analysis.counting import layer_costs, total_costs
 from van.analysis.pictures import BLUE, FONTS, ORANGE, plain_text
 from van.errors import VanError
 from van.models import create_model

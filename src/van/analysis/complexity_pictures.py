@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from van.analysis.complexity import KINDS, LayerCost, SizeCosts, grouped_costs
+from van.analysis.counting import KINDS, LayerCost, SizeCosts, grouped_costs
 from van.analysis.pictures import BLUE, GREEN, ORANGE, RED
 
 # Okabe and Ito's colours, and hatches where a colour comes a second time or neighbours are alike in grey

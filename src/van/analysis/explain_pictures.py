@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from van.analysis.pictures import BLUE, FONTS, ORANGE, RED, plain_text
-from van.analysis.receptive_field import SHARES, ReceptiveField, square_side
+from van.analysis.fields import SHARES, ReceptiveField, square_side
 
 # Perceptually even and readable without colour vision; black is nothing in one, dark blue in the other
 _HEAT, _MAP = "inferno", "viridis"

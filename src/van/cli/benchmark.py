@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from van.analysis.benchmark import Result
+    from van.analysis.timing import Result
 
 # Top-1 (%) on ImageNet-1K at 224 x 224, quoted from the paper's T7
 QUOTED_TOP1_OTHERS = {"convnext_tiny": 82.1, "swin_tiny_patch4_window7_224": 81.3, "resnet50": 76.5}
@@ -60,7 +60,7 @@ def benchmark(
     import torch
     from tqdm import tqdm
 
-    from van.analysis import benchmark as measuring
+    from van.analysis import timing as measuring
     from van.cli.run_folder import run_folder
     from van.errors import VanError
 
@@ -219,7 +219,7 @@ def network_rows(results: "Sequence[Result[Any]]") -> list[dict[str, Any]]:
     Args:
         results: What was measured.
     """
-    from van.analysis.benchmark import baseline, ratio
+    from van.analysis.timing import baseline, ratio
 
     rows = []
     for result in results:
@@ -257,7 +257,7 @@ def op_rows(results: "Sequence[Result[Any]]") -> list[dict[str, Any]]:
     Args:
         results: What was measured.
     """
-    from van.analysis.benchmark import op_baseline, ratio
+    from van.analysis.timing import op_baseline, ratio
 
     rows = []
     for result in results:
@@ -337,7 +337,7 @@ def op_tables(results: "Sequence[Result[Any]]") -> str:
     Args:
         results: What was measured.
     """
-    from van.analysis.benchmark import op_baseline, ratio
+    from van.analysis.timing import op_baseline, ratio
 
     tables = []
     for key in dict.fromkeys((r.case.precision, r.case.batch_size) for r in results):
@@ -427,7 +427,7 @@ def _how_measured(about: dict[str, Any]) -> str:
 
 def _picture(results: "Sequence[Result[Any]]", about: dict[str, Any], size: tuple[int, int]) -> Any:
     """Return the accuracy-throughput picture; None at other sizes than the quoted accuracies are for."""
-    from van.analysis.benchmark import throughput_picture
+    from van.analysis.timing import throughput_picture
     from van.cli.models import QUOTED_TOP1
 
     if tuple(size) != (224, 224):

@@ -40,7 +40,7 @@ def complexity(
     """
     from json import dumps
 
-    from van.analysis import complexity as counting
+    from van.analysis import counting as counting
     from van.analysis.networks import taking
     from van.errors import VanError
 
@@ -141,7 +141,7 @@ _Made = tuple[list[tuple[str, str, list[dict[str, str]]]], Any]
 
 
 def _t2(name: str, *_: Any) -> _Made:
-    from van.analysis.complexity import QUOTED_T2, lka_parameters, mobilenet_parameters, standard_parameters
+    from van.analysis.counting import QUOTED_T2, lka_parameters, mobilenet_parameters, standard_parameters
 
     lines = []
     for channels, quoted in QUOTED_T2.items():
@@ -165,7 +165,7 @@ def _ablation(name: str, *_: Any) -> _Made:
 
 def _t5(name: str, size: tuple[int, int], *_: Any) -> _Made:
     from van.analysis.ablation import printed
-    from van.analysis.complexity import QUOTED_T5, total_costs, variant_costs
+    from van.analysis.counting import QUOTED_T5, total_costs, variant_costs
 
     lines = []
     for variant, costs in variant_costs(size).items():
@@ -185,7 +185,7 @@ def _t5(name: str, size: tuple[int, int], *_: Any) -> _Made:
 
 
 def _variants(name: str, size: tuple[int, int], *_: Any) -> _Made:
-    from van.analysis.complexity import grouped_costs, variant_costs
+    from van.analysis.counting import grouped_costs, variant_costs
     from van.analysis.complexity_pictures import variants_picture
 
     costs, tables = variant_costs(size), []
@@ -200,7 +200,7 @@ def _variants(name: str, size: tuple[int, int], *_: Any) -> _Made:
 
 
 def _dilation(name: str, _: Any, kernel_sizes: Sequence[int], channels: int) -> _Made:
-    from van.analysis.complexity import parameter_curve
+    from van.analysis.counting import parameter_curve
     from van.analysis.complexity_pictures import dilation_picture
 
     curves = {kernel_size: parameter_curve(kernel_size, channels) for kernel_size in kernel_sizes}
@@ -213,7 +213,7 @@ def _dilation(name: str, _: Any, kernel_sizes: Sequence[int], channels: int) -> 
 
 
 def _size(name: str, *_: Any) -> _Made:
-    from van.analysis.complexity import size_costs
+    from van.analysis.counting import size_costs
     from van.analysis.complexity_pictures import size_picture
 
     costs = size_costs("van_b2")

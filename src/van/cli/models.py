@@ -15,7 +15,7 @@ def models(*, json: bool = False) -> None:
 
     import timm
 
-    from van.analysis.complexity import complexity
+    from van.analysis.counting import complexity
     from van.models import create_model
     from van.models.variants import VARIANTS
 

@@ -35,11 +35,11 @@ def receptive_field(
     from sklearn.datasets import load_sample_images
     from tqdm import tqdm
 
-    from van.analysis.complexity import theoretical_extent
+    from van.analysis.counting import theoretical_extent
     from van.analysis.explain_pictures import receptive_field_picture, write_figure
     from van.analysis.networks import open_network
-    from van.analysis.receptive_field import SHARES, random_crops, square_side
-    from van.analysis.receptive_field import receptive_field as measure
+    from van.analysis.fields import SHARES, random_crops, square_side
+    from van.analysis.fields import receptive_field as measure
     from van.cli.run_folder import run_folder
     from van.data.images import list_images
     from van.errors import VanError

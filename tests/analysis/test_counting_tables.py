@@ -3,7 +3,7 @@ import pytest
 import timm
 
 import van
-from van.analysis import complexity as c
+from van.analysis import counting as c
 from van.analysis.ablation import Outcome, Row, printed, resolution, row_costs, table_rows, wilson_half_width
 from van.errors import VanError
 from van.models import decompose
