@@ -1,0 +1,254 @@
+"""What every task promises: one test for each promise."""
+
+import csv
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import van
+from tests.tasks.conftest import TINY
+from van.engine.registry import get_task, task_names
+from van.models.weight_file import read_header, read_weights
+
+FILES = "checkpoints/best.ckpt checkpoints/last.ckpt weights.safetensors metrics.csv evaluation.json config.yaml curves.png"
+
+
+def epochs_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def number_in(content: dict, key: str) -> float:
+    """A metric of evaluation.json, wherever the task keeps it."""
+    if key in content:
+        return content[key]
+    found = [value[name] for value in content.values() if isinstance(value, dict) for name in value if name == key]
+    return found[0]
+
+
+@pytest.fixture
+def images(tmp_path, data, task):
+    """Two images of odd sizes and a broken one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = next(path for path in sorted(data[task].rglob("*")) if path.suffix in (".jpg", ".png"))
+    for i, size in enumerate(((48, 48), (70, 33))):
+        Image.open(source).convert("RGB").resize(size).save(folder / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def test_every_task_is_tested():
+    assert set(TINY) == set(task_names())
+
+
+class TestTrain:
+    def test_run_folder_holds_everything(self, run_of, task):
+        run = run_of(task)
+        assert run.finished
+        assert all((run.folder / name).is_file() for name in FILES.split())
+        assert (run.folder / "per_class.csv").is_file() == TINY[task].per_class
+        for path in run.folder.glob("*.png"):
+            with Image.open(path) as picture:
+                assert np.asarray(picture.convert("L")).std() > 5
+
+    def test_metrics_are_those_of_the_best_epoch(self, run_of, task):
+        run, key = run_of(task), TINY[task].first
+        assert get_task(task).metrics[0].key == key
+        rows = epochs_of(run.folder)
+        assert [row["epoch"] for row in rows] == ["1", "2"]
+        assert np.isfinite([float(row["train_loss"]) for row in rows]).all()
+        better = max if get_task(task).metrics[0].higher_is_better else min
+        best = better(float(row[f"val_{key}"]) for row in rows)
+        assert run.metrics[key] == pytest.approx(best)
+        assert number_in(read(run.folder / "evaluation.json"), key) == pytest.approx(best, abs=2e-3)
+
+    def test_the_weights_are_those_of_the_best_epoch_and_readable_by_all(self, run_of, task):
+        path = run_of(task).folder / "weights.safetensors"
+        header, tensors = read_weights(path)
+        assert header.task == task
+        best = torch.load(path.parent / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(value, best[f"model.{key}"]) for key, value in tensors.items())
+        plain = path.parent / "plain"
+        plain.touch()
+        assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+    def test_config_repeats_the_run(self, cli, run_of, task):
+        config = run_of(task).folder / "config.yaml"
+        status, out, err = cli("train", "--config", config, "--output", "again", "--print-config")
+        assert status == 0, err
+        assert yaml.safe_load(out) == {**yaml.safe_load(config.read_text()), "output": "again"}
+
+    def test_same_seed_gives_the_same_run(self, options_of, run_of, task):
+        again = van.train(**options_of(task, output="again"))
+        first, second = (epochs_of(folder) for folder in (run_of(task).folder, again.folder))
+        for a, b in zip(first, second, strict=True):
+            assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+
+    def test_resume_continues_with_the_options_of_the_run(self, cli, copy_of, task):
+        folder = copy_of(task)
+        status, out, err = cli("train", "--resume", folder, "--epochs", "3", "--no-quiet")
+        assert status == 0, err
+        assert "Resuming" in out
+        assert [row["epoch"] for row in epochs_of(folder)] == ["1", "2", "3"]
+        assert yaml.safe_load((folder / "config.yaml").read_text())["epochs"] == 3
+
+    def test_fine_tuning_starts_from_the_whole_network(self, cli, options_of, run_of, task):
+        options = options_of(task, pretrained=str(run_of(task).folder), output="tuned", epochs=1)
+        Path("own.yaml").write_text(yaml.safe_dump(options))
+        status, out, err = cli("train", "--config", "own.yaml", "--no-quiet")
+        assert status == 0, err
+        assert "kept" in out
+
+    def test_limited_run_with_average_weights_and_early_stopping(self, options_of, task):
+        options = options_of(task, output="quick", limit_batches=1, early_stopping=1, epochs=8)
+        run = van.train(**{**options, "lr": 1e-9, "optimization": {"ema_decay": 0.9, "min_lr": 0.0}})
+        assert run.finished
+        assert len(epochs_of(run.folder)) < 8
+
+    def test_demo_recipe_is_the_default(self, cli, task):
+        status, out, err = cli("train", "--task", task, "--print-config")
+        assert status == 0, err
+        options = yaml.safe_load(out)
+        assert options["task"] == task
+        assert options["data"] == get_task(task).demo_data
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--epochs", "0"], "epochs is 0"),
+            (["--lr", "0"], "lr is 0"),
+            (["--workers", "-1"], "workers is -1"),
+            (["--batch-sise", "3"], "--batch-size"),
+            (["--optimization.optimizer", "quux"], "quux"),
+            (["--augmentation.hflip", "2"], "hflip is 2"),
+            (["--pretrained", "no.pth"], "no.pth"),
+            (["--device", "quantum"], "quantum"),
+            (["--data", "nowhere"], "nowhere"),
+        ],
+    )
+    def test_wrong_options_are_one_sentence_and_write_nothing(self, cli, options_of, tmp_path, task, arguments, words):
+        Path("own.yaml").write_text(yaml.safe_dump(options_of(task)))
+        status, out, err = cli("train", "--config", "own.yaml", *arguments)
+        assert status in (1, 2)
+        assert len(err.strip().splitlines()) == 1
+        assert words in err
+        assert out == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["own.yaml"]
+
+    def test_folder_in_use_is_left_alone(self, cli, options_of, run_of, task):
+        Path("own.yaml").write_text(yaml.safe_dump(options_of(task)))
+        status, _, err = cli("train", "--config", "own.yaml", "--output", run_of(task).folder)
+        assert status == 1
+        assert "--resume" in err
+
+
+class TestInference:
+    def test_evaluate_gives_the_metrics_of_training(self, run_of, data, task):
+        run, key = run_of(task), TINY[task].first
+        values = van.evaluate(run.folder, data[task], workers=0, output="measured", quiet=True)
+        before = number_in(read(run.folder / "evaluation.json"), key)
+        assert values[key] == pytest.approx(before, abs=2e-3)
+        assert number_in(read(Path("measured/evaluation.json")), key) == values[key]
+
+    def test_command_line_and_yaml_give_the_same_evaluation(self, cli, run_of, data, task):
+        Path("own.yaml").write_text(f"weights: {run_of(task).folder}\ndata: {data[task]}\nworkers: 0\n")
+        status, out, err = cli("evaluate", "--config", "own.yaml", "--output", "a")
+        assert status == 0, err
+        assert get_task(task).metrics[0].label in out
+        status, _, err = cli("evaluate", "--weights", run_of(task).folder, "--data", data[task], "--output", "b")
+        assert status == 0, err
+        assert read(Path("a/evaluation.json")) == read(Path("b/evaluation.json"))
+
+    def test_predict_writes_what_python_returns(self, cli, run_of, images, task):
+        status, out, err = cli("predict", images, "--weights", run_of(task).folder, "--output", "out")
+        assert status == 1
+        assert "broken.jpg" in err
+        assert "1 of 3 images could not be read" in err
+        entries = read(Path("out/predictions.json"))
+        assert ["error" in entry for entry in entries] == [False, False, True]
+        predictor = van.load(run_of(task).folder)
+        for entry, result in zip(entries, predictor([images / "0.png", images / "1.png"]), strict=False):
+            own = json.loads(json.dumps(result.to_dict()))
+            assert {key: entry[key] for key in own} == own
+            assert (entry["height"], entry["width"]) == result.size
+            with Image.open(Path("out") / entry["picture"]) as picture:
+                assert picture.mode == "RGB"
+            assert result.summary() in out
+
+    def test_json_lines(self, cli, run_of, images, task):
+        arguments = [images / "0.png", images / "broken.jpg", "--weights", run_of(task).folder, "--output", "out.jsonl"]
+        status, _, err = cli("predict", *arguments)
+        assert status == 1, err
+        lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+        assert [sorted(line)[:1] == ["error"] for line in lines] == [False, True]
+        status, _, err = cli("predict", *arguments)
+        assert status == 1
+        assert "exists" in err
+
+    @pytest.mark.parametrize("form", ["path", "array", "tensor", "image", "bytes"])
+    def test_images_of_any_form_and_order(self, run_of, images, task, form):
+        predictor = van.load(run_of(task).folder, device="cpu")
+        path = images / "1.png"
+        image = Image.open(path)
+        array = np.asarray(image)
+        forms = {
+            "path": path, "array": array, "tensor": torch.from_numpy(array).permute(2, 0, 1), "image": image,
+            "bytes": path.read_bytes(),
+        }  # fmt: skip
+        result, (same, other) = predictor(forms[form]), predictor([path, images / "0.png"])
+        assert isinstance(result, get_task(task).result if hasattr(get_task(task), "result") else van.Result)
+        assert result.size == same.size == (33, 70)
+        assert other.size == (48, 48)
+        assert {**result.to_dict(), "image": None} == pytest.approx({**same.to_dict(), "image": None})
+        assert result.draw().size[0] >= 70
+        with pytest.raises(van.DataError, match=r"broken\.jpg"):
+            predictor(images / "broken.jpg")
+
+    def test_the_header_alone_says_the_task(self, run_of, task, monkeypatch):
+        import safetensors.torch
+
+        monkeypatch.setattr(safetensors.torch, "load_file", None)
+        header = read_header(run_of(task).folder)
+        assert header.task == task
+
+    @pytest.mark.parametrize("command", ["evaluate", "predict"])
+    def test_help_shows_the_options_of_the_weights(self, cli, run_of, task, command):
+        status, out, _ = cli(command, "--weights", run_of(task).folder, "--help")
+        assert status == 0
+        assert "--batch-size" in out
+        assert f"Task: {task}" in out
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--weights", "nowhere.pth"], "nowhere.pth"),
+            (["--batch-size", "0"], "batch_size is 0"),
+            (["--device", "quantum"], "quantum"),
+            (["--ouput", "x"], "--output"),
+        ],
+    )
+    def test_wrong_options_are_one_sentence_and_write_nothing(self, cli, run_of, images, task, arguments, words):
+        status, out, err = cli("predict", images / "0.png", "--weights", run_of(task).folder, *arguments)
+        assert status in (1, 2)
+        assert words in err
+        assert out == ""
+        assert [path.name for path in Path().iterdir()] == ["in"]
+
+    def test_broken_weights(self, cli, run_of, images, tmp_path, task):
+        content = (run_of(task).folder / "weights.safetensors").read_bytes()
+        (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+        status, _, err = cli("predict", images / "0.png", "--weights", "cut.safetensors")
+        assert status == 1
+        assert "cut.safetensors" in err
+        assert len(err.strip().splitlines()) <= 2
