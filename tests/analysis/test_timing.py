@@ -330,7 +330,7 @@ def test_picture():
         for batch in (1, 4)
     ]
     results += [fake("test_resnet", [0.1], batch_size=8), fake("van_b0", [0.1], task="training", batch_size=8)]
-    figure = measuring.throughput_picture(results, {"van_b0": 75.4, "resnet50": 76.5}, "a title")
+    figure = measuring.throughput_plot(results, {"van_b0": 75.4, "resnet50": 76.5}, "a title")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=40)
     assert np.asarray(Image.open(buffer).convert("RGB")).std() > 5
@@ -348,4 +348,4 @@ def test_picture():
 
 
 def test_no_picture_without_accuracies():
-    assert measuring.throughput_picture([fake("test_resnet", [0.1])], {"van_b0": 75.4}, "") is None
+    assert measuring.throughput_plot([fake("test_resnet", [0.1])], {"van_b0": 75.4}, "") is None

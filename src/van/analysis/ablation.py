@@ -1,15 +1,11 @@
 """The ablations of the paper: the rows of T3 and T6, what they cost, and what they reached beside what is quoted."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
 from van.analysis.counting import layer_costs, total_costs
-from van.analysis.pictures import BLUE, FONTS, ORANGE, plain_text
 from van.errors import VanError
 from van.models import create_model
 
@@ -134,7 +130,7 @@ class Outcome:
 
 def wilson_half_width(share: float, count: int, z: float = 2.0) -> float:
     """Return half the width of Wilson's interval of a share (E. B. Wilson, 1927); not zero for shares of 0 and 1."""
-    return z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
 
 
 def resolution(outcomes: Sequence[Outcome]) -> str:
@@ -148,45 +144,6 @@ def resolution(outcomes: Sequence[Outcome]) -> str:
         f"alone leaves each figure uncertain by up to {100 * widest:.1f} points (two standard errors). Smaller "
         "differences say nothing, and a short training on other data says nothing about ImageNet."
     )
-
-
-@rc_context({"font.family": FONTS})
-def ablation_picture(outcomes: Sequence[Outcome], title: str, data: str) -> Figure:
-    """Draw the quoted accuracy of each row beside the measured one.
-
-    Args:
-        outcomes: A row each.
-        title: Line above the panels.
-        data: What was trained on.
-    """
-    figure = Figure(figsize=(11, 0.42 * len(outcomes) + 2.2), layout="constrained")
-    figure.suptitle(plain_text(title, 110))
-    quoted, measured = figure.subplots(1, 2, sharey=True)
-    places = np.arange(len(outcomes))[::-1]
-    tops = [o.row.top1 for o in outcomes]
-    quoted.scatter(tops, places, color=BLUE, marker="o", s=45)
-    for place, top in zip(places, tops, strict=True):
-        quoted.annotate(f"{top:.1f}", (top, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
-    quoted.set(xlabel="top-1 on ImageNet-1K (%), quoted\nVAN-B0, 300 epochs", yticks=places)
-    quoted.set_yticklabels([plain_text(o.row.label, 40) for o in outcomes])
-    quoted.margins(x=0.12)
-    shown = [(o, place) for o, place in zip(outcomes, places, strict=True) if o.top1 is not None]
-    for outcome, place in shown:
-        top = 100 * (outcome.top1 or 0.0)
-        error = 100 * outcome.error
-        bar = [[min(error, top)], [min(error, 100 - top)]]  # no accuracy lies below 0 or above 100 %
-        measured.errorbar(top, place, xerr=bar, color=ORANGE, marker="D", markersize=6, capsize=3)
-        measured.annotate(
-            f"{top:.1f}", (top, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
-        )
-    if not shown:
-        measured.text(0.5, 0.5, "nothing was trained yet", transform=measured.transAxes, ha="center")
-        measured.set_xticks([])
-    measured.set_xlabel(f"best top-1 on {plain_text(data, 40)} (%), measured\nbars: two standard errors")
-    for axes in (quoted, measured):
-        axes.grid(alpha=0.3)
-        axes.set_ylim(-0.6, len(outcomes) - 0.3)
-    return figure
 
 
 def ablation_lines(outcomes: Sequence[Outcome], model: str = "van_b0") -> list[Mapping[str, str]]:

@@ -15,19 +15,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_args
 
 import numpy as np
 import timm
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from timm.layers.drop import DropPath
 from torch import nn
 from torch.nn import functional as F
 
 from van import ops
-from van.analysis.pictures import BLUE, GREEN, ORANGE
 from van.errors import VanError
 from van.inference.export import OpenVINOEngine
 from van.inference.fuse import fuse
@@ -36,6 +33,9 @@ from van.models.reference import ReferenceVAN
 from van.models.variants import VARIANTS
 from van.models.weights import Checkpoint, to_format
 from van.ops import reference
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TASKS = ("inference", "training")
 MODES = ("eager", "compiled", "fused", "openvino")
@@ -778,7 +778,7 @@ def op_baseline(result: Result[OpCase], results: Sequence[Result[OpCase]], layou
 # ------------------------------------------------------------------------------------------------ picture
 
 
-def throughput_picture(results: Sequence[Result[Case]], top1: dict[str, float], title: str) -> Figure | None:
+def throughput_plot(results: Sequence[Result[Case]], top1: dict[str, float], title: str) -> "Figure | None":
     """Draw accuracy over measured throughput (Fig. 5 of the paper), a panel for each mode and precision.
 
     Args:
@@ -789,6 +789,10 @@ def throughput_picture(results: Sequence[Result[Case]], top1: dict[str, float], 
     Returns:
         The figure, or None where no model that was measured has an accuracy.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    from van.engine.plots import BLUE, GREEN, ORANGE
 
     def accuracy(result: Result[Case]) -> float | None:
         return top1.get(result.case.variant or result.case.model)

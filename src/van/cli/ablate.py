@@ -173,9 +173,10 @@ def report(folder: Path, options: dict[str, Any]) -> None:
         folder: Of van ablate.
         options: Of van ablate.
     """
-    from van.analysis.ablation import ablation_lines, ablation_picture, resolution, table_rows
-    from van.analysis.explain_pictures import write_figure
+    from van.analysis.ablation import ablation_lines, resolution, table_rows
+    from van.analysis.complexity_plots import ablation_plot
     from van.cli.complexity import markdown, write_csv
+    from van.engine.plots import write_figure
 
     table, args = options["table"], options["model_args"] or {}
     outcomes = [outcome(row, folder / row.name, options["model"], args) for row in table_rows(table)]
@@ -189,5 +190,5 @@ def report(folder: Path, options: dict[str, Any]) -> None:
     text = f"# {heading}\n\n{markdown(lines)}\n\n{note}\n"
     (folder / "ablation.md").write_text(text, encoding="utf-8")
     write_csv(folder / "ablation.csv", lines)
-    files = write_figure(ablation_picture(outcomes, heading, data), folder / "ablation")
+    files = write_figure(ablation_plot(outcomes, heading, data), folder / "ablation")
     print(f"\n{text}\ntable and picture: {folder}: {' '.join(['ablation.md', 'ablation.csv', *files])}")

@@ -41,13 +41,12 @@ def explain(
     """
     from pathlib import Path
 
-    import numpy as np
-
     from van.analysis.cam import grad_cam, lka_attention
-    from van.analysis.explain_pictures import attention_sheet, cam_sheet, write_figure
+    from van.analysis.explain_plots import attention_sheet, cam_sheet
     from van.analysis.networks import open_network
     from van.cli.run_folder import run_folder
-    from van.data.images import list_images, read_image
+    from van.data.images import list_images
+    from van.engine.plots import write_figure
     from van.errors import VanError
     from van.models import VAN
 
@@ -90,8 +89,7 @@ def explain(
                 )
         folder = folder or run_folder(output, "explain")
         suffix = f"-{start // _ROWS + 1}" if len(paths) > _ROWS else ""
-        pictures = [np.asarray(read_image(path)) for path in part]
-        sheets = {"gradcam": cam_sheet(pictures, columns, f"Grad-CAM{random}", names)} | {
+        sheets = {"gradcam": cam_sheet(columns, f"Grad-CAM{random}", names)} | {
             f"attention-{_file_name(name)}": figure for name, figure in sheets.items()
         }
         for name, figure in sheets.items():

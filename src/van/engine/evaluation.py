@@ -116,7 +116,7 @@ class Evaluation:
             self.files.append("per_class.csv")
         self.files += self.write(folder)
         for name, figure in self.plots(values, title).items():
-            figure.savefig(folder / f"{name}.png", dpi=130)
+            figure.savefig(folder / f"{name}.png")
             self.files.append(f"{name}.png")
         if not quiet:
             self._print(title, values, rows)

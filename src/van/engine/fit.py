@@ -242,7 +242,7 @@ def _write_results(
     metric = task.metrics[0]
     shown = [m for m in task.metrics if f"val_{m.key}" in rows[0]]
     axis = "iteration" if each is not None else "epoch"
-    curves(rows, title, shown, axis=axis, **task.curve_options(options)).savefig(folder / "curves.png", dpi=130)
+    curves(rows, title, shown, axis=axis, **task.curve_options(options)).savefig(folder / "curves.png")
     predictor = load(weights, None if options.device == "auto" else options.device, batch_size=data.batch_size)
     evaluation = task.evaluation(predictor, data.split, data.workers)
     evaluation.run(folder, title, options.quiet)

@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torchmetrics import Metric as State
 
 from van.data.samples import Samples
-from van.engine.evaluation import Evaluation, spread
+from van.engine.evaluation import Evaluation
 from van.engine.predictor import Predictor
 from van.errors import DataError
 from van.tasks.classification.metrics import TOP1, accuracies
@@ -17,7 +17,6 @@ from van.tasks.classification.metrics import TOP1, accuracies
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHEET = 32  # images on the sheet of predictions
 
 
 class AccuracyEvaluator(State):
@@ -131,33 +130,11 @@ class ClassificationEvaluation(Evaluation):
         return figures
 
     def _sheet(self, samples: Samples, title: str) -> "Figure":
-        """Draw some of the images: the most confident errors, each class in turn, then correct predictions."""
+        """Draw some of the images: the most confident errors, over all classes, then correct predictions."""
         from van.data.images import read_image
         from van.engine.plots import prediction_sheet
 
-        predicted = self.top[:, 0]
-        wrong = np.flatnonzero(predicted != self.labels)
-        wrong = wrong[np.argsort(-self.confidence[wrong], kind="stable")]
-        turns: dict[int, int] = {}
-        order = []
-        for index in wrong:  # the best of each class first, then the second ones, ...
-            label = int(self.labels[index])
-            turns[label] = turns.get(label, -1) + 1
-            order.append((turns[label], len(order)))
-        errors = wrong[[place for _, place in sorted(order)]][: _SHEET // 2] if len(wrong) else wrong
-        right = np.flatnonzero(predicted == self.labels)
-        chosen = np.concatenate([errors, right[spread(len(right), _SHEET - len(errors))]]).astype(int)
-        pictures = []
-        for index in chosen.tolist():
-            image = read_image(samples.load(index), name=samples.name(index))
-            image.thumbnail((160, 160))
-            pictures.append(image)
-        names = self.class_names
-        count = f"{len(errors)} of {len(wrong)} errors" if len(wrong) else "no errors"
-        return prediction_sheet(
-            pictures,
-            [names[i] for i in self.labels[chosen]],
-            [names[i] for i in predicted[chosen]],
-            self.confidence[chosen].tolist(),
-            f"{title}: {count}, then correct predictions",
-        )
+        def load(index: int) -> Any:
+            return read_image(samples.load(index), name=samples.name(index))
+
+        return prediction_sheet(load, self.labels, self.top[:, 0], self.confidence, self.class_names, title)

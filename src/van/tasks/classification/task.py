@@ -139,8 +139,7 @@ class ClassificationTask(Task):
             )
             if used
         ]
-        losses = {"train_loss": "training", "val_loss": "validation"}
-        return {"losses": losses, "loss_name": "cross-entropy loss", "loss_note": " and ".join(softened)}
+        return {"loss_label": "cross-entropy loss", "loss_note": ", ".join(softened)}
 
     def counted(
         self, options: ClassificationTrainOptions, num_classes: int | None

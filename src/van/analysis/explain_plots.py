@@ -1,7 +1,7 @@
-"""Pictures of what a network looks at. Arrays in, matplotlib figures out."""
+"""Plots of what a network looks at: Grad-CAM, attention maps, receptive fields. Arrays in, matplotlib figures out."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,31 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
-from van.analysis.pictures import BLUE, FONTS, ORANGE, RED, plain_text
 from van.analysis.fields import SHARES, ReceptiveField, square_side
+from van.engine.plots import BLUE, FONTS, GREEN, ORANGE, PURPLE, RED, SKY, plain_text
 
-# Perceptually even and readable without colour vision; black is nothing in one, dark blue in the other
+# perceptually uniform and readable without colour vision; zero is black in one, dark blue in the other
 _HEAT, _MAP = "inferno", "viridis"
 _STYLES = (":", "-.", "--", "-")  # of the squares that hold 20, 30, 50 and 99 %
-_ZERO = "zero everywhere:\nno position speaks\nfor this class"
+_ZERO = "zero everywhere:\nno position is evidence\nfor this class"
+_CAM_NOTE = "Each map has the resolution given above it and is enlarged smoothly to the crop that the network saw."
+_ATTENTION_NOTE = (
+    "Absolute attention, averaged over the channels. Colours run from the smallest to the largest value of each map, "
+    "which are given below it: compare values, not colours, between maps."
+)
 
 
 def heat_overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a map over a picture that is made grey: the stronger, the more its colour covers.
+    """Lay a heat map over the grey version of an image; the larger a value, the more opaque its colour.
 
     Args:
         picture: RGB from 0 to 1, shape (H, W, 3).
-        heat: Not negative, shape (h, w); enlarged smoothly, its maximum becomes the strongest colour.
+        heat: Not negative, shape (h, w); enlarged bilinearly and scaled so that its maximum has the strongest colour.
 
     Returns:
-        RGB from 0 to 1, shape (H, W, 3). The grey picture where the map is zero everywhere.
+        RGB from 0 to 1, shape (H, W, 3). The grey image where the map is zero everywhere.
     """
     grey = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
     top = heat.max()
@@ -42,18 +48,20 @@ def heat_overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def enlarge(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Enlarge a map (h, w) bilinearly to a size (H, W)."""
-    from PIL import Image
-
     image = Image.fromarray(heat.astype(np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _grid(rows: int, names: Sequence[str], shown: Iterable[np.ndarray], title: str, notes: int) -> tuple[Figure, Any]:
-    """Make a sheet of equal boxes in which the highest of the pictures shown fits."""
+def _grid(
+    rows: int, names: Sequence[str], shown: Iterable[np.ndarray], title: str, lines: int, note: str
+) -> tuple[Figure, Any]:
+    """Make a sheet of equal boxes that fit the tallest of the images shown, with room for lines below each."""
     columns = len(names)
     aspect = min(1.2, max(picture.shape[0] / picture.shape[1] for picture in shown))
-    figure = Figure(figsize=(2.2 * columns + 0.8, (2.2 * aspect + 0.16 * notes) * rows + 0.8), layout="compressed")
+    width = 2.2 * columns + 0.8
+    figure = Figure(figsize=(width, (2.2 * aspect + 0.16 * lines) * rows + 1.2), layout="compressed")
     figure.suptitle(plain_text(title, 16 * columns + 20))
+    figure.supxlabel(textwrap.fill(note, int(11 * width)), fontsize=8)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[], box_aspect=aspect, adjustable="datalim")
@@ -68,26 +76,27 @@ def _lines(text: str, length: int) -> str:
 
 @rc_context({"font.family": FONTS})
 def cam_sheet(
-    pictures: Sequence[np.ndarray],
     columns: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, str]]],
     title: str,
     captions: Sequence[str] = (),
 ) -> Figure:
-    """Draw Grad-CAM of several networks or classes side by side, an image to a row (Fig. 6).
+    """Draw Grad-CAM of several networks or classes side by side, one image per row (Fig. 6).
+
+    The first column shows the crop of the image that the first network saw.
 
     Args:
-        pictures: The images, RGB from 0 to 1 or as matplotlib shows them.
-        columns: By heading, of each image: what the network saw (RGB from 0 to 1), the map, and a few short lines below
-            it, such as the prediction.
+        columns: For each heading and image: the crop that the network saw (RGB from 0 to 1), its map, and a few short
+            lines to write below it, such as the prediction.
         title: Line above the sheet.
         captions: Line below each image.
     """
+    first, *_ = columns.values()
     lines = max((text.count("\n") + 1 for column in columns.values() for *_, text in column), default=1)
-    shown = [seen for column in columns.values() for seen, *_ in column]
-    figure, grid = _grid(len(pictures), ["image", *columns], shown, title, lines)
-    for row, picture in enumerate(pictures):
+    crops = [seen for column in columns.values() for seen, *_ in column]
+    names = [f"{name}\n{_size(column[0][1])} map" for name, column in columns.items()]
+    figure, grid = _grid(len(first), ["image, as cropped\nfor the network", *names], crops, title, lines, _CAM_NOTE)
+    for row, (picture, *_) in enumerate(first):
         grid[row, 0].imshow(picture)
-        grid[row, 0].spines[:].set_visible(False)  # of another form than what the networks see
         grid[row, 0].set_xlabel(plain_text(captions[row], 28) if captions else "", fontsize=8)
         for axes, column in zip(grid[row, 1:], columns.values(), strict=True):
             seen, heat, text = column[row]
@@ -100,16 +109,21 @@ def cam_sheet(
             axes.set_xlabel(_lines(text, 30), fontsize=8)
     # the colours as they are on middle grey
     colours = ListedColormap(heat_overlay(np.full((1, 256, 3), 0.5), np.linspace(0, 1, 256)[None])[0])
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 100), colours),
-        ax=list(grid.ravel()),
-        shrink=0.8,
-        aspect=20 * len(pictures),
-        pad=0.01,
-    )
-    bar.set_label("evidence for the class\n(% of each map's largest)", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
+    _bar(figure, grid, ScalarMappable(Normalize(0, 100), colours), "evidence for the class\n(% of each map's maximum)")
     return figure
+
+
+def _size(heat: np.ndarray) -> str:
+    return f"{heat.shape[-2]} x {heat.shape[-1]}"
+
+
+def _bar(figure: Figure, grid: Any, colours: ScalarMappable, label: str, names: Sequence[str] = ()) -> None:
+    """Draw the colour bar of a sheet, with names of its ends or with numbers."""
+    bar = figure.colorbar(colours, ax=list(grid.ravel()), shrink=0.8, aspect=20 * len(grid), pad=0.01)
+    if names:
+        bar.set_ticks([0, 1], labels=list(names))
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=8)
 
 
 @rc_context({"font.family": FONTS})
@@ -119,18 +133,18 @@ def attention_sheet(
     title: str,
     captions: Sequence[str] = (),
 ) -> Figure:
-    """Draw the maps of large kernel attention of each stage, an image to a row (Fig. 9).
+    """Draw the maps of large kernel attention of each stage, one image per row (Fig. 9).
 
     Args:
         pictures: What the network saw, RGB from 0 to 1, each of shape (H, W, 3).
-        maps: By heading, the maps of all images, shape (B, h, w), not negative; each has its own range of colours,
-            which stands below it.
+        maps: For each heading, the maps of all images, shape (B, h, w), not negative; each has its own range of
+            colours, which is written below it.
         title: Line above the sheet.
         captions: A few short lines below each image.
     """
-    names = [f"{name}\n{m.shape[1]} x {m.shape[2]}" for name, m in maps.items()]
+    names = [f"{name}\n{_size(m)} map" for name, m in maps.items()]
     lines = max((text.count("\n") + 1 for text in captions), default=1)
-    figure, grid = _grid(len(pictures), ["image", *names], pictures, title, lines)
+    figure, grid = _grid(len(pictures), ["image", *names], pictures, title, lines, _ATTENTION_NOTE)
     for row, picture in enumerate(pictures):
         grid[row, 0].imshow(picture)
         grid[row, 0].set_xlabel(_lines(captions[row], 30) if captions else "", fontsize=8)
@@ -138,29 +152,25 @@ def attention_sheet(
         for axes, heat in zip(grid[row, 1:], (m[row] for m in maps.values()), strict=True):
             low, high = float(heat.min()), float(heat.max())
             axes.imshow(heat, cmap=_MAP, extent=(0, width, height, 0))
-            below = f"{low:.2g} to {high:.2g}" if high > 0 else "zero everywhere"
+            below = f"values {low:.2g} to {high:.2g}" if high > 0 else "zero everywhere"
             axes.set_xlabel(below if high > low or high == 0 else f"{low:.2g} everywhere", fontsize=8)
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), colormaps[_MAP]), ax=list(grid.ravel()), ticks=[0, 1],
-        shrink=0.8, aspect=20 * len(pictures), pad=0.01,
-    )  # fmt: skip
-    bar.ax.set_yticklabels(["least", "most"], fontsize=8)
-    bar.set_label("|attention|,\nmean over channels", fontsize=8)
+    colours = ScalarMappable(Normalize(0, 1), colormaps[_MAP])
+    _bar(figure, grid, colours, "|attention|, mean over channels", ("smallest\nof the map", "largest\nof the map"))
     return figure
 
 
 @rc_context({"font.family": FONTS})
-def receptive_field_picture(
+def receptive_field_plot(
     fields: Mapping[str, ReceptiveField], title: str, notes: Mapping[str, str] | None = None
 ) -> Figure:
-    """Draw effective receptive fields side by side, and the area of the squares that hold shares of them as curves.
+    """Draw effective receptive fields side by side, and how the area of a square grows with the energy it holds.
 
     The squares drawn hold 20 (dotted), 30, 50 and 99 % (solid line) of the energy.
 
     Args:
-        fields: By name of the network.
+        fields: For each name of a network.
         title: Line above the panels.
-        notes: Lines below the panel of a network.
+        notes: Lines below the panels, by name of the network.
     """
     figure = Figure(figsize=(3.4 * len(fields) + 5.0, 4.4), layout="constrained")
     figure.suptitle(plain_text(title, 40 * (len(fields) + 1)))
@@ -187,7 +197,7 @@ def receptive_field_picture(
         axes.set_xlabel("pixel", fontsize=8)
         axes.set_ylabel("pixel", fontsize=8)
         axes.set_title(plain_text(name, 34), fontsize=10, fontweight="bold")
-        first, second, third, last = (f"{share:.0%}: {100 * ratio:.2g} %" for share, ratio in ratios.items())
+        first, second, third, last = (f"{100 * share:.0f} %: {100 * ratio:.2g} %" for share, ratio in ratios.items())
         below = f"share of the energy: area of its square\n···· {first}     -·- {second}\n- - {third}     — {last}\n"
         text.set_axis_off()
         text.text(0.5, 1, below + (notes or {}).get(name, ""), ha="center", va="top", fontsize=8)
@@ -197,7 +207,7 @@ def receptive_field_picture(
     bar.set_label("share of the energy in a pixel (log scale)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     shares = np.linspace(0.02, 1.0, 99)
-    colours = (BLUE, ORANGE, "#009E73", RED, "#CC79A7", "#56B4E9")
+    colours = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
     markers = "osD^v*"
     for i, (name, field) in enumerate(fields.items()):
         sides = [field.area_ratios([share])[share] for share in shares]
@@ -218,25 +228,8 @@ def receptive_field_picture(
 
 
 def _blocks(energy: np.ndarray, side: int = 280) -> np.ndarray:
-    """Average a map over blocks of pixels, so that it is not drawn as dots; a pixel's share stays its unit."""
+    """Average a map over blocks of pixels, so that it does not look like dots; the unit stays the share of a pixel."""
     height, width = energy.shape
     step = max(1, min(height, width) // side)
     cut = energy[: height // step * step, : width // step * step]
     return cut.reshape(height // step, step, width // step, step).mean(axis=(1, 3))
-
-
-def write_figure(figure: Figure, path: Path, dpi: int = 130) -> list[str]:
-    """Write a figure as PNG and as SVG.
-
-    Args:
-        figure: What to write.
-        path: Without an ending.
-        dpi: Pixels per inch of the PNG file, and of images inside the SVG file.
-
-    Returns:
-        The names of the two files.
-    """
-    with rc_context({"svg.hashsalt": "van"}):  # the same picture gives the same file
-        figure.savefig(path.with_name(f"{path.name}.png"), dpi=dpi)
-        figure.savefig(path.with_name(f"{path.name}.svg"), dpi=dpi, metadata={"Date": None})
-    return [f"{path.name}.png", f"{path.name}.svg"]

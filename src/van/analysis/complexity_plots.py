@@ -1,29 +1,31 @@
-"""Pictures of what networks and large kernel attention cost. Numbers in, matplotlib figures out."""
+"""Plots of complexity and ablations. Numbers in, matplotlib figures out."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from van.analysis.ablation import Outcome
 from van.analysis.counting import KINDS, LayerCost, SizeCosts, grouped_costs
-from van.analysis.pictures import BLUE, GREEN, ORANGE, RED
+from van.engine.plots import BLUE, FONTS, GREEN, ORANGE, PURPLE, RED, SKY, plain_text
 
-# Okabe and Ito's colours, and hatches where a colour comes a second time or neighbours are alike in grey
-_COLOURS = (BLUE, "#56B4E9", ORANGE, RED, GREEN, "#CC79A7", "#F0E442", "#999999", "#000000", "#DDDDDD")
+# Okabe and Ito's colours and greys; a hatch on the lightest, which would be taken for the background
+_COLOURS = (BLUE, SKY, ORANGE, RED, GREEN, PURPLE, "#F0E442", "#999999", "#000000", "#DDDDDD")
 _HATCHES = ("", "", "", "", "", "", "", "", "", "///")
 _STYLES = ("-o", "-s", "-D", "-^", "-v", "-P")
 
 
-def variants_picture(costs: Mapping[str, Sequence[LayerCost]], title: str) -> Figure:
-    """Draw which share of parameters and multiply-accumulates is where, by kind of layer and by stage.
+def variants_plot(costs: Mapping[str, Sequence[LayerCost]], title: str) -> Figure:
+    """Draw the shares of parameters and multiply-accumulates, by kind of layer and by stage.
 
     Args:
         costs: Layers of each network by its name.
         title: Line above the panels.
     """
     figure = Figure(figsize=(12, 0.42 * 2 * len(costs) + 3.4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain_text(title))
     grid = figure.subplots(2, 2, sharey=True, squeeze=False)
     names = list(costs)
     for panels, by in zip(grid, ("kind", "stage"), strict=True):
@@ -53,12 +55,12 @@ def variants_picture(costs: Mapping[str, Sequence[LayerCost]], title: str) -> Fi
     return figure
 
 
-def dilation_picture(curves: Mapping[int, Sequence[int]], channels: int) -> Figure:
-    """Draw P(K, d) over d with its minimum (Eq. 3).
+def dilation_plot(curves: Mapping[int, Sequence[int]], channels: int) -> Figure:
+    """Draw the number of parameters P(K, d) over the dilation d, with its minimum (Eq. 3).
 
     Args:
-        curves: By K, the values for d = 1, 2, ...
-        channels: C that they are for.
+        curves: For each kernel size K, the values for d = 1, 2, ...
+        channels: Number of channels C they hold for.
     """
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -67,7 +69,7 @@ def dilation_picture(curves: Mapping[int, Sequence[int]], channels: int) -> Figu
         colour = _COLOURS[i % 6]
         axes.plot(
             range(1, len(curve) + 1), curve, _STYLES[i % 6], color=colour, markersize=4,
-            label=f"K = {kernel_size}: least {curve[best]:,} at d = {best + 1}",
+            label=f"K = {kernel_size}: minimum {curve[best]:,} at d = {best + 1}",
         )  # fmt: skip
         axes.plot(best + 1, curve[best], "*", color=colour, markersize=15, markeredgecolor="black")
     axes.set(xlabel="dilation d (log scale)", ylabel="parameters P(K, d) (log scale)", xscale="log", yscale="log")
@@ -81,20 +83,22 @@ def dilation_picture(curves: Mapping[int, Sequence[int]], channels: int) -> Figu
     return figure
 
 
-def size_picture(costs: SizeCosts, name: str) -> Figure:
-    """Draw multiply-accumulates over the side of the image, beside self-attention's.
+def size_plot(costs: SizeCosts, name: str) -> Figure:
+    """Draw multiply-accumulates over the size of the image, with large kernel attention and with self-attention.
 
     Args:
-        costs: Over the side.
-        name: What to call the network.
+        costs: For each size of the image.
+        name: Name of the network in the plot.
     """
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
-    figure.suptitle("Cost over the size of the image: LKA grows with the pixels n, self-attention with their square")
+    figure.suptitle(
+        "Cost over image size: linear in the number of pixels n for LKA, quadratic for global self-attention"
+    )
     one, whole = figure.subplots(1, 2)
     panels = (
         (
             one,
-            "attention half of one block of stage 1",
+            "attention part of one block of stage 1",
             (
                 ("global self-attention, O(n²)", costs.self_attention, ORANGE, "-s"),
                 ("self-attention in 7 x 7 windows, O(n)", costs.windowed, GREEN, ":^"),
@@ -105,7 +109,7 @@ def size_picture(costs: SizeCosts, name: str) -> Figure:
             whole,
             f"whole network, {name}",
             (
-                ("with global self-attention in its place", costs.network_self_attention, ORANGE, "-s"),
+                ("with global self-attention instead", costs.network_self_attention, ORANGE, "-s"),
                 ("with LKA", costs.network_lka, BLUE, "-o"),
             ),
         ),
@@ -119,8 +123,8 @@ def size_picture(costs: SizeCosts, name: str) -> Figure:
                 xytext=(0, 7) if colour != BLUE else (4, -15),
                 textcoords="offset points", ha="right", fontsize=8, color=colour,
             )  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel="side of the image (pixels, log scale)")
-        axes.set_ylabel("billion multiply-accumulates (log scale)")
+        axes.set(xscale="log", yscale="log", xlabel="height and width of the image (pixels, log scale)")
+        axes.set_ylabel("multiply-accumulates (G, log scale)")
         axes.set_title(title, fontsize=10)
         axes.set_xticks(costs.sides, map(str, costs.sides))
         axes.minorticks_off()
@@ -128,4 +132,43 @@ def size_picture(costs: SizeCosts, name: str) -> Figure:
         axes.margins(y=0.1)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
+    return figure
+
+
+@rc_context({"font.family": FONTS})
+def ablation_plot(outcomes: Sequence[Outcome], title: str, data: str) -> Figure:
+    """Draw the accuracy that the paper reports for each row beside the measured one.
+
+    Args:
+        outcomes: One for each row.
+        title: Line above the panels.
+        data: Name of the training data.
+    """
+    figure = Figure(figsize=(11, 0.42 * len(outcomes) + 2.2), layout="constrained")
+    figure.suptitle(plain_text(title, 110))
+    quoted, measured = figure.subplots(1, 2, sharey=True)
+    places = np.arange(len(outcomes))[::-1]
+    tops = [o.row.top1 for o in outcomes]
+    quoted.scatter(tops, places, color=BLUE, marker="o", s=45)
+    for place, top in zip(places, tops, strict=True):
+        quoted.annotate(f"{top:.1f}", (top, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+    quoted.set(xlabel="top-1 on ImageNet-1K (%), as reported in the paper\nVAN-B0, 300 epochs", yticks=places)
+    quoted.set_yticklabels([plain_text(o.row.label, 40) for o in outcomes])
+    quoted.margins(x=0.12)
+    shown = [(o, place) for o, place in zip(outcomes, places, strict=True) if o.top1 is not None]
+    for outcome, place in shown:
+        top = 100 * (outcome.top1 or 0.0)
+        error = 100 * outcome.error
+        bar = [[min(error, top)], [min(error, 100 - top)]]  # no accuracy lies below 0 or above 100 %
+        measured.errorbar(top, place, xerr=bar, color=ORANGE, marker="D", markersize=6, capsize=3)
+        measured.annotate(
+            f"{top:.1f}", (top, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
+        )
+    if not shown:
+        measured.text(0.5, 0.5, "no row has been trained yet", transform=measured.transAxes, ha="center")
+        measured.set_xticks([])
+    measured.set_xlabel(f"best top-1 on {plain_text(data, 40)} (%), measured\nbars: ± two standard errors")
+    for axes in (quoted, measured):
+        axes.grid(alpha=0.3)
+        axes.set_ylim(-0.6, len(outcomes) - 0.3)
     return figure
