@@ -178,7 +178,7 @@ def parse(
         typed = {word.partition("=")[0].lstrip("-").replace("-", "_"): True for word in joined if word[:2] == "--"}
         given = _without(given, typed, exclusive)
     try:
-        base = parser.parse_object(given)
+        base = parser.parse_object(given, _skip_required=True)  # parse_args checks what the command line may add
         return parser.parse_args(joined, namespace=base)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
