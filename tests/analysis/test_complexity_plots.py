@@ -1,8 +1,8 @@
 import pytest
 
 from van.analysis.ablation import Outcome, ablation_lines, table_rows
-from van.analysis.counting import layer_costs, parameter_curve, size_costs
 from van.analysis.complexity_plots import ablation_plot, dilation_plot, size_plot, variants_plot
+from van.analysis.counting import layer_costs, parameter_curve, size_costs
 from van.models import create_model
 
 

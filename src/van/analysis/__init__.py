@@ -1,7 +1,7 @@
 """Looking into networks: what the commands models, complexity, explain, receptive-field, benchmark and ablate do.
 
-Each of them is a function here with the same options, which returns a van.analysis.tables.Report. The modules below hold
-what they are made of: arrays in, arrays and figures out.
+Each of them is a function here with the same options that returns a van.analysis.tables.Report. The modules of this
+package hold what they are made of: arrays in, arrays and figures out.
 """
 
 from importlib import import_module

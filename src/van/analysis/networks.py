@@ -94,7 +94,9 @@ class Network:
         found = [i for i, full in enumerate(self.class_names) if full == name]
         found = found or [i for part, i in synonyms if part == name]
         if len(found) > 1:
-            raise VanError(f"{self.name} has several classes {name!r}. Give one of the numbers {', '.join(map(str, found))}.")
+            raise VanError(
+                f"{self.name} has several classes {name!r}. Give one of the numbers {', '.join(map(str, found))}."
+            )
         if found:
             return found[0]
         if not str(name).lstrip("-").isdecimal():
@@ -285,7 +287,7 @@ def to_maps(output: Any, model: nn.Module, name: str) -> torch.Tensor:
             return tokens.transpose(1, 2).unflatten(2, tuple(grid))
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     raise VanError(
-        f"Layer {name} of {type(model).__name__} outputs {shape}, no map with height and width. Choose a layer that has "
+        f"Layer {name} of {type(model).__name__} outputs {shape}, no map with height and width. Choose a layer with "
         "spatial positions, or another network."
     )
 

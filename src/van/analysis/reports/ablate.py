@@ -116,7 +116,9 @@ def run_ablation(options: AblateOptions) -> Report:
     chosen = table_rows(options.table, options.rows)
     args = options.model_args or {}
     if overlap := set(args) & {key for row in chosen for key in row.model_args}:
-        raise VanError(f"model_args has {', '.join(sorted(overlap))}, which the rows of T{options.table} set. Remove it.")
+        raise VanError(
+            f"model_args has {', '.join(sorted(overlap))}, which the rows of T{options.table} set. Remove it."
+        )
     if options.pretrained is not None:
         raise VanError("Rows have different layers and start from random weights. Leave out pretrained.")
     name = f"ablation-{options.table}-{Path(options.data).name or 'data'}"
@@ -133,7 +135,9 @@ def run_ablation(options: AblateOptions) -> Report:
             print(f"\nRow {number} of {len(chosen)}: {row.label}{' (already finished)' * done}", flush=True)
         if done:
             continue
-        where = {"resume": str(place), "output": None} if _interrupted(place) else {"output": str(place), "resume": None}
+        where = (
+            {"resume": str(place), "output": None} if _interrupted(place) else {"output": str(place), "resume": None}
+        )
         of_row = ClassificationTrainOptions(**deepcopy(shared))
         finished = train(TASK, replace(of_row, model_args={**args, **row.model_args}, **where)).finished
         if not finished:

@@ -33,8 +33,8 @@ def benchmark(
 
     Args:
         models: VAN variants, reference:VARIANT for the plain reference network (NCHW, eager mode), and any other timm
-            models, such as convnext_tiny; weights are random. By default van_b0 and reference:van_b0; with --ops van_b0,
-            van_b1 and van_b2.
+            models, such as convnext_tiny; weights are random. By default van_b0 and reference:van_b0, with --ops
+            van_b0, van_b1 and van_b2.
         modes: Any of eager, compiled (torch.compile), fused (VANs, inference) and openvino (inference on the CPU); by
             default eager and fused, or eager where nothing can be fused.
         precisions: Any of float32, bfloat16 and, on a GPU, float16; weights of that type for inference, autocast for
@@ -185,9 +185,9 @@ _TIMING = (
 _NOTES = f"""{_TIMING.format(group="task and batch size")}
 The baseline is the plain reference network in eager float32, NCHW, of the same variant where there is one; "same
 precision" compares with it in the case's own precision. All other networks run in channels_last. Weights are random;
-drop path and dropout are off. For inference the weights have the given precision, training runs under autocast. Compiled
-inference is torch.compile with freezing; OpenVINO gets the network as it is, with fixed batch and image size, and returns
-float32. A training step is forward pass, backward pass and fused AdamW.
+drop path and dropout are off. For inference the weights have the given precision, training runs under autocast.
+Compiled inference is torch.compile with freezing; OpenVINO gets the network as it is, with fixed batch and image size,
+and returns float32. A training step is forward pass, backward pass and fused AdamW.
 
 Peak memory is that of one step, weights and optimizer included: on a GPU that of torch's allocator, on the CPU that of
 the tensors that torch allocates, without scratch memory inside kernel libraries; OpenVINO's is not visible. The first
@@ -197,8 +197,8 @@ The error is the largest difference from the plain network in float32 (for netwo
 eager mode) divided by the largest logit, and in training also the norm of the difference of all gradients divided by
 their norm. VANs, and everything compiled or fused, are timed only if the error is within the bound; in half precision
 three times the error of the plain network itself is accepted, up to ten times the bound. For one image per step,
-gradients are compared with the plain network in channels_last: torch 2.15's BatchNorm on the CPU returns wrong gradients
-in NCHW, as the error of the plain network shows."""
+gradients are compared with the plain network in channels_last: torch 2.15's BatchNorm on the CPU returns wrong
+gradients in NCHW, as the error of the plain network shows."""
 _OPS_NOTES = f"""{_TIMING.format(group="shape, precision and batch size")}
 Times are those of torch's own convolution in channels_last; ratios compare the other backends with it. results.csv has
 all times, and the ratios to NCHW. The error is the largest difference from the definition in float64 divided by its
@@ -339,7 +339,9 @@ def op_tables(results: "Sequence[Result[OpCase]]") -> str:
                     "convolution": place[0],
                     "direction": place[1].replace("_", " "),
                     "torch ms": number(torchs and 1e3 * torchs.percentile(50), ".2f"),
-                    "p5-p95 ms": f"{1e3 * torchs.percentile(5):.2f}-{1e3 * torchs.percentile(95):.2f}" if torchs else "-",
+                    "p5-p95 ms": f"{1e3 * torchs.percentile(5):.2f}-{1e3 * torchs.percentile(95):.2f}"
+                    if torchs
+                    else "-",
                     "torch error": number(torchs and torchs.error, ".1g"),
                     **{method: number(ratios.get(method), ".2f") for method in methods},
                 }

@@ -79,12 +79,10 @@ def explain(
     return Report("\n".join(map(_sentence, rows)), rows, folder, files)
 
 
-_Columns = Sequence[tuple[str, "Network", str | None, list[int | None]]]
+_Columns = Sequence[tuple[str, "Network", str | None, Sequence[int | None]]]
 
 
-def _sheets(
-    paths: list[str], columns: _Columns, block: int | None
-) -> "tuple[dict[str, Figure], list[dict[str, Any]]]":
+def _sheets(paths: list[str], columns: _Columns, block: int | None) -> "tuple[dict[str, Figure], list[dict[str, Any]]]":
     """Explain a few images: figures by the names of their files, and a row for each image and column."""
     from pathlib import Path
 

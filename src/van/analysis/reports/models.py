@@ -42,8 +42,8 @@ def models() -> Report:
         for row in rows
     ]
     notes = (
-        "Top-1 is the accuracy on ImageNet-1K at 224 x 224, quoted from the paper: trained on ImageNet-1K alone (T7), and\n"
-        "pre-trained on ImageNet-22K (T8). Parameters and multiply-accumulates are counted here. Weights with mmseg in\n"
-        "their name are backbones without a classifier."
+        "Top-1 is the accuracy on ImageNet-1K at 224 x 224 that the paper reports: trained on ImageNet-1K alone (T7),\n"
+        "and pre-trained on ImageNet-22K (T8). Parameters and multiply-accumulates are counted here. Weights with\n"
+        "mmseg in their name are backbones without a classifier."
     )
     return Report(f"{markdown(table)}\n\n{notes}", rows)

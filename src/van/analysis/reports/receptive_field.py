@@ -96,7 +96,13 @@ def receptive_field(
 
 
 def _measure(
-    network: "Network", paths: list[str] | None, total: int, layer: str | None, max_seconds: float, seed: int, quiet: bool
+    network: "Network",
+    paths: list[str] | None,
+    total: int,
+    layer: str | None,
+    max_seconds: float,
+    seed: int,
+    quiet: bool,
 ) -> "ReceptiveField":
     """Return the receptive field of a network over images, or over random crops where there are none."""
     import sys
