@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from van.data.coco import CocoPart, find_part
+from van.data.coco import CocoSplit, find_split
 from van.data.pose import (
     PoseAugmentation,
     PoseData,
@@ -37,7 +37,7 @@ def body(seed: int = 0, visible: int = 17) -> list[float]:
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a data set with two images of 80 x 60 and these annotations; the val part has the same."""
+    """Write a data set with two images of 80 x 60 and these annotations; the val split has the same."""
 
     def write(annotations, **changes):
         category = {"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": [[1, 2]]}
@@ -45,11 +45,11 @@ def write(tmp_path):
         content = {"images": images, "annotations": annotations, "categories": [category], **changes}
         (tmp_path / "annotations").mkdir(exist_ok=True)
         pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-        for part in ("train", "val"):
-            (tmp_path / part).mkdir(exist_ok=True)
+        for split in ("train", "val"):
+            (tmp_path / split).mkdir(exist_ok=True)
             for i in (1, 2):
-                Image.fromarray(pixels).save(tmp_path / part / f"{i}.png")
-            (tmp_path / "annotations" / f"person_keypoints_{part}.json").write_text(json.dumps(content))
+                Image.fromarray(pixels).save(tmp_path / split / f"{i}.png")
+            (tmp_path / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(content))
         return tmp_path
 
     return write
@@ -62,8 +62,8 @@ def person(number=1, image_id=1, box=(18, 8, 44, 44), keypoints=None, **changes)
     return {**new, "keypoints": keypoints, "num_keypoints": count, **changes}
 
 
-def part_of(folder) -> CocoPart:
-    return CocoPart(find_part(folder, "val", "person_keypoints"), "person_keypoints")
+def part_of(folder) -> CocoSplit:
+    return CocoSplit(find_split(folder, "val", "person_keypoints"), "person_keypoints")
 
 
 class TestGeometry:

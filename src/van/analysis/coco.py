@@ -230,7 +230,7 @@ class DetectionEvaluator:
         """Add what a detector gave for some images.
 
         Args:
-            outputs: boxes, labels, scores, masks of each image; see van.heads.detection.
+            outputs: boxes, labels, scores, masks of each image; see van.networks.detection.detector.
             targets: With image_id and size (H, W) of each.
         """
         for output, target in zip(outputs, targets, strict=True):

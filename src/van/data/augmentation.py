@@ -1,13 +1,41 @@
-"""How training images are changed at random: one set of options for command line, recipes and Python."""
+"""Random changes of training images, as options. Importing this module loads no heavy library."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from van.errors import DataError
 
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _check_shares(options: object, *names: str) -> None:
+    """Refuse values that are not from 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(options, name) <= 1:
+            raise DataError(f"augmentation.{name} is {getattr(options, name)}, expected a number from 0 to 1.")
+
+
+def _check_least(options: object, least: float, *names: str) -> None:
+    """Refuse values below a bound."""
+    for name in names:
+        if not getattr(options, name) >= least:
+            raise DataError(f"augmentation.{name} is {getattr(options, name)}, expected {least:g} or more.")
+
+
+def _pair(name: str, values: Sequence[_Number], rising: bool = False) -> tuple[_Number, _Number]:
+    """Return two numbers above 0, after a look at them."""
+    if len(values) != 2 or not all(value > 0 for value in values) or (rising and values[0] > values[1]):
+        what = "two rising numbers" if rising else "two numbers"
+        raise DataError(f"augmentation.{name} is {list(values)}, expected {what} above 0.")
+    return values[0], values[1]
+
 
 @dataclass
-class Augmentation:
+class ClassificationAugmentation:
     """Random changes of the training images, as timm names and applies them.
 
     Attributes:
@@ -15,11 +43,11 @@ class Augmentation:
         ratio: Smallest and largest aspect ratio of a random crop.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast and saturation; not used beside auto_augment, as in timm.
+        color_jitter: Strength of random brightness, contrast and saturation; not used with auto_augment, as in timm.
         auto_augment: timm's policy string, such as rand-m9-mstd0.5-inc1.
-        random_erasing: Probability of erasing a rectangle, filled with noise.
+        random_erasing: Probability of erasing a rectangle, which is filled with noise.
         mixup: Alpha of mixup, applied to whole batches; 0 for none.
-        cutmix: Alpha of CutMix, taking turns with mixup; 0 for none.
+        cutmix: Alpha of CutMix, alternating with mixup; 0 for none.
         interpolation: bilinear, bicubic, or random between them.
     """
 
@@ -42,7 +70,9 @@ class Augmentation:
         """
         from timm.data import auto_augment, create_transform
 
-        self._check()
+        _check_shares(self, "hflip", "vflip", "random_erasing")
+        _check_least(self, 0, "color_jitter", "mixup", "cutmix")
+        scale, ratio = _pair("scale", self.scale, rising=True), _pair("ratio", self.ratio, rising=True)
         auto_augment.NAME_TO_OP.update({name: _posterize for name in auto_augment.NAME_TO_OP if "Posterize" in name})
         try:
             return create_transform(
@@ -50,8 +80,8 @@ class Augmentation:
                 mean=preprocessing["mean"],
                 std=preprocessing["std"],
                 is_training=True,
-                scale=self.scale,
-                ratio=self.ratio,
+                scale=scale,
+                ratio=ratio,
                 hflip=self.hflip,
                 vflip=self.vflip,
                 color_jitter=cast(Any, self.color_jitter or None),
@@ -66,21 +96,6 @@ class Augmentation:
                 f"({error!r}). Give a policy such as rand-m9-mstd0.5-inc1, and bilinear, bicubic or random."
             ) from error
 
-    def _check(self) -> None:
-        """Refuse numbers that timm takes without a word."""
-        for name in ("hflip", "vflip", "random_erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataError(f"augmentation.{name} is {getattr(self, name)}, expected a probability from 0 to 1.")
-        for name in ("color_jitter", "mixup", "cutmix"):
-            if not getattr(self, name) >= 0:
-                raise DataError(f"augmentation.{name} is {getattr(self, name)}, expected 0 or more.")
-        for name in ("scale", "ratio"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise DataError(
-                    f"augmentation.{name} is {low}, {high}, expected a smaller and a larger number above 0."
-                )
-
 
 def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
     """Keep the highest bits of each channel as timm does, down to none of them, which newer Pillows refuse."""
@@ -91,3 +106,190 @@ def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
     return (
         ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else image.point([0] * 256 * len(image.getbands()))
     )
+
+
+@dataclass
+class DetectionAugmentation:
+    """Random changes of the training images, with boxes and masks in step.
+
+    The short edge that the detector scales images to is an option of the detector, also where several are drawn from.
+
+    Attributes:
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+        jitter: Smallest and largest scale of large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177), such as
+            0.1 and 2.0; images are then cropped or padded to jitter_size. Null for none.
+        jitter_size: Height and width in pixels that scale 1 fits an image into.
+        min_box: Boxes whose sides are shorter after all this, in pixels, are left out.
+    """
+
+    hflip: float = 0.5
+    photometric: float = 0.0
+    jitter: tuple[float, float] | None = None
+    jitter_size: tuple[int, int] = (1024, 1024)
+    min_box: float = 1.0
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of image and target.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        from van.data.transforms import detection_transform
+
+        _check_shares(self, "hflip", "photometric")
+        _check_least(self, 0, "min_box")
+        jitter = None if self.jitter is None else _pair("jitter", self.jitter, rising=True)
+        return detection_transform(
+            self.hflip, self.photometric, jitter, _pair("jitter_size", self.jitter_size), self.min_box
+        )
+
+
+@dataclass
+class PoseAugmentation:
+    """Random changes of the training crops; the defaults are those of SimpleBaseline and HRNet.
+
+    Attributes:
+        scale: Standard deviation of the crop's size around 1, which stays within one such deviation.
+        rotation: Standard deviation of the angle in degrees, which stays within two such deviations.
+        rotated: Share of the crops that are rotated.
+        hflip: Share of the crops that are mirrored.
+        half_body: Share of the persons with more than 8 visible keypoints of whom the upper or lower half is cropped.
+    """
+
+    scale: float = 0.35
+    rotation: float = 40.0
+    rotated: float = 0.6
+    hflip: float = 0.5
+    half_body: float = 0.3
+
+    def check(self) -> None:
+        """Refuse values that are out of range.
+
+        Raises:
+            DataError: one is.
+        """
+        if not 0 <= self.scale < 1:
+            raise DataError(f"augmentation.scale is {self.scale}, expected a number from 0 to below 1.")
+        _check_least(self, 0, "rotation")
+        _check_shares(self, "rotated", "hflip", "half_body")
+
+
+@dataclass
+class SemanticAugmentation:
+    """Random changes of the training images and their labels.
+
+    Attributes:
+        scale: Short and long edge in pixels that factor 1 fits an image into.
+        ratio: Smallest and largest random factor of that scale.
+        crop: Height and width of the random crop; what is smaller is padded, with labels that are ignored.
+        max_class_share: Largest share of one class in the crop (OpenMMLab's cat_max_ratio).
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+    """
+
+    scale: tuple[int, int] = (512, 2048)
+    ratio: tuple[float, float] = (0.5, 2.0)
+    crop: tuple[int, int] = (512, 512)
+    max_class_share: float = 0.75
+    hflip: float = 0.5
+    photometric: float = 0.5
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of image and labels.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        from torchvision.transforms import v2
+
+        from van.data.transforms import RandomCropOrPad, RandomScale, photometric
+
+        _check_shares(self, "max_class_share", "hflip", "photometric")
+        return v2.Compose(
+            [
+                RandomScale(_pair("scale", self.scale, rising=True), _pair("ratio", self.ratio, rising=True)),
+                RandomCropOrPad(_pair("crop", self.crop), self.max_class_share),
+                v2.RandomHorizontalFlip(self.hflip),
+                *photometric(self.photometric),
+            ]
+        )
+
+
+@dataclass
+class PanopticAugmentation:
+    """Random changes of the training images and their segments: large-scale jitter (arXiv 2012.07177).
+
+    Attributes:
+        jitter: Smallest and largest factor of the scale; factor 1 fits an image into the size.
+        size: Height and width that images are cropped or padded to.
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+    """
+
+    jitter: tuple[float, float] = (0.1, 2.0)
+    size: tuple[int, int] = (1024, 1024)
+    hflip: float = 0.5
+    photometric: float = 0.0
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of image and map of segments.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        from torchvision.transforms import v2
+
+        from van.data.transforms import RandomCropOrPad, photometric
+
+        _check_shares(self, "hflip", "photometric")
+        height, width = _pair("size", self.size)
+        jitter = _pair("jitter", self.jitter, rising=True)
+        return v2.Compose(
+            [
+                v2.RandomHorizontalFlip(self.hflip),
+                # torchvision takes the second number for the height
+                v2.ScaleJitter((width, height), jitter, antialias=True),
+                RandomCropOrPad((height, width)),
+                *photometric(self.photometric),
+            ]
+        )
+
+
+@dataclass
+class SaliencyAugmentation:
+    """Random changes of the training images and their masks.
+
+    Attributes:
+        size: Height and width that images are resized to, whatever their proportions.
+        margin: Pixels cropped off in each direction, at random from one side, the other or both.
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+    """
+
+    size: tuple[int, int] = (384, 384)
+    margin: int = 12
+    hflip: float = 0.5
+    photometric: float = 0.0
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of image and mask.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        from torchvision.transforms import v2
+
+        from van.data.transforms import photometric
+
+        _check_shares(self, "hflip", "photometric")
+        _check_least(self, 0, "margin")
+        height, width = _pair("size", self.size)
+        return v2.Compose(
+            [
+                v2.Resize((height + self.margin, width + self.margin), antialias=True),
+                v2.RandomCrop((height, width)),
+                v2.RandomHorizontalFlip(self.hflip),
+                *photometric(self.photometric),
+            ]
+        )

@@ -17,16 +17,16 @@ from torchvision.transforms.v2 import functional
 from van.data.images import read_image
 from van.errors import DataError, VanError
 
-Part = Literal["train", "val"]
-Kind = Literal["instances", "person_keypoints", "panoptic"]
+Split = Literal["train", "val"]
+AnnotationKind = Literal["instances", "person_keypoints", "panoptic"]
 
-_PART_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation")}
+_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation")}
 _ROBOFLOW = "_annotations.coco.json"
 
 
 @dataclass(frozen=True)
 class CocoFiles:
-    """A part of a data set: the folder of its images and its JSON.
+    """A split of a data set: the folder of its images and its JSON.
 
     The PNG of panoptic data lie in a folder that is named as the JSON, without its ending.
     """
@@ -35,34 +35,34 @@ class CocoFiles:
     annotations: Path
 
 
-def find_part(root: str | Path, part: Part, kind: Kind = "instances") -> CocoFiles:
-    """Find the files of a part: as COCO names them, the same without a year, or as Roboflow exports them.
+def find_split(root: str | Path, split: Split, kind: AnnotationKind = "instances") -> CocoFiles:
+    """Find the files of a split: as COCO names them, the same without a year, or as Roboflow exports them.
 
-    Looked for are annotations/KIND_PART2017.json (any year, the last counts; or none) with images in PART2017,
-    images/PART2017 or either without the year, and PART/_annotations.coco.json with the images beside it. Part val
+    Looked for are annotations/KIND_SPLIT2017.json (any year, the last counts; or none) with images in SPLIT2017,
+    images/SPLIT2017 or either without the year, and SPLIT/_annotations.coco.json with the images beside it. Split val
     may also be called valid or validation.
 
     Args:
         root: Folder of the data set.
-        part: "train" or "val".
+        split: "train" or "val".
         kind: What is annotated.
 
     Raises:
         DataError: there is no such JSON, or no folder of images; the message says what was looked for.
     """
-    found = _look_for(Path(root), part, kind)
+    found = _look_for(Path(root), split, kind)
     if found is None:
-        names = _PART_FOLDERS[part]
+        names = _SPLIT_FOLDERS[split]
         roboflow = "" if kind == "panoptic" else f" and {' or '.join(f'{name}/{_ROBOFLOW}' for name in names)}"
         raise DataError(
-            f"{root} has no {kind} annotations for {part}. Looked for annotations/{kind}_{part}2017.json (or another "
+            f"{root} has no {kind} annotations for {split}. Looked for annotations/{kind}_{split}2017.json (or another "
             f"year, or none){roboflow}."
         )
     return found
 
 
-def find_parts(root: str | Path, kind: Kind = "instances") -> dict[Part, CocoFiles]:
-    """Return the parts that have annotations, train before val; see `find_part`.
+def find_splits(root: str | Path, kind: AnnotationKind = "instances") -> dict[Split, CocoFiles]:
+    """Return the splits that have annotations, train before val; see `find_split`.
 
     Args:
         root: Folder of the data set.
@@ -71,15 +71,15 @@ def find_parts(root: str | Path, kind: Kind = "instances") -> dict[Part, CocoFil
     Raises:
         DataError: there is none, or one has no folder of images.
     """
-    parts: tuple[Part, ...] = ("train", "val")
-    found: dict[Part, CocoFiles] = {part: files for part in parts if (files := _look_for(Path(root), part, kind))}
-    return found or {"train": find_part(root, "train", kind)}
+    splits: tuple[Split, ...] = ("train", "val")
+    found: dict[Split, CocoFiles] = {split: files for split in splits if (files := _look_for(Path(root), split, kind))}
+    return found or {"train": find_split(root, "train", kind)}
 
 
-def _look_for(root: Path, part: Part, kind: Kind) -> CocoFiles | None:
+def _look_for(root: Path, split: Split, kind: AnnotationKind) -> CocoFiles | None:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Give the folder that holds annotations and images.")
-    names = _PART_FOLDERS[part]
+    names = _SPLIT_FOLDERS[split]
     pattern = re.compile(rf"{kind}_({'|'.join(names)})(\d{{4}})?\.json")
     found = [m for path in sorted(root.glob("annotations/*.json")) if (m := pattern.fullmatch(path.name))]
     if found:
@@ -104,13 +104,13 @@ def _records(content: dict[str, Any], key: str, file: Path) -> list[dict[str, An
     return records
 
 
-class CocoPart:
-    """The annotations of a part, read once.
+class CocoSplit:
+    """The annotations of a split, read once.
 
     What is wrong with single records is not looked for here; see `van.data.coco_checks`.
 
     Args:
-        files: Where images and annotations are; see `find_part`.
+        files: Where images and annotations are; see `find_split`.
         kind: What is annotated; "person_keypoints" needs a category with keypoints.
 
     Attributes:
@@ -127,9 +127,9 @@ class CocoPart:
         DataError: the file is missing or is not COCO JSON.
     """
 
-    def __init__(self, files: CocoFiles, kind: Kind = "instances") -> None:
+    def __init__(self, files: CocoFiles, kind: AnnotationKind = "instances") -> None:
         self.files = files
-        self.kind: Kind = kind
+        self.kind: AnnotationKind = kind
         try:
             content = json.loads(files.annotations.read_bytes())
         except OSError as error:
@@ -192,12 +192,12 @@ class CocoPart:
         """Return the file of a record of `images`."""
         return self.files.images / image["file_name"]
 
-    def without(self, annotation_ids: Collection[int] = (), image_ids: Collection[int] = ()) -> "CocoPart":
-        """Return the part without some annotations, and without some images and what is annotated on them."""
+    def without(self, annotation_ids: Collection[int] = (), image_ids: Collection[int] = ()) -> "CocoSplit":
+        """Return the split without some annotations, and without some images and what is annotated on them."""
         drop, gone = set(annotation_ids), set(image_ids)
-        part = object.__new__(CocoPart)
-        part.files, part.kind = self.files, self.kind
-        part._take(
+        split = object.__new__(CocoSplit)
+        split.files, split.kind = self.files, self.kind
+        split._take(
             {
                 **self._content,
                 "images": [image for image in self._content["images"] if image["id"] not in gone],
@@ -208,7 +208,7 @@ class CocoPart:
                 ],
             }
         )
-        return part
+        return split
 
 
 def mask_functions() -> Any:
@@ -298,7 +298,7 @@ class CocoDetectionDataset(Dataset):
     for; image_id; size, (H, W) of the file. Crowd regions are left out.
 
     Args:
-        part: The annotations.
+        split: The annotations.
         transform: Called with image and target, as the transforms v2 of torchvision; returns both.
         masks: Decode masks; every object must have one.
         drop: Ids of annotations to leave out; see `van.data.coco_checks.usable`.
@@ -308,7 +308,7 @@ class CocoDetectionDataset(Dataset):
 
     def __init__(
         self,
-        part: CocoPart,
+        split: CocoSplit,
         transform: Callable[[Any, Any], Any] | None = None,
         masks: bool = False,
         drop: Collection[int] = (),
@@ -317,23 +317,23 @@ class CocoDetectionDataset(Dataset):
     ) -> None:
         if masks:
             mask_functions()  # says now what is not installed
-        self.part = part
+        self.split = split
         self.transform = transform
         self.masks = masks
         self._drop = frozenset(drop)
         gone = frozenset(drop_images)
-        self.images = [i for i in part.images if i["id"] not in gone and (keep_empty or self.objects(i["id"]))]
+        self.images = [i for i in split.images if i["id"] not in gone and (keep_empty or self.objects(i["id"]))]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def objects(self, image_id: int) -> list[dict[str, Any]]:
         """Return the records of an image that are learned from: not dropped, not crowd regions."""
-        return [a for a in self.part.annotations(image_id) if not a.get("iscrowd") and a.get("id") not in self._drop]
+        return [a for a in self.split.annotations(image_id) if not a.get("iscrowd") and a.get("id") not in self._drop]
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
         record = self.images[index]
-        path = str(self.part.image_path(record))
+        path = str(self.split.image_path(record))
         image: Any = tv_tensors.Image(functional.pil_to_tensor(read_image(path)))
         height, width = image.shape[-2:]
         objects = self.objects(record["id"])
@@ -345,13 +345,13 @@ class CocoDetectionDataset(Dataset):
             boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
             if not (boxes[:, 2:] > boxes[:, :2]).all():  # nor NaN
                 raise DataError("a box has no area inside the image")
-            labels = torch.tensor([self.part.labels[a["category_id"]] for a in objects], dtype=torch.int64)
+            labels = torch.tensor([self.split.labels[a["category_id"]] for a in objects], dtype=torch.int64)
             if self.masks:
                 masks = torch.from_numpy(decode_masks([a.get("segmentation") for a in objects], height, width))
         except (KeyError, TypeError, ValueError, RuntimeError, DataError) as error:
             what = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
             raise DataError(
-                f"{path}, image {record['id']} of {self.part.files.annotations}: an annotation is malformed ({what}). "
+                f"{path}, image {record['id']} of {self.split.files.annotations}: an annotation is malformed ({what}). "
                 "van check-data lists what is wrong."
             ) from error
         target: dict[str, Any] = {

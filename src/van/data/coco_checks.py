@@ -1,21 +1,24 @@
 """Find what is wrong with data in COCO's format before training does."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import ExifTags, Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from van.data.coco import CocoPart, segmentation_error
+from van.data.coco import CocoSplit, Split, find_split, segmentation_error
 from van.data.images import read_image
+from van.data.loaders import loading_processes
 from van.errors import DataError
 
-_FEW = 256  # so many images are looked at without processes of their own
+OnProblem = Literal["refuse", "skip"]
+
+_FEW = 256  # for so many images there is no progress bar
 
 
 @dataclass(frozen=True)
@@ -108,29 +111,29 @@ def _keypoints_error(annotation: dict[str, Any], count: int) -> str:
 
 
 def _annotation_errors(
-    part: CocoPart, annotation: dict[str, Any], size: tuple[float, float], masks: bool
+    split: CocoSplit, annotation: dict[str, Any], size: tuple[float, float], masks: bool
 ) -> Iterator[str]:
     width, height = size
-    if (category := annotation.get("category_id")) not in part.labels:
-        known = f"{part.category_ids}" if len(part.category_ids) < 20 else f"{len(part.category_ids)} others"
+    if (category := annotation.get("category_id")) not in split.labels:
+        known = f"{split.category_ids}" if len(split.category_ids) < 20 else f"{len(split.category_ids)} others"
         yield f"category {category} is unknown, the file has {known}"
     yield _box_error(annotation.get("bbox"), width, height)
     segmentation = annotation.get("segmentation")
     if segmentation or masks:
         yield segmentation_error(segmentation, int(height), int(width))
     # other categories of the file may have none
-    if part.kind == "person_keypoints" and category in part.posed_ids:
-        yield _keypoints_error(annotation, len(part.keypoint_names))
+    if split.kind == "person_keypoints" and category in split.posed_ids:
+        yield _keypoints_error(annotation, len(split.keypoint_names))
 
 
 def _image_problems(
-    part: CocoPart, decode: bool, workers: int
+    split: CocoSplit, decode: bool, workers: int
 ) -> Iterator[tuple[dict[str, Any], str, tuple[float, float]]]:
     """Give each image with what is wrong with it or nothing, and the width and height that its annotations mean."""
-    paths = [str(part.image_path(image)) for image in part.images]
+    paths = [str(split.image_path(image)) for image in split.images]
     loader = DataLoader(ImageSizes(paths, decode), batch_size=None, num_workers=workers)
     states = tqdm(loader, desc="Checking images", unit=" images", disable=len(paths) <= _FEW, leave=False)
-    for image, (error, width, height) in zip(part.images, states, strict=True):
+    for image, (error, width, height) in zip(split.images, states, strict=True):
         said: tuple[Any, Any] = image.get("width"), image.get("height")
         if not all(map(_number, said)):
             yield image, error or "the JSON gives no width and height", (width, height)
@@ -143,7 +146,7 @@ def _image_problems(
 
 
 def find_problems(
-    part: CocoPart, decode: bool = True, workers: int | None = None, masks: bool | None = None
+    split: CocoSplit, decode: bool = True, workers: int | None = None, masks: bool | None = None
 ) -> list[Problem]:
     """List everything that would stop or spoil training.
 
@@ -153,30 +156,29 @@ def find_problems(
     Gaps between category ids are no problem, nor are images without objects.
 
     Args:
-        part: The annotations.
+        split: The annotations.
         decode: Decode the pixels; without it only headers are read, which finds no damage behind them.
         workers: Processes that read images; by default one per processor, at most 8, and none for few images.
         masks: Whether each object must have a mask; by default if any has one.
     """
-    json = str(part.files.annotations)
+    json = str(split.files.annotations)
     problems: list[Problem] = []
-    annotations = list(part.all_annotations())
+    annotations = list(split.all_annotations())
     if not annotations:
         problems.append(Problem(json, None, "it has no annotations at all", False))
     if masks is None:
         masks = any(annotation.get("segmentation") for annotation in annotations)
-    for number, count in Counter(part.category_ids).items():
+    for number, count in Counter(split.category_ids).items():
         if count > 1:
             problems.append(Problem(json, None, f"{count} categories have the id {number}", False))
 
-    if workers is None:
-        workers = 0 if len(part.images) <= _FEW else min(8, os.cpu_count() or 1)
+    workers = loading_processes(workers, len(split.images))
     paths: dict[int, str] = {}
     sizes: dict[int, tuple[float, float]] = {}
-    repeated = {number for number, count in Counter(image["id"] for image in part.images).items() if count > 1}
-    for image, error, size in _image_problems(part, decode, workers):
+    repeated = {number for number, count in Counter(image["id"] for image in split.images).items() if count > 1}
+    for image, error, size in _image_problems(split, decode, workers):
         number = image["id"]
-        paths[number], sizes[number] = str(part.image_path(image)), size
+        paths[number], sizes[number] = str(split.image_path(image)), size
         errors = [error, "another image has the same id" if number in repeated else ""]
         problems += [Problem(paths[number], number, what, False) for what in errors if what]
 
@@ -195,18 +197,18 @@ def find_problems(
         size = sizes[image_id]
         if not all(size):  # nothing is known of an image that is missing here and has no size there
             continue
-        errors = _annotation_errors(part, annotation, size, masks)
+        errors = _annotation_errors(split, annotation, size, masks)
         problems += [Problem(file, number, what, True) for what in errors if what]
     return problems
 
 
 def usable(
-    part: CocoPart, on_problem: Literal["refuse", "skip"], masks: bool = False, workers: int | None = None
+    split: CocoSplit, on_problem: OnProblem, masks: bool = False, workers: int | None = None
 ) -> tuple[set[int], set[int], list[str]]:
     """Say what to leave out of training, or refuse. Headers of images are read, pixels are not decoded.
 
     Args:
-        part: The annotations.
+        split: The annotations.
         on_problem: "refuse" raises an error if there is any problem, "skip" leaves out what has one.
         masks: Whether each object must have a mask.
         workers: Processes that read images; see `find_problems`.
@@ -218,7 +220,7 @@ def usable(
         DataError: there are problems and on_problem is "refuse", or they concern the file as a whole, or nothing is
             left.
     """
-    problems = find_problems(part, decode=False, workers=workers, masks=masks)
+    problems = find_problems(split, decode=False, workers=workers, masks=masks)
     if not problems:
         return set(), set(), []
     whole = [problem for problem in problems if problem.id is None]
@@ -227,18 +229,59 @@ def usable(
         first = "\n".join(map(str, shown[:10])) + (f"\n... and {len(shown) - 10} more" if len(shown) > 10 else "")
         advice = "Correct the file" + (", or leave these out with --on-problem skip" if not whole else "")
         count = "1 problem" if len(shown) == 1 else f"{len(shown)} problems"
-        raise DataError(f"{part.files.annotations} has {count}:\n{first}\n{advice}; van check-data lists all.")
+        raise DataError(f"{split.files.annotations} has {count}:\n{first}\n{advice}; van check-data lists all.")
     annotations = {p.id for p in problems if p.annotation and p.id is not None}
     images = {p.id for p in problems if not p.annotation and p.id is not None}
-    left = part.without(annotations, images)
+    left = split.without(annotations, images)
     if not left.images or not any(True for _ in left.all_annotations()):
         raise DataError(
-            f"{part.files.annotations}: nothing is left without the {len(annotations)} annotations and {len(images)} "
+            f"{split.files.annotations}: nothing is left without the {len(annotations)} annotations and {len(images)} "
             f"images that have problems, the first {problems[0]}. van check-data lists all."
         )
-    total = sum(1 for _ in part.all_annotations())
+    total = sum(1 for _ in split.all_annotations())
     note = (
-        f"{part.files.annotations}: left out {len(annotations)} of {total} annotations "
-        f"and {len(images)} of {len(part.images)} images that have problems, the first {problems[0]}."
+        f"{split.files.annotations}: left out {len(annotations)} of {total} annotations "
+        f"and {len(images)} of {len(split.images)} images that have problems, the first {problems[0]}."
     )
     return annotations, images, [note]
+
+
+def usable_split(
+    folder: str | Path,
+    split: Split,
+    on_problem: OnProblem,
+    masks: bool = False,
+    decode: bool = False,
+    workers: int | None = None,
+) -> tuple[CocoSplit, list[str]]:
+    """Read the annotations of a split, without what cannot be used.
+
+    Args:
+        folder: In COCO's layout.
+        split: "train" or "val".
+        on_problem: What to do with annotations and images that cannot be used: refuse them all, or skip these.
+        masks: Whether each object must have a mask.
+        decode: Decode every image too; without it damage behind a file's header is not found.
+        workers: Processes that read images; None takes one per processor, at most 8.
+
+    Returns:
+        The split, and sentences that say what was skipped.
+
+    Raises:
+        DataError: the data cannot be read, or cannot be used and should not be skipped.
+    """
+    whole = CocoSplit(find_split(folder, split))
+    annotations, images, notes = usable(whole, on_problem, masks, workers)
+    kept = whole.without(annotations, images) if annotations or images else whole
+    if decode and (broken := find_problems(kept, True, workers, masks)):
+        text = "\n".join(map(str, broken[:10])) + (f"\n... and {len(broken) - 10} more" if len(broken) > 10 else "")
+        if on_problem == "refuse":
+            raise DataError(
+                f"{whole.files.annotations}, every image decoded: {len(broken)} problems:\n{text}\n"
+                "Replace the files, or leave these out with --on-problem skip."
+            )
+        kept = kept.without(image_ids={problem.id for problem in broken if problem.id is not None})
+        notes = [*notes, f"{whole.files.annotations}: left out {len(broken)} images that do not decode:\n{text}"]
+    if not len(kept):
+        raise DataError(f"{whole.files.annotations} has no image that can be used. See van check-data {folder}.")
+    return kept, notes

@@ -26,5 +26,5 @@ class DigitSamples(Samples):
 
 
 def load_split() -> tuple[Samples, Samples]:
-    """Return the training part (1,437 images) and the held-out part (360), always the same, equal shares per digit."""
+    """Return the training split (1,437 images) and the held-out one (360), always the same, equal shares per digit."""
     return split_samples(DigitSamples(), 0.2, seed=0)

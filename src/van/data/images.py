@@ -4,7 +4,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from timm.data.readers.img_extensions import add_img_extensions, get_img_extensions
 from timm.utils import natural_key
+from torch.utils.data import Dataset
 
 from van.errors import DataError
 
@@ -151,6 +153,58 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """One image, ready for a network.
+
+    Attributes:
+        item: What the network takes.
+        size: Height and width of the image.
+        path: Its file; None for images in memory.
+        image: The decoded image, where it is kept.
+    """
+
+    item: Any
+    size: tuple[int, int]
+    path: str | None
+    image: Image.Image | None
+
+
+class ImageFiles(Dataset):
+    """Images that are decoded once each and prepared, or the error that each of them gave.
+
+    Args:
+        images: Paths and whatever else read_image takes.
+        prepare: Makes of an image what the network takes.
+        mode: Colors that are read, in Pillow's words.
+        keep: Whether the decoded image is kept beside what is made of it.
+    """
+
+    def __init__(
+        self, images: Sequence[ImageLike], prepare: Callable[[Image.Image], Any], mode: str = "RGB", keep: bool = True
+    ) -> None:
+        self.images = images
+        self.prepare = prepare
+        self.mode = mode
+        self.keep = keep
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Prepared | DataError:
+        source: Any = self.images[index]
+        path = str(source) if isinstance(source, str | Path) else getattr(source, "filename", None) or None
+        named = path or getattr(source, "name", None)
+        try:
+            image = read_image(
+                source, self.mode, None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
+            )
+            kept = image if self.keep else None
+            return Prepared(self.prepare(image), (image.height, image.width), path, kept)
+        except DataError as error:
+            return error
+
+
 def list_images(paths: Sequence[str | Path]) -> list[str]:
     """Return image files in the order given; a folder gives the images below it in natural order of their paths.
 
@@ -161,7 +215,10 @@ def list_images(paths: Sequence[str | Path]) -> list[str]:
         DataError: a folder holds no images.
     """
     found = []
-    for path in map(Path, paths):
+    for given in paths:
+        if "://" in str(given):
+            raise DataError(f"{given} is a URL, expected a file or folder. Download it first.")
+        path = Path(given)
         if path.is_dir():
             known = get_img_extensions(as_set=True)
             inside = [str(p) for p in path.rglob("*") if p.suffix.lower() in known and p.is_file()]

@@ -13,26 +13,26 @@ from timm.utils import natural_key
 from van.data.images import read_image
 from van.errors import DataError
 
-Part = Literal["train", "val", "all"]
+Split = Literal["train", "val", "all"]
 
-PART_FOLDERS: dict[str, tuple[str, ...]] = {
+SPLIT_FOLDERS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "test", "testing"),
 }
 _IMAGE_FOLDERS = ("images", "image", "imgs", "Imgs")
-_HELD_OUT = 5  # data without parts: every fifth pair is for validation
+_HELD_OUT = 5  # data without splits: every fifth pair is for validation
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _LOSSY = ("JPEG", "MPO", "JPEG2000")
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the images and the masks of a part are.
+    """Where the images and the masks of a split are.
 
     Attributes:
         images: Folder of the images.
         masks: Folder of the masks.
-        whole: Whether the folders hold all of the data and not one part of it.
+        whole: Whether the folders hold all of the data and not one split of it.
     """
 
     images: Path
@@ -50,19 +50,19 @@ class Pairs:
 
 
 def find_folders(
-    root: str | Path, part: Part, mask_folders: Sequence[str], more: Sequence[tuple[str, str]] = ()
+    root: str | Path, split: Split, mask_folders: Sequence[str], more: Sequence[tuple[str, str]] = ()
 ) -> Folders:
-    """Find the folders of a part.
+    """Find the folders of a split.
 
-    With PART train or training, or val, valid, validation, test or testing, and MASKS one of mask_folders, looked for
-    are images/PART with MASKS/PART, PART/images with PART/MASKS, and PART with MASKS/PART. Where there is no part at
-    all, images with MASKS hold everything (also image, imgs or Imgs).
+    With SPLIT train or training, or val, valid, validation, test or testing, and MASKS one of mask_folders, looked for
+    are images/SPLIT with MASKS/SPLIT, SPLIT/images with SPLIT/MASKS, and SPLIT with MASKS/SPLIT. Where there is no split
+    at all, images with MASKS hold everything (also image, imgs or Imgs).
 
     Args:
         root: Folder of the data set.
-        part: "train", "val", or "all" for data without parts.
+        split: "train", "val", or "all" for data without splits.
         mask_folders: Names that the folder of the masks may have.
-        more: Further pairs of folders, below the root, that hold this part.
+        more: Further pairs of folders, below the root, that hold this split.
 
     Raises:
         DataError: there are no such folders; the message says what was looked for.
@@ -72,55 +72,55 @@ def find_folders(
         raise DataError(f"{root} is not a folder. Give the folder that holds images and masks.")
     if found := _first(root, more):
         return Folders(*found, whole=False)
-    for name in PART_FOLDERS.get(part, ()):
-        if found := _first(root, _of_part(name, mask_folders)):
+    for name in SPLIT_FOLDERS.get(split, ()):
+        if found := _first(root, _of_split(name, mask_folders)):
             return Folders(*found, whole=False)
     flat = [(images, masks) for images in _IMAGE_FOLDERS for masks in mask_folders]
-    parts = {
+    splits = {
         other: pair
-        for other, names in PART_FOLDERS.items()
-        if (pair := next((p for name in names if (p := _first(root, _of_part(name, mask_folders)))), None))
+        for other, names in SPLIT_FOLDERS.items()
+        if (pair := next((p for name in names if (p := _first(root, _of_split(name, mask_folders)))), None))
     }
-    if not parts and (found := _first(root, flat)):
+    if not splits and (found := _first(root, flat)):
         return Folders(*found, whole=True)
-    if part == "all" and parts:
-        raise DataError(f"{root} has the parts {' and '.join(parts)}: take one of them.")
-    names = PART_FOLDERS.get(part, ("train",))
-    looked = [f"{images} with {masks}" for images, masks in [*more, *_of_part(names[0], mask_folders[:1])]]
+    if split == "all" and splits:
+        raise DataError(f"{root} has the splits {' and '.join(splits)}: take one of them.")
+    names = SPLIT_FOLDERS.get(split, ("train",))
+    looked = [f"{images} with {masks}" for images, masks in [*more, *_of_split(names[0], mask_folders[:1])]]
     also = f" (MASKS may also be called {', '.join(mask_folders[1:])})" if len(mask_folders) > 1 else ""
-    if not parts:
+    if not splits:
         looked.append(f"images with {mask_folders[0]}")
-    raise DataError(f"{root} has no images with masks for {part}. Looked for {'; '.join(looked)}{also}.")
+    raise DataError(f"{root} has no images with masks for {split}. Looked for {'; '.join(looked)}{also}.")
 
 
-def find_parts(
+def find_splits(
     root: str | Path, mask_folders: Sequence[str], more: Mapping[str, Sequence[tuple[str, str]]] | None = None
-) -> list[Part]:
-    """Return the parts that there are, train before val, or "all" alone; see `find_folders`.
+) -> list[Split]:
+    """Return the splits that there are, train before val, or "all" alone; see `find_folders`.
 
     Args:
         root: Folder of the data set.
         mask_folders: Names that the folder of the masks may have.
-        more: Further pairs of folders by part.
+        more: Further pairs of folders by split.
 
     Raises:
         DataError: there is none.
     """
-    parts: list[Part] = []
-    for part in ("train", "val"):
+    splits: list[Split] = []
+    for split in ("train", "val"):
         try:
-            folders = find_folders(root, part, mask_folders, (more or {}).get(part, ()))
+            folders = find_folders(root, split, mask_folders, (more or {}).get(split, ()))
         except DataError:
             continue
         if folders.whole:
             return ["all"]
-        parts.append(part)
-    if not parts:
+        splits.append(split)
+    if not splits:
         find_folders(root, "train", mask_folders, (more or {}).get("train", ()))  # says what was looked for
-    return parts
+    return splits
 
 
-def _of_part(name: str, mask_folders: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _of_split(name: str, mask_folders: Sequence[str]) -> Iterator[tuple[str, str]]:
     for masks in mask_folders:
         yield f"images/{name}", f"{masks}/{name}"
         yield f"{name}/images", f"{name}/{masks}"
@@ -147,10 +147,10 @@ def _by_name(folder: Path, kind: str) -> tuple[dict[str, Path], list[tuple[Path,
     return found, repeated
 
 
-def find_pairs(folders: Folders, part: Part) -> Pairs:
+def find_pairs(folders: Folders, split: Split) -> Pairs:
     """Pair images and masks whose paths below their folders are the same but for the ending, in natural order.
 
-    Of data without parts, "val" takes every fifth pair, "train" the others, and "all" all.
+    Of data without splits, "val" takes every fifth pair, "train" the others, and "all" all.
 
     Raises:
         DataError: there is no pair.
@@ -166,9 +166,9 @@ def find_pairs(folders: Folders, part: Part) -> Pairs:
             f"{folders.images} ({len(images)} images) and {folders.masks} ({len(masks)} masks) have no file name in "
             "common. An image and its mask have the same name but for the ending: a.jpg and a.png."
         )
-    if folders.whole and part != "all":
+    if folders.whole and split != "all":
         held_out = set(names[_HELD_OUT - 1 :: _HELD_OUT] or names[-1:])
-        names = [name for name in names if (name in held_out) == (part == "val")]
+        names = [name for name in names if (name in held_out) == (split == "val")]
         if not names:
             raise DataError(f"{folders.images} has one image with a mask, too few to train and validate on.")
     return Pairs([images[name] for name in names], [masks[name] for name in names], unpaired)

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from van.data.coco import CocoFiles, CocoPart, find_part, find_parts
+from van.data.coco import CocoFiles, CocoSplit, find_split, find_splits
 from van.data.images import read_image
-from van.data.pairs import Part, check_sizes
+from van.data.pairs import Split, check_sizes
 from van.errors import DataError
 
 IGNORED = 255
@@ -54,8 +54,8 @@ def read_ids(path: str | Path) -> np.ndarray:
         raise DataError(f"{path} cannot be decoded ({error}). Remove or replace it.") from error
 
 
-class PanopticPart:
-    """The annotations of a part; see `find_panoptic`.
+class PanopticSplit:
+    """The annotations of a split; see `find_panoptic`.
 
     Args:
         coco: The JSON.
@@ -75,7 +75,7 @@ class PanopticPart:
         DataError: a category does not say whether it is a thing, or there are too many.
     """
 
-    def __init__(self, coco: CocoPart, drop_images: Collection[int] = ()) -> None:
+    def __init__(self, coco: CocoSplit, drop_images: Collection[int] = ()) -> None:
         self.coco = coco
         file = coco.files.annotations
         self.folder = file.with_suffix("")
@@ -96,10 +96,10 @@ class PanopticPart:
     def __len__(self) -> int:
         return len(self.images)
 
-    def without(self, image_ids: Collection[int]) -> "PanopticPart":
-        """Return the part without some images."""
+    def without(self, image_ids: Collection[int]) -> "PanopticSplit":
+        """Return the split without some images."""
         gone = {image["id"] for image in self.coco.images} - {image["id"] for image in self.images}
-        return PanopticPart(self.coco, gone | set(image_ids))
+        return PanopticSplit(self.coco, gone | set(image_ids))
 
     def image_path(self, image: Mapping[str, Any]) -> Path:
         """Return the file of a record of `images`."""
@@ -161,29 +161,29 @@ class PanopticPart:
         return numbers, segments
 
 
-def find_panoptic(root: str | Path, part: Part) -> PanopticPart:
-    """Find and read the panoptic annotations of a part: "train" or "val"; see `van.data.coco.find_part`.
+def find_panoptic(root: str | Path, split: Split) -> PanopticSplit:
+    """Find and read the panoptic annotations of a split: "train" or "val"; see `van.data.coco.find_split`.
 
-    The PNG are in annotations/panoptic_PART2017 (any year, or none), beside the JSON of that name.
+    The PNG are in annotations/panoptic_SPLIT2017 (any year, or none), beside the JSON of that name.
 
     Raises:
         DataError: there are none, or they are malformed.
     """
-    if part == "all":
-        raise DataError(f"{root} is panoptic data in COCO's layout: take its part train or val.")
-    return _read(find_part(root, part, "panoptic"))
+    if split == "all":
+        raise DataError(f"{root} is panoptic data in COCO's layout: take its split train or val.")
+    return _read(find_split(root, split, "panoptic"))
 
 
-def find_panoptic_parts(root: str | Path) -> dict[Part, PanopticPart]:
-    """Return the parts that there are, train before val; see `find_panoptic`."""
-    return {part: _read(files) for part, files in find_parts(root, "panoptic").items()}
+def find_panoptic_splits(root: str | Path) -> dict[Split, PanopticSplit]:
+    """Return the splits that there are, train before val; see `find_panoptic`."""
+    return {split: _read(files) for split, files in find_splits(root, "panoptic").items()}
 
 
-def _read(files: CocoFiles) -> PanopticPart:
-    part = PanopticPart(CocoPart(files, "panoptic"))
-    if not part.folder.is_dir():
-        raise DataError(f"{files.annotations} needs the folder {part.folder} with its PNG, which does not exist.")
-    return part
+def _read(files: CocoFiles) -> PanopticSplit:
+    split = PanopticSplit(CocoSplit(files, "panoptic"))
+    if not split.folder.is_dir():
+        raise DataError(f"{files.annotations} needs the folder {split.folder} with its PNG, which does not exist.")
+    return split
 
 
 class PanopticDataset(Dataset):
@@ -196,29 +196,29 @@ class PanopticDataset(Dataset):
     iscrowd. Also image_id, and size, (H, W) of the file.
 
     Args:
-        part: The annotations.
+        split: The annotations.
         transform: Called with the image and one map of numbers (H, W), as the transforms v2 of torchvision; returns
             both. Where it pads the map with 255 there is no segment.
         masks: Give what a model learns from; without it an item is smaller.
     """
 
     def __init__(
-        self, part: PanopticPart, transform: Callable[[Any, Any], Any] | None = None, masks: bool = True
+        self, split: PanopticSplit, transform: Callable[[Any, Any], Any] | None = None, masks: bool = True
     ) -> None:
-        self.part = part
+        self.split = split
         self.transform = transform
         self.masks = masks
 
     def __len__(self) -> int:
-        return len(self.part)
+        return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
-        record = self.part.images[index]
-        path = self.part.image_path(record)
+        record = self.split.images[index]
+        path = self.split.image_path(record)
         image: Any = tv_tensors.Image(functional.pil_to_tensor(read_image(path)))
-        numbers, segments = self.part.truth(record)
+        numbers, segments = self.split.truth(record)
         size = tuple(image.shape[-2:])
-        check_sizes(path, self.part.png_path(record), size, numbers.shape)
+        check_sizes(path, self.split.png_path(record), size, numbers.shape)
         for segment in segments[IGNORED - 1 :]:  # 255 is what padding gives
             segment["id"] += 1
         numbers += numbers >= IGNORED

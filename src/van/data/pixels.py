@@ -1,145 +1,46 @@
-"""Images with labelled pixels for training and evaluation: classes, segments, or what stands out."""
+"""Images with labeled pixels for training and evaluation: classes, segments, or what is salient."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
-from van.data.detection import OnProblem, OrientedBatches, data_folder, loading_processes, processes_and_rank
-from van.data.pairs import Part
+from van.data.augmentation import PanopticAugmentation, SaliencyAugmentation, SemanticAugmentation
+from van.data.coco_checks import OnProblem
+from van.data.formats import SemanticFormat
+from van.data.loaders import (
+    Collate,
+    StepBatches,
+    as_stacks,
+    batch_loader,
+    evaluation_loader,
+    loading_processes,
+    processes_and_rank,
+)
+from van.data.pairs import Split
 from van.data.panoptic import PanopticDataset, find_panoptic
 from van.data.pixel_checks import usable_pixels
-from van.data.pixel_transforms import PanopticAugmentation, SaliencyAugmentation, SemanticAugmentation
 from van.data.saliency import SaliencyDataset, find_saliency
-from van.data.semantic import IGNORED, SemanticDataset, SemanticPart, find_semantic
+from van.data.semantic import SemanticDataset
+from van.data.shapes import data_folder
+from van.data.targets import check_saliency, plain
 from van.errors import DataError
-
-Collate = Callable[[list[tuple[Any, Any]]], tuple[Any, Any]]
-
-
-class StepBatches(DistributedSampler):
-    """So many batches per epoch, of an endless row of passes over the data, each in its own order.
-
-    An epoch may be shorter or longer than a pass: the next one goes on where it ended. Every process gets other images
-    of the same batches.
-
-    Args:
-        images: How many images there are.
-        batch_size: Images per batch and process.
-        steps: Batches per epoch and process.
-        seed: Of the order.
-        processes: How many share the images; None asks torch.distributed.
-        rank: Which of them this is; None asks torch.distributed.
-    """
-
-    # a DistributedSampler that yields lists: Lightning leaves it as it is and tells it the epoch
-
-    def __init__(
-        self,
-        images: int,
-        batch_size: int,
-        steps: int,
-        seed: int = 0,
-        processes: int | None = None,
-        rank: int | None = None,
-    ) -> None:
-        processes, rank = processes_and_rank(processes, rank)
-        super().__init__(cast(Any, range(images)), num_replicas=processes, rank=rank, seed=seed)
-        self.images = images
-        self.batch_size = batch_size
-        self.steps = steps
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        orders: dict[int, list[int]] = {}
-        whole = self.batch_size * self.num_replicas
-        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
-            first = step * whole + self.rank * self.batch_size
-            batch = []
-            for place in range(first, first + self.batch_size):
-                turn, index = divmod(place, self.images)
-                if turn not in orders:
-                    generator = torch.Generator().manual_seed(self.seed + turn)
-                    # batches of several processes may lie in two passes
-                    orders = {k: v for k, v in orders.items() if k == turn - 1}
-                    orders[turn] = torch.randperm(self.images, generator=generator).tolist()
-                batch.append(orders[turn][index])
-            yield batch
-
-
-class _Batches(Dataset):
-    """What a list of items makes, for lists of places."""
-
-    def __init__(self, dataset: Dataset, collate: Collate) -> None:
-        self.dataset = dataset
-        self.collate = collate
-
-    def __len__(self) -> int:
-        return len(cast(Any, self.dataset))
-
-    def __getitem__(self, places: list[int]) -> tuple[Any, Any]:
-        return self.collate([self.dataset[place] for place in places])
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _loader(dataset: Dataset, collate: Collate, batches: Any, workers: int) -> DataLoader:
-    return DataLoader(
-        _Batches(dataset, collate),
-        batch_size=None,
-        sampler=batches,
-        num_workers=workers,
-        collate_fn=_as_is,
-        persistent_workers=workers > 0,
-    )
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_subclass(torch.Tensor)
-
-
-def stack_labels(items: list[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (B, 3, H, W) and labels (B, H, W)."""
-    images, labels = zip(*items, strict=True)
-    return torch.stack([_plain(i) for i in images]), torch.stack([_plain(label) for label in labels])
 
 
 def stack_masks(items: list[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images (B, 3, H, W) and masks (B, H, W) of floats."""
-    images, masks = stack_labels(items)
+    images, masks = as_stacks(items)
+    check_saliency(masks)
     return images, masks.float()
 
 
 def stack_segments(items: list[tuple[Any, Any]]) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
     """Return images (B, 3, H, W), and masks and labels of the segments of each."""
-    images, targets = zip(*items, strict=True)
-    kept = [{"masks": _plain(target["masks"]), "labels": target["labels"]} for target in targets]
-    return torch.stack([_plain(i) for i in images]), kept
-
-
-def _lists(items: list[tuple[Any, Any]]) -> tuple[list[torch.Tensor], list[Any]]:
-    images, targets = zip(*items, strict=True)
-    return [_plain(i) for i in images], [_plain(t) if isinstance(t, torch.Tensor) else t for t in targets]
-
-
-def evaluation_batches(dataset: Dataset, batch_size: int, workers: int) -> DataLoader:
-    """Return every image once, as it is: lists of images (3, H, W) uint8 and of targets.
-
-    Args:
-        dataset: Of any kind.
-        batch_size: Images per batch and process.
-        workers: Loading processes.
-    """
-    order = OrientedBatches([1.0] * len(cast(Any, dataset)), batch_size, shuffle=False)
-    return _loader(dataset, _lists, order, workers)
+    images, targets = as_stacks(items)
+    return images, [{"masks": plain(target["masks"]), "labels": target["labels"]} for target in targets]
 
 
 class PixelData(LightningDataModule):
@@ -153,7 +54,7 @@ class PixelData(LightningDataModule):
         val: Images as they are.
         collate: Makes a training batch of items.
         class_names: Names in the order of the labels.
-        part: Annotations of the validation part.
+        split: Annotations of the validation split.
         notes: Sentences about the data that the user should know.
         extra: What prediction needs to know of the data; what JSON can hold.
 
@@ -168,7 +69,7 @@ class PixelData(LightningDataModule):
         val: Dataset,
         collate: Collate,
         class_names: list[str],
-        part: Any,
+        split: Any,
         notes: list[str],
         extra: dict[str, Any] | None = None,
     ) -> None:
@@ -177,7 +78,7 @@ class PixelData(LightningDataModule):
         self.val: Any = val
         self.collate = collate
         self.class_names = class_names
-        self.part = part
+        self.split = split
         self.notes = notes
         self.extra = extra or {}
         self.batch_size = 1
@@ -205,40 +106,19 @@ class PixelData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return shuffled, augmented batches."""
         steps = self.steps(processes_and_rank()[0])
-        return _loader(
-            self.train, self.collate, StepBatches(len(self.train), self.batch_size, steps, self.seed), self.workers
-        )
+        order = StepBatches(len(self.train), self.batch_size, steps, self.seed)
+        return batch_loader(self.train, order, self.collate, self.workers)
 
     def val_dataloader(self) -> DataLoader:
-        """Return the images of the validation part as they are."""
-        return evaluation_batches(self.val, self.batch_size, self.workers)
-
-
-@dataclass
-class SemanticFormat:
-    """How the files of a data set for semantic segmentation are meant.
-
-    Attributes:
-        classes: File with the names of the classes, one a line; by default classes.txt or ADE20K's objectInfo150.txt.
-        reduce_zero_label: In the files 0 marks pixels that do not count, and the first class is 1; by default only
-            where the classes are those of objectInfo150.txt.
-        ignore_index: Number in the files that marks pixels that do not count; 255 does as well.
-    """
-
-    classes: str | None = None
-    reduce_zero_label: bool | None = None
-    ignore_index: int = IGNORED
-
-    def find(self, folder: str | Path, part: Part) -> SemanticPart:
-        """Find the images and masks of a part; see find_semantic."""
-        return find_semantic(folder, part, self.classes, self.reduce_zero_label, self.ignore_index)
+        """Return the images of the validation split as they are."""
+        return evaluation_loader(self.val, self.batch_size, self.workers)
 
 
 def _both(
-    find: Callable[[Any, Part], Any], folder: str | Path, on_problem: OnProblem, decode: bool, workers: int | None
+    find: Callable[[Any, Split], Any], folder: str | Path, on_problem: OnProblem, decode: bool, workers: int | None
 ) -> tuple[Any, Any, list[str]]:
-    """Return the usable training and validation part, and what was left out."""
-    train, val = find(folder, "train"), find(folder, "val")  # a part that is missing should show before the long check
+    """Return the usable training and validation split, and what was left out."""
+    train, val = find(folder, "train"), find(folder, "val")  # a split that is missing should show before the long check
     train, notes = usable_pixels(train, on_problem, decode, workers)
     val, more = usable_pixels(val, on_problem, decode, workers, empty_classes=False)
     return train, val, notes + more
@@ -274,7 +154,7 @@ def semantic_data(
             "format.classes."
         )
     datasets = SemanticDataset(train, augmentation.transform()), SemanticDataset(val)
-    return PixelData(*datasets, stack_labels, train.class_names, val, notes)
+    return PixelData(*datasets, as_stacks, train.class_names, val, notes)
 
 
 def panoptic_data(

@@ -2,11 +2,10 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,50 +14,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from van.data.coco import CocoPart, find_part
-from van.data.coco_checks import usable
+from van.data.augmentation import PoseAugmentation
+from van.data.coco import CocoSplit, Split, find_split
+from van.data.coco_checks import OnProblem, usable
 from van.data.images import read_image
-from van.data.shapes import shapes_folder
-from van.errors import DataError, VanError
+from van.data.loaders import loading_processes
+from van.errors import DataError
 
 PADDING = 1.25  # of Xiao et al.: how much larger than the box the crop is
 _HALF_BODY_PADDING = 1.5
 _HALF_BODY_FROM = 8  # a person with no more visible keypoints than this is not cut in half
 _LOWER = ("hip", "knee", "ankle", "foot", "heel", "toe")
-
-
-@dataclass
-class PoseAugmentation:
-    """Random changes of the training crops; the defaults are those of SimpleBaseline and HRNet.
-
-    Attributes:
-        scale: Standard deviation of the crop's size around 1, which stays within one such deviation.
-        rotation: Standard deviation of the angle in degrees, which stays within two such deviations.
-        rotated: Share of the crops that are rotated.
-        flip: Share of the crops that are mirrored.
-        half_body: Share of the persons with more than 8 visible keypoints of whom the upper or lower half is cut out.
-    """
-
-    scale: float = 0.35
-    rotation: float = 40.0
-    rotated: float = 0.6
-    flip: float = 0.5
-    half_body: float = 0.3
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            VanError: one is out of its range.
-        """
-        if not 0 <= self.scale < 1 or self.rotation < 0:
-            raise VanError(
-                f"augmentation has scale {self.scale} and rotation {self.rotation}, expected a number from 0 to below "
-                "1, and degrees of 0 or more."
-            )
-        for name in ("rotated", "flip", "half_body"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise VanError(f"augmentation.{name} is {getattr(self, name)}, expected a share from 0 to 1.")
 
 
 @dataclass(frozen=True)
@@ -194,7 +160,7 @@ class PoseDataset(Dataset):
     pixels of the crop to those of the image; image_id, category_id, score and index, the number of the person.
 
     Args:
-        part: The images.
+        split: The images.
         persons: Whom to cut out.
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
@@ -202,20 +168,20 @@ class PoseDataset(Dataset):
 
     def __init__(
         self,
-        part: CocoPart,
+        split: CocoSplit,
         persons: Sequence[Person],
         size: tuple[int, int],
         augmentation: PoseAugmentation | None = None,
     ) -> None:
-        self.part = part
+        self.split = split
         self.persons = list(persons)
         self.size = size
         self.augmentation = augmentation
-        self.names = part.keypoint_names
+        self.names = split.keypoint_names
         self.order = np.arange(len(self.names))
-        for left, right in part.flip_pairs:
+        for left, right in split.flip_pairs:
             self.order[[left, right]] = right, left
-        self.paths = {image["id"]: part.image_path(image) for image in part.images}
+        self.paths = {image["id"]: split.image_path(image) for image in split.images}
         self._last: tuple[int, Image.Image] | None = None
 
     def __len__(self) -> int:
@@ -260,42 +226,42 @@ class PoseDataset(Dataset):
         width *= min(max(1 + options.scale * noise[0], 1 - options.scale), 1 + options.scale)
         limit = 2 * options.rotation
         angle = min(max(options.rotation * noise[1], -limit), limit) if chances[1] < options.rotated else 0.0
-        return centre, width, angle, chances[2] < options.flip
+        return centre, width, angle, chances[2] < options.hflip
 
 
-def annotated_persons(part: CocoPart) -> list[Person]:
+def annotated_persons(split: CocoSplit) -> list[Person]:
     """Return the persons of an annotation file that have at least one labelled keypoint, image by image.
 
     Args:
-        part: Annotations of the kind person_keypoints.
+        split: Annotations of the kind person_keypoints.
 
     Raises:
         DataError: there are none, or one has another number of keypoints.
     """
     persons = []
-    for image in part.images:
-        for annotation in part.annotations(image["id"]):
+    for image in split.images:
+        for annotation in split.annotations(image["id"]):
             numbers = annotation.get("keypoints") or []
             if annotation.get("iscrowd") or not any(v > 0 for v in numbers[2::3]):
                 continue
-            if len(numbers) != 3 * len(part.keypoint_names):
+            if len(numbers) != 3 * len(split.keypoint_names):
                 raise DataError(
-                    f"{part.files.annotations}: annotation {annotation.get('id')} has {len(numbers)} numbers for "
-                    f"{len(part.keypoint_names)} keypoints, expected three each. van check-data lists all of these."
+                    f"{split.files.annotations}: annotation {annotation.get('id')} has {len(numbers)} numbers for "
+                    f"{len(split.keypoint_names)} keypoints, expected three each. van check-data lists all of these."
                 )
             if box := _inside(annotation["bbox"], image):
                 keypoints = np.array(numbers, dtype=np.float64).reshape(-1, 3)
                 persons.append(Person(image["id"], annotation["category_id"], box, 1.0, keypoints))
     if not persons:
-        raise DataError(f"{part.files.annotations} has no person with keypoints. Give keypoint annotations.")
+        raise DataError(f"{split.files.annotations} has no person with keypoints. Give keypoint annotations.")
     return persons
 
 
-def detected_persons(part: CocoPart, path: str | Path, min_score: float = 0.0) -> list[Person]:
+def detected_persons(split: CocoSplit, path: str | Path, min_score: float = 0.0) -> list[Person]:
     """Return the persons that a detector found, image by image.
 
     Args:
-        part: The images, and the categories that have keypoints.
+        split: The images, and the categories that have keypoints.
         path: COCO's results JSON: a list of objects with image_id, category_id, bbox (x, y, width, height) and score.
         min_score: Less certain boxes are left out.
 
@@ -312,9 +278,9 @@ def detected_persons(part: CocoPart, path: str | Path, min_score: float = 0.0) -
     needed = ("image_id", "category_id", "bbox", "score")
     if not isinstance(found, list) or not all(isinstance(d, dict) and all(k in d for k in needed) for d in found):
         raise DataError(f"{path} is no results JSON, expected a list of objects with {', '.join(needed)}.")
-    images = {image["id"]: image for image in part.images}
-    wanted = {category["id"] for category in part.categories if category.get("keypoints")}
-    empty = np.zeros((len(part.keypoint_names), 3))
+    images = {image["id"]: image for image in split.images}
+    wanted = {category["id"] for category in split.categories if category.get("keypoints")}
+    empty = np.zeros((len(split.keypoint_names), 3))
     persons = []
     for number, detection in enumerate(found):
         if detection["category_id"] not in wanted or not detection["score"] >= min_score:
@@ -322,7 +288,7 @@ def detected_persons(part: CocoPart, path: str | Path, min_score: float = 0.0) -
         image_id = detection["image_id"]
         if image_id not in images:
             raise DataError(
-                f"{path}: detection {number} is on image {image_id}, which {part.files.annotations} does not have. "
+                f"{path}: detection {number} is on image {image_id}, which {split.files.annotations} does not have. "
                 "Give the detections of these images."
             )
         if len(detection["bbox"]) != 4 or not all(map(math.isfinite, (*detection["bbox"], detection["score"]))):
@@ -349,30 +315,20 @@ def _inside(box: Sequence[float], image: dict[str, Any]) -> tuple[float, float, 
     return (x, y, right - x, bottom - y) if right > x and bottom > y else None
 
 
-def pose_folder(data: str, root: str | None = None) -> Path:
-    """Return the folder of a data set.
-
-    Args:
-        data: "shapes" for the built-in stick figures, which are made if they are missing, else a folder.
-        root: Where shapes is stored.
-    """
-    return shapes_folder(root) if data == "shapes" else Path(data)
-
-
 def open_persons(
     folder: str | Path,
-    name: Literal["train", "val"],
+    name: Split,
     size: tuple[int, int],
     augmentation: PoseAugmentation | None = None,
-    on_problem: Literal["refuse", "skip"] = "refuse",
+    on_problem: OnProblem = "refuse",
     boxes: str | Path | None = None,
     min_score: float = 0.0,
 ) -> tuple[PoseDataset, list[str]]:
-    """Open a part of a data set.
+    """Open a split of a data set.
 
     Args:
-        folder: See van.data.coco.find_part.
-        name: The part.
+        folder: See van.data.coco.find_split.
+        name: The split.
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
         on_problem: What to do about annotations and images that cannot be used.
@@ -385,18 +341,18 @@ def open_persons(
     Raises:
         DataError: the data cannot be used.
     """
-    part = CocoPart(find_part(folder, name, "person_keypoints"), "person_keypoints")
-    annotations, images, notes = usable(part, on_problem)
-    part = part.without(annotations, images)
-    persons = annotated_persons(part) if boxes is None else detected_persons(part, boxes, min_score)
-    return PoseDataset(part, persons, size, augmentation), notes
+    split = CocoSplit(find_split(folder, name, "person_keypoints"), "person_keypoints")
+    annotations, images, notes = usable(split, on_problem)
+    split = split.without(annotations, images)
+    persons = annotated_persons(split) if boxes is None else detected_persons(split, boxes, min_score)
+    return PoseDataset(split, persons, size, augmentation), notes
 
 
 class PoseData(LightningDataModule):
     """Training and validation persons of one data set in COCO's format.
 
     Args:
-        root: Folder of the data set, see van.data.coco.find_part.
+        root: Folder of the data set, see van.data.coco.find_split.
         size: Height and width of the crops.
         augmentation: Random changes of the training crops.
         batch_size: Crops per step and process.
@@ -419,17 +375,17 @@ class PoseData(LightningDataModule):
         augmentation: PoseAugmentation,
         batch_size: int,
         workers: int | None = None,
-        on_problem: Literal["refuse", "skip"] = "refuse",
+        on_problem: OnProblem = "refuse",
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        self.workers = loading_processes(workers)
         self.train, notes = open_persons(root, "train", size, augmentation, on_problem)
         self.val, more = open_persons(root, "val", size, None, on_problem)
         self.notes = [*notes, *more]
         if self.train.names != self.val.names:
             raise DataError(
-                f"The train part of {root} has keypoints {', '.join(self.train.names)}, the val part "
+                f"The train split of {root} has keypoints {', '.join(self.train.names)}, the val split "
                 f"{', '.join(self.val.names)}. Give both the same."
             )
 

@@ -66,15 +66,15 @@ class SampleSubset(Samples):
 
 
 def split_samples(samples: Samples, fraction: float, seed: int) -> tuple[Samples, Samples]:
-    """Split into a training and a validation part with the same share of every class.
+    """Split into a training and a validation split with the same share of every class.
 
     Args:
         samples: What to split.
-        fraction: Share of the validation part, between 0 and 1.
+        fraction: Share of the validation split, between 0 and 1.
         seed: The same seed gives the same split.
 
     Raises:
-        DataError: a class is too small, or the fraction leaves a part without some class.
+        DataError: a class is too small, or the fraction leaves a split without some class.
     """
     counts = Counter(samples.labels)
     rare = [samples.class_names[c] for c in sorted(counts) if counts[c] < 2]

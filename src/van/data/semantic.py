@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from van.data.images import read_image
-from van.data.pairs import Folders, Part, check_sizes, find_folders, find_pairs, find_parts, read_mask
+from van.data.pairs import Folders, Split, check_sizes, find_folders, find_pairs, find_splits, read_mask
 from van.errors import DataError
 
 IGNORED = 255
@@ -26,8 +26,8 @@ _MOST = 254  # 255 marks pixels that do not count
 
 
 @dataclass(frozen=True)
-class SemanticPart:
-    """The images and masks of a part; see `find_semantic`.
+class SemanticSplit:
+    """The images and masks of a split; see `find_semantic`.
 
     Attributes:
         images: Files of the images.
@@ -36,7 +36,7 @@ class SemanticPart:
         reduce_zero_label: In the files 0 marks pixels that do not count, and the first class is 1.
         ignore_index: Number in the files that marks pixels that do not count; 255 does as well.
         unpaired: Files that have no partner, with what is wrong.
-        name: What to call the part: the folder of its masks.
+        name: What to call the split: the folder of its masks.
     """
 
     images: list[Path]
@@ -50,8 +50,8 @@ class SemanticPart:
     def __len__(self) -> int:
         return len(self.images)
 
-    def without(self, places: Collection[int]) -> "SemanticPart":
-        """Return the part without the pairs at some places, and without files that have no partner."""
+    def without(self, places: Collection[int]) -> "SemanticSplit":
+        """Return the split without the pairs at some places, and without files that have no partner."""
         keep = [i for i in range(len(self)) if i not in set(places)]
         return replace(self, images=[self.images[i] for i in keep], masks=[self.masks[i] for i in keep], unpaired=[])
 
@@ -142,19 +142,19 @@ def _class_file(root: Path, folders: Folders) -> Path:
 
 def find_semantic(
     root: str | Path,
-    part: Part,
+    split: Split,
     classes: str | Path | None = None,
     reduce_zero_label: bool | None = None,
     ignore_index: int = IGNORED,
-) -> SemanticPart:
-    """Find images, masks and classes of a part; for the layouts see `van.data.pairs.find_folders`.
+) -> SemanticSplit:
+    """Find images, masks and classes of a split; for the layouts see `van.data.pairs.find_folders`.
 
     Masks lie in masks, annotations, semantic, labels or mask. ADE20K (images/training with annotations/training,
     objectInfo150.txt) and the built-in shapes (train with semantic/train) are such layouts too.
 
     Args:
         root: Folder of the data set.
-        part: "train", "val", or "all" for a folder without parts, of which "val" is every fifth pair.
+        split: "train", "val", or "all" for a folder without splits, of which "val" is every fifth pair.
         classes: File with the names of the classes; by default classes.txt in the root or beside or in the folder
             of the masks, or ADE20K's objectInfo150.txt.
         reduce_zero_label: In the files 0 marks pixels that do not count, and the first class is 1; by default only
@@ -167,23 +167,23 @@ def find_semantic(
     if not 0 <= ignore_index <= 65535:
         raise DataError(f"ignore_index is {ignore_index}, expected a number that a pixel can have: 0 to 65535.")
     root = Path(root)
-    folders = find_folders(root, part, _MASK_FOLDERS)
+    folders = find_folders(root, split, _MASK_FOLDERS)
     file = Path(classes) if classes else _class_file(root, folders)
-    pairs = find_pairs(folders, part)
+    pairs = find_pairs(folders, split)
     reduce = file.name == _ADE20K if reduce_zero_label is None else reduce_zero_label
     names = read_classes(file)
-    return SemanticPart(pairs.images, pairs.masks, names, reduce, ignore_index, pairs.unpaired, str(folders.masks))
+    return SemanticSplit(pairs.images, pairs.masks, names, reduce, ignore_index, pairs.unpaired, str(folders.masks))
 
 
-def find_semantic_parts(
+def find_semantic_splits(
     root: str | Path,
     classes: str | Path | None = None,
     reduce_zero_label: bool | None = None,
     ignore_index: int = IGNORED,
-) -> dict[Part, SemanticPart]:
-    """Return the parts that there are, train before val, or "all" alone; see `find_semantic`."""
-    parts = find_parts(root, _MASK_FOLDERS)
-    return {part: find_semantic(root, part, classes, reduce_zero_label, ignore_index) for part in parts}
+) -> dict[Split, SemanticSplit]:
+    """Return the splits that there are, train before val, or "all" alone; see `find_semantic`."""
+    splits = find_splits(root, _MASK_FOLDERS)
+    return {split: find_semantic(root, split, classes, reduce_zero_label, ignore_index) for split in splits}
 
 
 class SemanticDataset(Dataset):
@@ -193,19 +193,19 @@ class SemanticDataset(Dataset):
     which 255 marks pixels that do not count.
 
     Args:
-        part: Images and masks.
+        split: Images and masks.
         transform: Called with image and labels, as the transforms v2 of torchvision; returns both.
     """
 
-    def __init__(self, part: SemanticPart, transform: Callable[[Any, Any], Any] | None = None) -> None:
-        self.part = part
+    def __init__(self, split: SemanticSplit, transform: Callable[[Any, Any], Any] | None = None) -> None:
+        self.split = split
         self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.part)
+        return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image: Any = tv_tensors.Image(functional.pil_to_tensor(read_image(self.part.images[index])))
-        labels: Any = tv_tensors.Mask(torch.from_numpy(self.part.labels(index)))
-        check_sizes(self.part.images[index], self.part.masks[index], image.shape[-2:], labels.shape)
+        image: Any = tv_tensors.Image(functional.pil_to_tensor(read_image(self.split.images[index])))
+        labels: Any = tv_tensors.Mask(torch.from_numpy(self.split.labels(index)))
+        check_sizes(self.split.images[index], self.split.masks[index], image.shape[-2:], labels.shape)
         return (image, labels) if self.transform is None else self.transform(image, labels)

@@ -44,6 +44,7 @@ KEYPOINTS = (
 """The 17 keypoints of COCO in its order."""
 
 # counted from 1, as COCO does
+SHAPES = "shapes"  # the name of the built-in data
 _SKELETON = [
     *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11)),
     *((2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
@@ -115,6 +116,16 @@ def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: i
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def data_folder(data: str, root: str | None = None) -> Path:
+    """Return the folder of a data set; the built-in shapes are made where they are missing.
+
+    Args:
+        data: A folder, or "shapes".
+        root: Where the shapes are stored; None takes the folder data.
+    """
+    return shapes_folder(root) if data == SHAPES else Path(data)
 
 
 def shapes_folder(root: str | Path | None = None) -> Path:

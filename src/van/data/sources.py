@@ -1,6 +1,6 @@
 """Open labelled images by path or name: class folders, tar files, WebDataset shards, torchvision and Hugging Face sets.
 
-The reading itself is timm's; here a path or name is recognised, the parts (train, val) are found and class names
+The reading itself is timm's; here a path or name is recognised, the splits (train, val) are found and class names
 compared.
 """
 
@@ -21,26 +21,27 @@ from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils import natural_key
 
+from van.data.classes import match_classes
 from van.data.images import ImageLike, read_image
 from van.data.samples import Samples, SampleSubset
 from van.errors import DataError
 
-_PART_NAMES = {
+_SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "eval", "evaluation", "test", "testing"),
 }
 
 
-def _part_names(found: Iterable[str]) -> dict[str, str]:
-    """Return the parts among names in any case, as part: name. Of val, validation, test, ... only the first counts."""
+def _split_names(found: Iterable[str]) -> dict[str, str]:
+    """Return the splits among names in any case, as split: name; of val, validation, test, ... the first counts."""
     known = {name.lower(): name for name in sorted(found)}
-    first = {part: next((known[name] for name in names if name in known), None) for part, names in _PART_NAMES.items()}
-    return {part: name for part, name in first.items() if name is not None}
+    present = {split: [known[name] for name in names if name in known] for split, names in _SPLIT_NAMES.items()}
+    return {split: names[0] for split, names in present.items() if names}
 
 
 def _hidden(path: PurePath) -> bool:
     """Whether a file or a folder above it is hidden, such as the ._ files that macOS writes beside images."""
-    return any(part.startswith(".") and part not in (".", "..") for part in path.parts)
+    return any(name.startswith(".") and name not in (".", "..") for name in path.parts)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -113,7 +114,7 @@ class TarSamples(Samples):
     def __init__(self, path: Path) -> None:
         if path.is_file() and path.suffix.lower() != ".tar":
             raise DataError(
-                f"{path} is no folder and does not end in .tar. Unpack it, or pack its files into a plain tar."
+                f"{path} is a {path.suffix or 'plain'} file, expected a folder of class folders or a .tar file of them."
             )
         try:
             for tar in [path] if path.is_file() else _tars(path):
@@ -166,16 +167,16 @@ class TarSamples(Samples):
 
 
 class TorchvisionSamples(Samples):
-    """One part of a torchvision data set by timm's name, such as torch/cifar10; downloaded where that is possible.
+    """One split of a torchvision data set by timm's name, such as torch/cifar10; downloaded where that is possible.
 
     Raises:
         DataError: there is no such set, or it is neither on disk nor to be downloaded.
     """
 
-    def __init__(self, name: str, root: str, part: str) -> None:
+    def __init__(self, name: str, root: str, split: str) -> None:
         try:
             self._dataset = create_dataset(
-                name, root=root, split="train" if part == "train" else "validation", download=True
+                name, root=root, split="train" if split == "train" else "validation", download=True
             )
         except (OSError, RuntimeError, AssertionError, TypeError) as error:
             raise DataError(
@@ -186,14 +187,14 @@ class TorchvisionSamples(Samples):
         if labels is None or names is None or np.ndim(labels) != 1:
             raise DataError(f"{name} has no list of labels and class names. Export it to class folders.")
         super().__init__([int(label) for label in labels], [n if isinstance(n, str) else ", ".join(n) for n in names])
-        self._name = f"{name} {part}"
+        self._name = f"{name} {split}"
 
     def load(self, index: int) -> ImageLike:
         """Return the PIL image of an index."""
         return self._dataset[index][0]
 
     def name(self, index: int) -> str:
-        """Return the set, the part and the index."""
+        """Return the set, the split and the index."""
         return f"{self._name} {index}"
 
 
@@ -252,7 +253,7 @@ class _AsImage:
 
 @dataclass
 class Shards:
-    """WebDataset shards of one part: images and `.cls` class numbers, read in sequence.
+    """WebDataset shards of one split: images and `.cls` class numbers, read in sequence.
 
     timm's reader skips samples that it cannot decode, with a warning in the log.
 
@@ -386,12 +387,12 @@ def _open_folder_of_tars(folder: Path, tars: list[Path]) -> dict[str, Source]:
         return _open_path(tars[0])
     if _is_shard(tars[0]):
         words = {tar.name: set(re.findall("[a-z]+", tar.stem.lower())) for tar in tars}  # train-000, imagenet1k-train-0
-        parts = _part_names(set().union(*words.values()))
-        found = {part: [name for name in words if word in words[name]] for part, word in parts.items()}
-        return {part: _open_shards(folder, names) for part, names in (found or {"all": list(words)}).items()}
-    parts = _part_names(tar.stem for tar in tars)
-    if len(parts) == 2:
-        return {part: TarSamples(folder / f"{stem}.tar") for part, stem in parts.items()}
+        splits = _split_names(set().union(*words.values()))
+        found = {split: [name for name in words if word in words[name]] for split, word in splits.items()}
+        return {split: _open_shards(folder, names) for split, names in (found or {"all": list(words)}).items()}
+    splits = _split_names(tar.stem for tar in tars)
+    if len(splits) == 2:
+        return {split: TarSamples(folder / f"{stem}.tar") for split, stem in splits.items()}
     return {"all": TarSamples(folder)}
 
 
@@ -399,16 +400,16 @@ def _open_tar(path: Path) -> dict[str, Source]:
     if _is_shard(path):
         return {"all": _open_shards(path.parent, [path.name])}
     samples = TarSamples(path)
-    parts = _part_names({name for i in range(len(samples)) for name in samples.folders(i)[:-1]})
-    if len(parts) < 2:
+    splits = _split_names({name for i in range(len(samples)) for name in samples.folders(i)[:-1]})
+    if len(splits) < 2:
         return {"all": samples}
     return {
-        part: SampleSubset(samples, [i for i in range(len(samples)) if name in samples.folders(i)[:-1]])
-        for part, name in parts.items()
+        split: SampleSubset(samples, [i for i in range(len(samples)) if name in samples.folders(i)[:-1]])
+        for split, name in splits.items()
     }
 
 
-def _open_part(folder: Path, tars: list[Path]) -> Source:
+def _open_split(folder: Path, tars: list[Path]) -> Source:
     if not tars:
         return FolderSamples(folder)
     return _open_shards(folder, [tar.name for tar in tars]) if _is_shard(tars[0]) else TarSamples(folder)
@@ -420,8 +421,8 @@ def _open_path(path: Path) -> dict[str, Source]:
             return _open_tar(path)
         folders = _subfolders(path)
         tars = _tars(path)
-        parts = _part_names(folders)
-        inside = {name: _tars(path / name) for name in parts.values()}
+        splits = _split_names(folders)
+        inside = {name: _tars(path / name) for name in splits.values()}
         flat = [name for name, packed in inside.items() if not packed and not _subfolders(path / name)]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
@@ -429,8 +430,9 @@ def _open_path(path: Path) -> dict[str, Source]:
         ) from error
     except OSError as error:
         raise DataError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
-    if parts and not (flat and len(folders) > len(parts)):  # images right inside: a class that is called train or test
-        return {part: _open_part(path / name, inside[name]) for part, name in parts.items()}
+    # images right inside: a class that is called train or test
+    if splits and not (flat and len(folders) > len(splits)):
+        return {split: _open_split(path / name, inside[name]) for split, name in splits.items()}
     if tars and folders:
         raise DataError(
             f"{path} has both folders and tar files ({folders[0]}, {tars[0].name}). Name one of them, or move one away."
@@ -448,7 +450,7 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
         root: Where torch/NAME is stored or downloaded ("data" if None); cache folder for hfds/NAME.
 
     Returns:
-        The parts by name: "train" and "val" as far as the data has them, or "all".
+        The splits by name: "train" and "val" as far as the data has them, or "all".
 
     Raises:
         DataError: the data does not exist, is not readable, or is not of a known form.
@@ -460,15 +462,15 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
         return {"train": train, "val": val}
     kind, _, name = data.partition("/")
     if kind == "torch" and not Path(data).exists():
-        return {part: TorchvisionSamples(data, root or "data", part) for part in ("train", "val")}
+        return {split: TorchvisionSamples(data, root or "data", split) for split in ("train", "val")}
     if kind == "hfds" and not Path(data).exists():
         datasets = _datasets()
         if not name:
             raise DataError(f"{data} names no data set. Give hfds/NAME, or hfds/FOLDER.")
         try:
             splits = datasets.get_dataset_split_names(name)
-            chosen = _part_names(splits) or {"all": splits[0]}
-            return {part: HuggingFaceSamples(name, root, split) for part, split in chosen.items()}
+            chosen = _split_names(splits) or {"all": splits[0]}
+            return {split: HuggingFaceSamples(name, root, split) for split, split in chosen.items()}
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{data} cannot be loaded ({error}). Check the name, the network and its columns."
@@ -479,27 +481,19 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
 
 
 def relabel(source: Source, class_names: Sequence[str], what: str) -> None:
-    """Number the classes of a source as in class_names, by name.
+    """Number the classes of a source as a model or another split does, by name.
 
     Args:
         source: Changed in place.
         class_names: The wanted order.
-        what: What the names come from, for the error.
+        what: What the source is, for the error.
 
     Raises:
-        DataError: the source has a class that class_names lacks.
+        DataError: the source has images of a class that class_names lacks.
     """
-    if list(class_names) == source.class_names:
-        return  # names may occur twice, as the two cranes of ImageNet
-    numbers = {name: i for i, name in enumerate(class_names)}
-    present = sorted({source.class_names[label] for label in set(source.labels)} - numbers.keys())
-    if present:
-        shown = ", ".join(present[:5]) + (", ..." if len(present) > 5 else "")
-        raise DataError(
-            f"{len(present)} classes of the data are unknown to {what}: {shown}. It knows {len(class_names)} classes "
-            f"({', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''})."
-        )
+    unused = set(range(len(source.class_names))) - set(source.labels)
+    table = match_classes(source.class_names, class_names, what, unused)
     if isinstance(source, Shards):
-        source.numbers = [numbers.get(name, -1) for name in source.class_names]
-    source.labels = [numbers[source.class_names[label]] for label in source.labels]
+        source.numbers = table
+    source.labels = [table[label] for label in source.labels]
     source.class_names = list(class_names)

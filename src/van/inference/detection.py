@@ -11,10 +11,9 @@ import torch
 from van.data.coco import mask_functions
 from van.data.images import ImageLike
 from van.errors import DataError, VanError, WeightsError
-from van.heads.detection import build_detector
-from van.heads.detection.options import DetectorOptions
 from van.inference.files import ImageFiles, one_or_several, results_in_order
 from van.models.task_weights import TaskWeights, read_task_weights
+from van.networks.registry import from_dict
 
 TASKS = ("detection", "instances")
 _MASK_THRESHOLD = 0.5
@@ -141,16 +140,12 @@ class DetectionPredictor:
         read = weights if isinstance(weights, TaskWeights) else read_task_weights(weights)
         if read.task not in TASKS:
             raise WeightsError(f"{weights} is for the task {read.task!r}, expected {' or '.join(TASKS)}.")
-        try:
-            options = DetectorOptions(**read.model)
-        except TypeError as error:
-            raise WeightsError(f"The options in {weights} are not those of a detector ({error}).") from error
         self.task = read.task
         self.class_names = list(read.class_names)
         self.category_ids = [int(i) for i in read.extra.get("category_ids", range(1, len(self.class_names) + 1))]
         self.batch_size = batch_size
         self.score_threshold = score_threshold
-        model = build_detector(options, len(self.class_names))
+        model = from_dict(self.task, read.model).build(len(self.class_names))
         try:
             model.load_state_dict(read.tensors)
         except RuntimeError as error:

@@ -14,16 +14,10 @@ from torchvision.transforms.v2 import functional
 from van.data.images import ImageLike
 from van.data.pixel_transforms import fitted
 from van.errors import DataError, VanError, WeightsError
-from van.heads.pixels import (
-    SaliencyOptions,
-    SegmenterOptions,
-    build_saliency,
-    build_segmenter,
-    is_openmmlab,
-    segmenter_from_openmmlab,
-)
 from van.inference.files import ImageFiles, one_or_several, results_in_order
 from van.models.task_weights import TaskWeights, read_task_weights, task_of_weights
+from van.networks.registry import from_dict
+from van.networks.segmentation.openmmlab import is_openmmlab, segmenter_from_openmmlab
 
 _TOGETHER = 4 * 1024 * 1024  # pixels of images that go through the network at once
 _OPENMMLAB_SIZE = (512, 2048)  # what its published models fit images into
@@ -395,7 +389,7 @@ class SemanticPredictor(PixelPredictor[np.ndarray]):
 
     def _build(self, read: TaskWeights) -> torch.nn.Module:
         self.inference = PixelInference(**read.extra["inference"])
-        return build_segmenter(SegmenterOptions(**read.model), len(self.class_names))
+        return from_dict(self.task, read.model).build(len(self.class_names))
 
     def maps(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return labels (H, W) of images (3, H, W)."""
@@ -413,7 +407,7 @@ class SaliencyPredictor(PixelPredictor[np.ndarray]):
 
     def _build(self, read: TaskWeights) -> torch.nn.Module:
         self.inference = PixelInference(**read.extra["inference"])
-        return build_saliency(SaliencyOptions(**read.model))
+        return from_dict(self.task, read.model).build(1)
 
     def maps(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return saliency (H, W) of images (3, H, W)."""
@@ -452,7 +446,7 @@ class PanopticPredictor(PixelPredictor[Segments]):
         self.category_ids: list[int] = read.extra["category_ids"]
         self.isthing: list[bool] = read.extra["isthing"]
         self.things = {label for label, thing in enumerate(self.isthing) if thing}
-        return build_segmenter(SegmenterOptions(**read.model), len(self.class_names))
+        return from_dict(self.task, read.model).build(len(self.class_names))
 
     def maps(self, images: Sequence[torch.Tensor]) -> list[dict[str, Any]]:
         """Return segmentation and segments of images (3, H, W)."""

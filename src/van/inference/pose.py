@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ import torch
 from van.data.images import ImageLike, read_image
 from van.data.pose import box_region, crop_matrix, cut_out
 from van.errors import DataError, VanError, WeightsError
-from van.heads.pose import PoseOptions, average_flipped, build_pose, coco_results, image_keypoints, person_scores
 from van.models.task_weights import read_task_weights
+from van.networks.pose import SimpleBaseline, average_flipped, coco_results, image_keypoints, person_scores
+from van.networks.registry import from_dict
 
 # COCO's standard deviations of where people see a keypoint, as shares of the person's size
 COCO_SIGMAS = tuple(number / 1000 for number in (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89))
@@ -113,16 +114,12 @@ class PosePredictor:
         content = read_task_weights(weights)
         if content.task != "pose":
             raise WeightsError(f"{weights} is for the task {content.task!r}. Give weights of van train --task pose.")
-        try:
-            options = PoseOptions(**content.model)
-        except TypeError as error:
-            raise WeightsError(f"The options in {weights} are not those of a pose network ({error}).") from error
         self.keypoint_names: list[str] = content.extra["keypoint_names"]
         self.flip_pairs = [(left, right) for left, right in content.extra["flip_pairs"]]
         self.skeleton = [(start, end) for start, end in content.extra["skeleton"]]
         self.category_ids: list[int] = content.extra["category_ids"]
         self.class_name = content.class_names[0]
-        model = build_pose(options, len(self.keypoint_names))
+        model = cast(SimpleBaseline, from_dict("pose", content.model).build(len(self.keypoint_names)))
         try:
             model.load_state_dict(content.tensors)
         except RuntimeError as error:
@@ -133,7 +130,7 @@ class PosePredictor:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).strip().split("\n")[0]
             raise VanError(f"The device {str(device)!r} cannot be used here ({reason}). Try cpu.") from error
-        self.size = (options.image_size[0], options.image_size[1])
+        self.size = (model.input_size[1], model.input_size[2])
         self.batch_size = batch_size
         self.flip_test = flip_test
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torchmetrics import MeanMetric
 
-from van.heads.pose import SimpleBaseline, coco_results, gaussian_maps
+from van.networks.pose import SimpleBaseline, coco_results
 from van.tasks.base import Task
 from van.tasks.optimization import Optimization
 
@@ -26,18 +26,6 @@ class Evaluator(Protocol):
         ...
 
 
-def heat_map_loss(maps: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared error over the heat maps that count.
-
-    Args:
-        maps: (B, K, h, w).
-        target: The same shape.
-        weights: (B, K), 0 for keypoints that nobody has labelled.
-    """
-    errors = (maps.float() - target).square().mean((2, 3))
-    return (errors * weights).sum() / weights.sum().clamp(min=1.0)
-
-
 class PoseTask(Task):
     """Training and validation of a pose network.
 
@@ -47,7 +35,6 @@ class PoseTask(Task):
         epochs: Epochs of the schedule without cool-down.
         steps_per_epoch: Optimiser steps in an epoch.
         optimization: Other options of optimiser and schedule.
-        sigma: Standard deviation of the target's Gaussians, in pixels of the heat maps.
         evaluator: Compares the results with the annotations.
     """
 
@@ -60,11 +47,9 @@ class PoseTask(Task):
         epochs: int,
         steps_per_epoch: int,
         optimization: Optimization,
-        sigma: float,
         evaluator: Evaluator,
     ) -> None:
         super().__init__(model, lr, epochs, steps_per_epoch, optimization)
-        self.sigma = sigma
         self.evaluator = evaluator
         self.val_loss = MeanMetric()
         self._seen = 0
@@ -73,13 +58,9 @@ class PoseTask(Task):
         """Map crops (B, 3, H, W) to heat maps (B, K, h, w)."""
         return self.model(images)
 
-    def _loss(self, maps: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
-        height, width = maps.shape[2:]
-        return heat_map_loss(maps, *gaussian_maps(keypoints, (height, width), self.model.stride, self.sigma))
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """Return the loss of one batch of a PoseDataset."""
-        loss = self._loss(self.model(batch["image"]), batch["keypoints"])
+        loss = self.model(batch["image"], batch["keypoints"])["heat_map"]
         size = len(batch["image"])
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return self.checked(loss, batch_idx)
@@ -92,7 +73,7 @@ class PoseTask(Task):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Count one batch of a PoseDataset, in order, in the validation figures."""
         maps = self.model(batch["image"])
-        self.val_loss(self._loss(maps, batch["keypoints"]), weight=len(maps))
+        self.val_loss(self.model.loss(maps, batch["keypoints"]), weight=len(maps))
         self.log("val_loss", self.val_loss, prog_bar=True)
         # the sampler of several processes repeats the first persons at the end, and twice found is once wrong
         places = torch.arange(self._seen, self._seen + len(maps)) * self.trainer.world_size + self.global_rank

@@ -1,6 +1,6 @@
 """How good a classifier is: accuracies, metrics per class, confusion matrix."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,7 +16,6 @@ from van.tasks.classification.metrics import TOP1, accuracies
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
 
 
 class AccuracyEvaluator(State):
@@ -59,8 +58,8 @@ class ClassificationEvaluation(Evaluation):
 
     columns = ("images", "precision", "recall", "f1")
 
-    def __init__(self, predictor: Predictor, split: Any, workers: int, class_names: Sequence[str] | None = None) -> None:
-        self.class_names = list(class_names or predictor.class_names)
+    def __init__(self, predictor: Predictor, split: Any, workers: int) -> None:
+        self.class_names = list(split.class_names)
         evaluator = AccuracyEvaluator(len(self.class_names))
         super().__init__(predictor, split, workers, evaluator, evaluator.metrics)
         self._seen: list[tuple[np.ndarray, ...]] = []

@@ -1,7 +1,7 @@
 """Options of image classification."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from van.data.augmentation import ClassificationAugmentation
 from van.engine.options import (

@@ -1,1 +1,0 @@
-"""Heads on a backbone: objects, keypoints, labels of pixels."""

@@ -1,0 +1,1 @@
+"""Task networks on a backbone: detectors, segmenters, keypoints, saliency."""
