@@ -51,21 +51,18 @@ def options_of(
     Raises:
         OptionError: an option is unknown or has a wrong value.
     """
-    from docstring_parser import parse as parse_docstring
-
     from van.engine.config import read_config
-    from van.engine.parsing import parse
+    from van.engine.parsing import description_of, parse
 
     parameters = signature(function).parameters
     takes_files = "config" not in parameters
     chosen, rest = select(arguments, *(["config"] if takes_files else []))
-    about = parse_docstring(getdoc(function) or "")
-    parser = OptionParser(prog=f"van {command}", description=about.short_description, print_config="--print-config")
+    about = " ".join((getdoc(function) or "").partition("\n\n")[0].split())
+    parser = OptionParser(prog=f"van {command}", description=about, print_config="--print-config")
     if takes_files:
         parser.add_argument("--config", action="config", help="YAML file with options.")
     if optional:
-        help_text = next(entry.description for entry in about.params if entry.arg_name == optional)
-        parser.add_argument(optional, nargs="?", type=str, help=help_text)
+        parser.add_argument(optional, nargs="?", type=str, help=description_of(optional, function))
     for name, help_text in (switches or {}).items():
         if name not in parameters:
             parser.add_argument(f"--{name}", type=bool, default=False, help=help_text)
