@@ -72,4 +72,4 @@ def __dir__() -> list[str]:
 
 
 # the post import hook takes a function of the module that was imported
-_wrapt.register_post_import_hook(lambda timm: _import_module("van.models"), "timm")
+_wrapt.register_post_import_hook(lambda timm: _import_module("van.models.van"), "timm")

@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from van.engine.options import TrainOptions
+from van.engine.options import StepOptions
 from van.engine.parsing import OptionError, option_parser, parse, to_mapping, to_options
 
 
@@ -26,27 +26,43 @@ class Network:
     freeze_norm: bool = False
 
 
+@dataclass
+class Inference:
+    """Options of inference.
+
+    Attributes:
+        fit: Edges.
+        image_size: Height and width.
+        flip_test: A switch that may be left open.
+    """
+
+    fit: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None
+    flip_test: bool | None = None
+
+
 @dataclass(kw_only=True)
-class Options(TrainOptions):
+class Options(StepOptions):
     """Options.
 
     Attributes:
         image_size: Height and width.
-        iterations: Steps.
         kind: A choice.
         model: The network.
+        inference: How images are seen.
     """
 
     data: str = "digits"
     image_size: tuple[int, int] | None = None
-    iterations: int | None = None
     kind: Literal["a", "b"] = "a"
     model: Network = field(default_factory=Network)
+    inference: Inference = field(default_factory=lambda: Inference(fit=(5, 6)))
 
 
 def read(*arguments, **layers):
     parser = option_parser(Options, Network)
-    namespace = parse(parser, list(layers.items()), arguments, Options.exclusive)
+    one_size = {"inference.fit": ("inference.image_size",), "inference.image_size": ("inference.fit",)}
+    namespace = parse(parser, list(layers.items()), arguments, {**Options.exclusive, **one_size})
     return to_options(parser, namespace, Options)
 
 
@@ -75,9 +91,33 @@ def test_lists_words_and_switches():
     assert read("--image-size", "null", file={"image_size": [1, 2]}).image_size is None
 
 
-def test_the_command_line_replaces_the_counterpart_of_an_option():
-    assert read("--epochs", "3", file={"iterations": 100}).iterations is None
-    assert read("--iterations", "50", file={"epochs": 7}).iterations == 50
+def test_later_sources_replace_the_counterparts_of_an_option():
+    recipe = {"epochs": 7, "iterations": 100, "validate_every": 10}
+    options = read("--epochs", "3", file=recipe)
+    assert (options.epochs, options.iterations, options.validate_every) == (3, None, None)
+    options = read(file=recipe, options={"epochs": 3})
+    assert (options.epochs, options.iterations, options.validate_every) == (3, None, None)
+    options = read("--iterations", "50", file=recipe)
+    assert (options.iterations, options.validate_every) == (50, 10)
+    assert read("--iterations=50", "--epochs", "3", file={"epochs": 7}).iterations == 50
+    assert read(file=recipe, options={"epochs": 3, "iterations": 50}).iterations == 50
+
+
+def test_counterparts_with_a_default():
+    assert read().inference.fit == (5, 6)
+    sizes = [
+        read(file={"inference": {"image_size": [1, 2]}}),
+        read("--inference.image-size", "1", "2", file={"inference": {"fit": [3, 4]}}),
+        read("--inference.flip-test", file={"inference": {"fit": [3, 4]}}, options={"inference": {"image_size": [1, 2]}}),
+    ]
+    assert [(options.inference.fit, options.inference.image_size) for options in sizes] == [(None, (1, 2))] * 3
+    assert read("--inference.fit", "8", "9", file={"inference": {"image_size": [1, 2]}}).inference.image_size is None
+
+
+def test_switches_that_may_be_left_open():
+    assert read().inference.flip_test is None
+    assert read("--inference.flip-test").inference.flip_test is True
+    assert read("--no-inference.flip-test", file={"inference": {"flip_test": True}}).inference.flip_test is False
     assert read(file={"iterations": 100, "lr": 0.1}).iterations == 100
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
@@ -105,6 +105,10 @@ def header_of(weights: str | Path) -> "Header":
 # ---------------------------------------------------------------------------------------------------- options
 
 
+def _prefixed(prefix: str, exclusive: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {prefix + name: tuple(prefix + other for other in others) for name, others in exclusive.items()}
+
+
 def _layers(config: Config) -> list[tuple[str, dict[str, Any]]]:
     names = [] if config is None else [config] if isinstance(config, str | Path) else list(config)
     return [(str(name), upgrade(read_config(name))) for name in names]
@@ -138,7 +142,8 @@ def train_options(
     """
     given, layers, found, network = _train_sources(task, config, options)
     parser = train_parser(found, network)
-    namespace = parse(parser, [*layers, ("options", given)], arguments, found.train_options.exclusive)
+    exclusive = {**found.train_options.exclusive, **_prefixed("inference.", found.inference.exclusive)}
+    namespace = parse(parser, [*layers, ("options", given)], arguments, exclusive)
     return found, to_options(parser, namespace, found.train_options)
 
 
@@ -217,7 +222,7 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
-    own = [(f.name, Optional[f.type], field(default=None)) for f in _changeable(command, task)]
+    own = [(f.name, f.type | None, field(default=None)) for f in _changeable(command, task)]
     about = task.inference.__doc__ if task else ""
     changes = make_dataclass("Changes", own, kw_only=True, namespace={"__doc__": about})
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})
@@ -249,7 +254,8 @@ def inference_options(
     task = get_task(header_of(weights).task)
     parser, kind = inference_parser(command, task)
     default = {"data": task.demo_data} if command == "evaluate" else {}
-    namespace = parse(parser, [("default", default), *layers, ("options", options)], arguments)
+    layers = [("default", default), *layers, ("options", options)]
+    namespace = parse(parser, layers, arguments, task.inference.exclusive)
     merged = to_options(parser, namespace, kind)
     merged.check()
     return task, merged, {f.name: getattr(merged, f.name) for f in _changeable(command, task)}
@@ -263,13 +269,13 @@ def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[st
     check_output(options.output)
     predictor = load(options.weights, options.device, options.batch_size, **changes)
     task.configure(predictor, options)
-    split, notes = task.open_split(options, predictor)
+    split, notes = task.open_split(options, predictor)  # which says which split it is, where nobody asked for one
     folder = new_folder(options.output, f"evaluate-{Path(options.data).name or 'data'}")
     if not options.quiet:
         for note in notes:
             print(f"Note: {note}")
     evaluation = task.evaluation(predictor, split, loading_processes(options.workers, len(split)))
-    title = f"{Path(options.weights).name} on {options.data} ({getattr(split, 'split', options.split)})"
+    title = f"{Path(options.weights).name} on {options.data} ({options.split})"
     values = evaluation.run(folder, title, options.quiet)
     if not options.quiet:
         print(f"results: {folder}: {' '.join(evaluation.files)}")

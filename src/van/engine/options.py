@@ -1,7 +1,8 @@
 """Options that every task shares. They are declared here once, for the command line, YAML files and Python."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 from van.errors import VanError
 
@@ -71,8 +72,8 @@ class TrainOptions:
         quiet: Print errors only.
     """
 
-    # pairs of options of which a later source (the command line after a file) replaces the other
-    exclusive: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "iterations"),)
+    # an option and those that it sets back where it comes from a later source, such as the command line after a file
+    exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     data: str
     data_root: str | None = None
@@ -107,6 +108,22 @@ class TrainOptions:
         at_least("limit_batches", self.limit_batches, 1)
         if not self.lr > 0:
             raise VanError(f"lr is {self.lr}, expected a number above 0.")
+
+
+@dataclass(kw_only=True)
+class StepOptions(TrainOptions):
+    """Options of training whose length can be given in steps; see van.engine.fit.length.
+
+    Attributes:
+        iterations: Length of training in steps, instead of epochs; an epoch is then what lies between two validations.
+        validate_every: Steps between two validations, of which iterations must be a multiple; by default a tenth of
+            them where that is a whole number, else all.
+    """
+
+    exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {"epochs": ("iterations", "validate_every")}
+
+    iterations: int | None = None
+    validate_every: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -164,7 +181,13 @@ class PredictOptions(InferenceOptions):
         images: Image files, and folders whose images are taken in natural order.
     """
 
-    images: list[str]
+    images: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuse options that could only fail later; see InferenceOptions."""
+        super().check()
+        if not self.images:
+            raise VanError("No images are given. Name image files or folders.")
 
 
 @dataclass(kw_only=True)
@@ -196,8 +219,15 @@ class CheckOptions:
 class Inference:
     """Options of inference, which a weight file keeps; tasks that have some declare a subclass."""
 
+    # an option and those that it sets back where it comes from a later source
+    exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
     def check(self) -> None:
         """Raise VanError where a value is out of range."""
+
+    def changed(self, changes: Mapping[str, Any]) -> "Inference":
+        """Return the options with other values, as a command or caller gives them."""
+        return replace(self, **changes)
 
 
 def at_least(name: str, value: float | None, least: float) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import getdoc
+from types import MappingProxyType
 from typing import Any, NoReturn, cast, get_args
 
 from docstring_parser import parse as parse_docstring
@@ -37,9 +38,9 @@ class OptionParser(ArgumentParser):
         hint = getattr(kwargs.get("action"), "_typehint", kwargs.get("type"))
         plain = {k: v for k, v in kwargs.items() if k not in ("action", "type", "required")}
         if not args[0].startswith("-"):
-            return super().add_argument(*args, **{**plain, "type": str, "nargs": "+"} if hint == list[str] else kwargs)
+            return super().add_argument(*args, **{**plain, "type": str, "nargs": "*", "default": []} if hint == list[str] else kwargs)
         args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
-        if hint is bool:
+        if hint in (bool, bool | None):
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
         action = super().add_argument(*args, **kwargs)
         if _is_several(hint):
@@ -172,7 +173,7 @@ def parse(
     parser: OptionParser,
     layers: Sequence[tuple[str, Mapping[str, Any]]],
     arguments: Sequence[str] = (),
-    exclusive: Sequence[tuple[str, str]] = (),
+    exclusive: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Namespace:
     """Return the options that files, keyword arguments and the command line give together.
 
@@ -180,7 +181,7 @@ def parse(
         parser: Of the options.
         layers: Name and nested mapping of each source; later ones win.
         arguments: Of the command line, which wins over all layers.
-        exclusive: Pairs of options of which the later source drops the other.
+        exclusive: Options that set others back to null where they come from a later source.
 
     Raises:
         OptionError: an option is unknown or has a wrong value.
@@ -188,11 +189,12 @@ def parse(
     given: dict[str, Any] = {}
     for source, layer in layers:
         check_keys(parser, layer, source)
-        given = merge(_without(given, layer, exclusive), layer)
+        given = merge(merge(given, _set_back(parser, layer, exclusive)), layer)
     joined = parser.joined(arguments)
-    if exclusive and joined:
-        typed = {word.partition("=")[0].lstrip("-").replace("-", "_"): True for word in joined if word[:2] == "--"}
-        given = _without(given, typed, exclusive)
+    typed: dict[str, Any] = {}
+    for name in (word.partition("=")[0].lstrip("-").replace("-", "_") for word in joined if word[:2] == "--"):
+        typed = merge(typed, _nested(name, True))
+    given = merge(given, _set_back(parser, typed, exclusive))
     try:
         base = parser.parse_object(given, _skip_required=True)  # parse_args checks what the command line may add
         return parser.parse_args(joined, namespace=base)
@@ -200,16 +202,31 @@ def parse(
         parser.error(str(error))
 
 
-def _without(
-    low: Mapping[str, Any], high: Mapping[str, Any], exclusive: Sequence[tuple[str, str]]
+def _set_back(
+    parser: OptionParser, layer: Mapping[str, Any], exclusive: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """Return options without those that a later source replaces by their counterparts."""
-    kept = dict(low)
-    for pair in exclusive:
-        for one, other in (pair, pair[::-1]):
-            if one in high and other not in high and high[one] is not None:
-                kept.pop(other, None)
-    return kept
+    """Return the options that those of a source set back to null."""
+    changes: dict[str, Any] = {}
+    known = parser.options()
+    for name, others in exclusive.items():
+        if _value(layer, name) is not None:
+            for other in (other for other in others if other in known):
+                changes = merge(changes, _nested(other, None))
+    return changes
+
+
+def _value(content: Any, name: str) -> Any:
+    """Return an option by its dotted name; None where it is not given."""
+    for key in name.split("."):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    """Return a nested mapping that holds one option."""
+    for key in reversed(name.split(".")):
+        value = {key: value}
+    return value
 
 
 def to_options(parser: OptionParser, namespace: Namespace, options: type) -> Any:

@@ -1,7 +1,7 @@
 """A trained network that says what is on images: one class for all tasks."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from van.engine.device import pick_device, to_device
 from van.engine.options import Inference, at_least
 from van.engine.result import Result
 from van.engine.task import Task
+from van.engine.upgrade import upgraded
 from van.errors import DataError, VanError
 from van.models.weight_file import Header
 
@@ -44,9 +45,10 @@ class Predictor:
         device: Where it computes.
         inference: Options of inference.
         extra: What else the weight file says, such as names of keypoints.
+        state: What the task keeps for this predictor, such as a second network.
 
     Raises:
-        VanError: the device is not available, or an option is unknown or out of range.
+        VanError: the device is not available, or an option is unknown, out of range or does not go with the network.
     """
 
     def __init__(
@@ -63,10 +65,14 @@ class Predictor:
         self.class_names = list(header.class_names or ())
         self.extra = header.extra
         self.batch_size = batch_size
-        self.inference: Any = _changed(task.inference, header.extra.get("inference") or {}, changes or {})
+        stored = upgraded({"inference": header.extra.get("inference") or {}}, task.name)["inference"]
+        self.inference: Any = _changed(task.inference, stored, changes or {})
         self.inference.check()
         self.device = pick_device(device)
-        self.model: Any = to_device(network, self.device)
+        self.model: Any = network
+        self.state: dict[str, Any] = {}
+        task.ready(self)
+        self.model = to_device(self.model, self.device)
 
     @torch.inference_mode()
     def predict(self, items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
@@ -133,4 +139,4 @@ def _changed(kind: type[Inference], stored: dict[str, Any], changes: dict[str, A
             hint = f" Did you mean {close[0]}?" if close else ""
             raise VanError(f"There is no option {name!r} for these weights, expected one of {', '.join(names)}.{hint}")
     options = kind(**{name: value for name, value in stored.items() if name in names})
-    return replace(options, **{name: value for name, value in changes.items() if value is not None})
+    return options.changed({name: value for name, value in changes.items() if value is not None})

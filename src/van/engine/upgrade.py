@@ -7,13 +7,50 @@ from typing import Any
 _RENAMED: dict[str, dict[str, str | None]] = {
     "pose": {"augmentation.flip": "augmentation.hflip"},
     "semantic": {"augmentation.most": "augmentation.max_class_share"},
+    "panoptic": {"inference.size": "inference.fit", "inference.object_threshold": "inference.score_threshold"},
 }
 
 
-def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
     """Return options with today's names; those that have them already stay as they are.
 
     Args:
         content: Nested mapping of options, as a file has it.
+        task: What the options are for, where they do not say it themselves.
     """
-    return dict(content)
+    from van.networks.registry import upgrade
+
+    options = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    task = options.get("task", task)
+    for old, new in _RENAMED.get(task or "", {}).items():
+        _rename(options, old, new)
+    if isinstance(options.get("model"), dict):
+        options["model"] = upgrade(options["model"])
+    if task in ("semantic", "saliency") and isinstance(options.get("inference"), dict):
+        options["inference"] = _view(options["inference"], proportions=task == "semantic")
+    return options
+
+
+def _rename(options: dict[str, Any], old: str, new: str | None) -> None:
+    """Move an option of a group, or remove it."""
+    group, _, name = old.rpartition(".")
+    place = options.get(group) if group else options
+    if isinstance(place, dict) and name in place:
+        value = place.pop(name)
+        if new is not None:
+            place[new.rpartition(".")[2]] = value
+
+
+def _view(options: dict[str, Any], proportions: bool) -> dict[str, Any]:
+    """Return how a network sees images, from when size had two meanings and a mode stood for sliding windows."""
+    new = dict(options)
+    keep = new.pop("keep_ratio", proportions)
+    if "size" in new:
+        new["fit" if keep else "image_size"] = new.pop("size")
+    if "flip" in new:
+        new["flip_test"] = new.pop("flip")
+    if "mode" in new:
+        new["slide"] = new.pop("mode") == "slide"
+        if not new["slide"]:  # windows had a size also where there were none
+            new = {key: value for key, value in new.items() if key not in ("crop", "stride")}
+    return new

@@ -14,6 +14,8 @@ from van.tasks.classification.options import (
     ClassificationPredictOptions,
     ClassificationTrainOptions,
 )
+from van.tasks.classification.results import Classification
+from van.tasks.classification.results import Classification
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,12 +57,14 @@ class ClassificationTask(Task):
     )
     demo = "classification/van_b0_digits"
     demo_data = "digits"
+    result = Classification
     train_options = ClassificationTrainOptions
     evaluate_options = ClassificationEvaluateOptions
     predict_options = ClassificationPredictOptions
     inference = ClassificationInference
     predict_only = ("top_k",)
     results_in_folder = False
+    result = Classification
 
     metrics = (TOP1, TOP5)
 
@@ -186,8 +190,6 @@ class ClassificationTask(Task):
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the most probable classes of each image."""
         import torch
-
-        from van.tasks.classification.results import Classification
 
         logits = predictor.model(torch.stack(list(items)).to(predictor.device)).float().cpu()
         best = logits.softmax(dim=1).topk(min(predictor.inference.top_k, logits.shape[1]), dim=1)

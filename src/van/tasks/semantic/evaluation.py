@@ -1,0 +1,139 @@
+"""Measuring semantic segmentation: IoU and accuracies, those of each class, a sheet of predictions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torchmetrics import Metric as State
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from van.data.classes import match_classes
+from van.data.semantic import IGNORED, SemanticDataset
+from van.engine.evaluation import Evaluation, spread
+from van.engine.predictor import Predictor
+from van.errors import DataError
+from van.networks.segmentation.inference import label_maps
+from van.tasks.semantic.metrics import METRICS, class_values, mean_values
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SHEET = 10  # images on the sheet of predictions
+
+
+class SemanticEvaluator(State):
+    """Counts pixels by true and predicted class, over all processes.
+
+    Args:
+        class_names: Names in the order of the labels.
+
+    Attributes:
+        confusion: Pixels by true class (rows) and predicted class (columns), shape (K, K).
+    """
+
+    full_state_update = False
+    confusion: torch.Tensor
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        zeros = torch.zeros(len(self.class_names), len(self.class_names), dtype=torch.long)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum")
+
+    def update(self, found: Sequence[torch.Tensor], true: Sequence[torch.Tensor]) -> None:
+        """Add some images. Pixels are counted where the predictions are.
+
+        Args:
+            found: Predicted labels (H, W) of each image.
+            true: True labels (H, W) of each image, 255 for ignored pixels.
+
+        Raises:
+            DataError: shapes differ, or a label is no class.
+        """
+        for one, other in zip(found, true, strict=True):
+            self._add(torch.as_tensor(one), torch.as_tensor(other))
+
+    def _add(self, found: torch.Tensor, true: torch.Tensor) -> None:
+        if found.shape != true.shape:
+            raise DataError(
+                f"Predicted labels have shape {tuple(found.shape)}, true ones {tuple(true.shape)}, expected the same."
+            )
+        number = len(self.class_names)
+        found = found.flatten().long()
+        true = true.flatten().to(found)
+        if not len(found):
+            return
+        for name, labels in (("predicted", found), ("true", true.where(true != IGNORED, 0))):
+            least, most = int(labels.min()), int(labels.max())
+            if not 0 <= least <= most < number:
+                raise DataError(
+                    f"There are {name} labels from {least} to {most}, expected 0 to {number - 1} for {number} classes."
+                )
+        # one class more for ignored pixels: taking them out would take longer than counting
+        true = true.where(true != IGNORED, number)
+        counts = multiclass_confusion_matrix(found, true, number + 1, validate_args=False)[:number, :number]
+        self.confusion += counts.to(self.confusion)
+
+    def compute(self) -> dict[str, float]:
+        """Return mIoU, mAcc and aAcc; see van.tasks.semantic.metrics.mean_values."""
+        return mean_values(self.confusion.cpu().numpy())
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Return name, number of pixels, IoU and accuracy of each class; None where they are not defined."""
+        confusion = self.confusion.cpu().numpy()
+        rows = zip(self.class_names, confusion.sum(1).tolist(), *class_values(confusion), strict=True)
+        return [
+            {"class": name, "pixels": pixels, "IoU": _rounded(iou), "accuracy": _rounded(accuracy)}
+            for name, pixels, iou, accuracy in rows
+        ]
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 6) if value >= 0 else None
+
+
+class SemanticEvaluation(Evaluation):
+    """IoU and accuracies of a predictor; classes of the data are matched with its own by name."""
+
+    columns = ("pixels", "IoU", "accuracy")
+
+    def __init__(self, predictor: Predictor, split: Any, workers: int) -> None:
+        super().__init__(predictor, split, workers, SemanticEvaluator(predictor.class_names), METRICS)
+        own = match_classes(split.class_names, predictor.class_names, split.name)
+        self._own = torch.full((256,), IGNORED, dtype=torch.uint8)
+        self._own[: len(own)] = torch.tensor(own, dtype=torch.uint8)
+
+    def batches(self) -> Iterable[Any]:
+        """Return lists of images (3, H, W) and of labels (H, W)."""
+        from van.data.loaders import evaluation_loader
+
+        return evaluation_loader(SemanticDataset(self.split), self.predictor.batch_size, self.workers)
+
+    def update(self, batch: Any) -> None:
+        """Count the labels that the predictor finds on a batch."""
+        images, targets = batch
+        images = [image.to(self.predictor.device) for image in images]
+        found = label_maps(self.predictor.model, images, self.predictor.inference)
+        self.evaluator.update(found, [self._own[target.long()] for target in targets])
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Return name, number of pixels, IoU and accuracy of each class."""
+        return self.evaluator.per_class()
+
+    def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
+        """Return a sheet of images with their true and predicted labels."""
+        from van.data.images import read_image
+        from van.engine.drawing import class_legend, draw_classes
+        from van.engine.plots import PANEL, sheet
+
+        groups = []
+        for place in spread(len(self.split), _SHEET):
+            image = read_image(self.split.images[place])
+            truth = self._own.numpy()[self.split.labels(place)]
+            maps: list[np.ndarray] = [truth, self.predictor(image).labels]
+            drawn = [draw_classes(image, labels, self.predictor.class_names, False, PANEL) for labels in maps]
+            groups.append([image, *drawn])
+        line = f"{title}: {METRICS[0].label} {METRICS[0].text(values['mIoU'])}"
+        figure = sheet(groups, ("image", "truth", "prediction"), line, class_legend(self.predictor.class_names))
+        return {"predictions": figure}

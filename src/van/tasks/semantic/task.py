@@ -1,0 +1,98 @@
+"""Semantic segmentation: one class per pixel."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from van.engine.result import Result
+from van.engine.task import Task
+from van.tasks.semantic.metrics import METRICS
+from van.tasks.semantic.options import (
+    SemanticEvaluateOptions,
+    SemanticInference,
+    SemanticPredictOptions,
+    SemanticTrainOptions,
+)
+from van.tasks.semantic.results import Segmentation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.engine.data import DataModule
+    from van.engine.learner import Learner
+    from van.engine.predictor import Predictor
+    from van.models.weight_file import Header
+
+_OPENMMLAB_FIT = (512, 2048)  # what its published models are tested with
+
+
+class SemanticTask(Task):
+    """Semantic segmentation."""
+
+    name = "semantic"
+    summary = "a class for every pixel"
+    metrics = METRICS
+    formats = ("images with masks and a class file", "ADE20K")
+    demo = "semantic/fpn_van_b0_shapes"
+    demo_data = "shapes"
+    result = Segmentation
+    train_options = SemanticTrainOptions
+    evaluate_options = SemanticEvaluateOptions
+    predict_options = SemanticPredictOptions
+    inference = SemanticInference
+    architecture = "semantic_fpn"
+
+    def data(self, options: SemanticTrainOptions, processes: int) -> "DataModule":
+        """Return images with labels of their pixels."""
+        from van.tasks.semantic.data import semantic_data
+
+        return semantic_data(options, processes)
+
+    def learner(self, network: "nn.Module", options: SemanticTrainOptions, data: "DataModule") -> "Learner":
+        """Return the network's own loss, measured by IoU and accuracies."""
+        from van.tasks.semantic.learner import SemanticLearner
+
+        return SemanticLearner(network, data.class_names, options)
+
+    def load(self, weights: str | Path) -> "tuple[nn.Module, Header]":
+        """Return the network of a weight file of ours, or of a segmentation checkpoint of OpenMMLab.
+
+        With OpenMMLab's, images are seen as its published models were tested, and classes that the file does not name
+        are called by their numbers.
+        """
+        from van.engine.parsing import to_mapping
+        from van.models.weight_file import Header, describe
+        from van.networks.segmentation.openmmlab import segmenter_from_openmmlab
+
+        if describe(weights).model:
+            return super().load(weights)
+        network, names = segmenter_from_openmmlab(weights)
+        names = names or [str(label) for label in range(network.num_classes)]
+        extra = {"inference": {"fit": _OPENMMLAB_FIT}}
+        return network, Header(self.name, names, to_mapping(network.options), extra)
+
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
+        """Return the class of every pixel."""
+        from van.networks.segmentation.inference import label_maps
+
+        images = [item.to(predictor.device) for item in items]
+        maps = label_maps(predictor.model, images, predictor.inference)
+        return [
+            Segmentation(class_names=predictor.class_names, size=size, labels=labels.cpu().numpy())
+            for size, labels in zip(sizes, maps, strict=True)
+        ]
+
+    def open_split(self, options: SemanticEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
+        """Return images with labels, whose classes the predictor knows."""
+        from van.tasks.semantic.data import evaluation_split
+
+        return evaluation_split(options, predictor.class_names)
+
+    def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
+        """Return what measures labels of pixels."""
+        from van.tasks.semantic.evaluation import SemanticEvaluation
+
+        return SemanticEvaluation(predictor, split, workers)
+
+
+TASK = SemanticTask()

@@ -1,0 +1,48 @@
+import pytest
+
+from van.engine.upgrade import upgraded
+
+OLD_VIEW = {"size": [512, 2048], "keep_ratio": True, "mode": "whole", "crop": [512, 512], "stride": [341, 341]}
+OLD_VIEW |= {"scales": [1.0], "flip": True}
+
+
+def view(task, options):
+    return upgraded({"task": task, "inference": options})["inference"]
+
+
+def test_whole_images():
+    assert view("semantic", OLD_VIEW) == {"fit": [512, 2048], "slide": False, "scales": [1.0], "flip_test": True}
+    assert view("semantic", {"size": None}) == {"fit": None}
+
+
+def test_windows():
+    found = view("semantic", {"mode": "slide", "crop": [300, 300], "stride": [200, 200]})
+    assert found == {"slide": True, "crop": [300, 300], "stride": [200, 200]}
+
+
+@pytest.mark.parametrize(("keep", "name"), [({"keep_ratio": False}, "image_size"), ({"keep_ratio": True}, "fit")])
+@pytest.mark.parametrize("task", ["semantic", "saliency"])
+def test_sizes_with_and_without_proportions(task, keep, name):
+    assert view(task, {"size": [96, 128], **keep}) == {name: [96, 128]}
+
+
+def test_saliency_did_not_keep_proportions_by_default():
+    assert view("saliency", {"size": [96, 96]}) == {"image_size": [96, 96]}
+    assert view("semantic", {"size": [96, 96]}) == {"fit": [96, 96]}
+
+
+def test_panoptic():
+    old = {"size": [800, 1333], "object_threshold": 0.7, "overlap_threshold": 0.6}
+    assert view("panoptic", old) == {"fit": [800, 1333], "score_threshold": 0.7, "overlap_threshold": 0.6}
+
+
+def test_options_of_architectures_lie_beside_the_others():
+    old = {"task": "panoptic", "model": {"architecture": "mask2former", "arguments": {"channels": 64, "heads": 2}}}
+    new = {"architecture": "mask2former", "pyramid_channels": 64, "heads": 2}
+    assert upgraded(old) == {"task": "panoptic", "model": new}
+
+
+def test_names_of_today_stay():
+    new = {"task": "semantic", "model": {"channels": 8}, "inference": {"image_size": [1, 2], "flip_test": True}, "lr": 1}
+    assert upgraded(new) == new
+    assert upgraded({"inference": {"flip": True}}, "saliency") == {"inference": {"flip_test": True}}
