@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import van  # noqa: F401 - registers the backbones
-from van.analysis.complexity import complexity
+from van.analysis.counting import complexity
 from van.errors import DataError, VanError
 from van.networks.options import EDNOptions
 from van.networks.saliency import ExtremelyDownsampledBlock, ScaleCorrelatedPyramidConv, saliency_loss
