@@ -210,7 +210,7 @@ class TestInference:
         predictor = van.load(run_of(task).folder, device="cpu")
         path = images / "1.png"
         image = Image.open(path)
-        array = np.asarray(image)
+        array = np.array(image)
         forms = {
             "path": path, "array": array, "tensor": torch.from_numpy(array).permute(2, 0, 1), "image": image,
             "bytes": path.read_bytes(),
