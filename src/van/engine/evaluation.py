@@ -75,6 +75,10 @@ class Evaluation:
         """Return what evaluation.json says besides the table of classes."""
         return {"images": self.size(), **values}
 
+    def lines(self, values: Mapping[str, float]) -> list[str]:
+        """Return the metrics as they are printed."""
+        return [line_of(self.metrics, values)]
+
     def write(self, folder: Path) -> list[str]:
         """Write further results into a folder, and return the names of the files."""
         return []
@@ -126,7 +130,12 @@ class Evaluation:
         if rows and self.columns:
             print(class_table(rows, self.columns[0], self.columns[1:]))
         print(f"\n{title}: {self.size()} images")
-        print(", ".join(f"{metric.label} {metric.text(values.get(metric.key))}" for metric in self.metrics))
+        print("\n".join(self.lines(values)))
+
+
+def line_of(metrics: Sequence[Metric], values: Mapping[str, float]) -> str:
+    """Return metrics with their values in one line."""
+    return ", ".join(f"{metric.label} {metric.text(values.get(metric.key))}" for metric in metrics)
 
 
 def class_table(rows: Sequence[Mapping[str, Any]], count: str, keys: Sequence[str]) -> str:

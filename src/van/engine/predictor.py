@@ -44,9 +44,10 @@ class Predictor:
         device: Where it computes.
         inference: Options of inference.
         extra: What else the weight file says, such as names of keypoints.
+        state: What the task keeps for this predictor, such as a second network.
 
     Raises:
-        VanError: the device is not available, or an option is unknown or out of range.
+        VanError: the device is not available, or an option is unknown, out of range or does not go with the network.
     """
 
     def __init__(
@@ -66,7 +67,10 @@ class Predictor:
         self.inference: Any = _changed(task.inference, header.extra.get("inference") or {}, changes or {})
         self.inference.check()
         self.device = pick_device(device)
-        self.model: Any = to_device(network, self.device)
+        self.model: Any = network
+        self.state: dict[str, Any] = {}
+        task.ready(self)
+        self.model = to_device(self.model, self.device)
 
     @torch.inference_mode()
     def predict(self, items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:

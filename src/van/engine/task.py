@@ -28,6 +28,7 @@ class Task:
         formats: Data formats that it reads, in words.
         demo: Recipe that trains on built-in data.
         demo_data: Name of the built-in data.
+        result: Type of its results.
         train_options: Options of training.
         evaluate_options: Options of evaluation.
         predict_options: Options of prediction.
@@ -45,6 +46,7 @@ class Task:
     formats: ClassVar[tuple[str, ...]]
     demo: ClassVar[str]
     demo_data: ClassVar[str]
+    result: ClassVar[type[Result]] = Result
     train_options: ClassVar[type[TrainOptions]]
     evaluate_options: ClassVar[type[EvaluateOptions]] = EvaluateOptions
     predict_options: ClassVar[type[PredictOptions]] = PredictOptions
@@ -120,6 +122,15 @@ class Task:
         from van.engine.weights import rebuild
 
         return rebuild(self, weights)
+
+    def ready(self, predictor: "Predictor") -> None:
+        """Check options of inference against a new predictor, and do what they ask for once; by default nothing.
+
+        It may replace predictor.model, which is still on the CPU, and keep what it needs later in predictor.state.
+
+        Raises:
+            VanError: an option does not go with this network.
+        """
 
     def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
         """Return what makes an RGB image what `predict` takes; it runs in loading processes. By default bytes (3, H, W)."""

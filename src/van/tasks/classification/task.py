@@ -14,6 +14,7 @@ from van.tasks.classification.options import (
     ClassificationPredictOptions,
     ClassificationTrainOptions,
 )
+from van.tasks.classification.results import Classification
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +56,7 @@ class ClassificationTask(Task):
     )
     demo = "classification/van_b0_digits"
     demo_data = "digits"
+    result = Classification
     train_options = ClassificationTrainOptions
     evaluate_options = ClassificationEvaluateOptions
     predict_options = ClassificationPredictOptions
@@ -187,8 +189,6 @@ class ClassificationTask(Task):
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the most probable classes of each image."""
         import torch
-
-        from van.tasks.classification.results import Classification
 
         logits = predictor.model(torch.stack(list(items)).to(predictor.device)).float().cpu()
         best = logits.softmax(dim=1).topk(min(predictor.inference.top_k, logits.shape[1]), dim=1)
