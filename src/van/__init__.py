@@ -12,7 +12,7 @@ import wrapt
 
 if TYPE_CHECKING:
     from van.errors import DataError, VanError, WeightsError
-    from van.inference.fuse import fuse
+    from van.export.fuse import fuse
     from van.inference.predictor import Predictor
     from van.models import VAN, LargeKernelAttention, create_model, decompose, load_weights
 
@@ -35,7 +35,7 @@ _HOME = {
     "Predictor": "van.inference.predictor",
     "VanError": "van.errors",
     "WeightsError": "van.errors",
-    "fuse": "van.inference.fuse",
+    "fuse": "van.export.fuse",
 }
 
 
@@ -50,7 +50,7 @@ def __dir__() -> list[str]:
 
 
 def _register(timm: ModuleType) -> None:
-    import_module("van.models")
+    import_module("van.models.van")
 
 
 wrapt.register_post_import_hook(_register, "timm")

@@ -182,7 +182,7 @@ def test_wrong_gradient_is_not_timed(monkeypatch):
         y = x * self.gamma.view(-1, 1, 1)
         return y + 0.1 * (y - y.detach())  # the right value with a wrong gradient
 
-    monkeypatch.setattr("van.models.van.LayerScale.forward", scaled)
+    monkeypatch.setattr("van.models.van.LayerScale2d.forward", scaled)
     [result] = measured(Case("van_b0", "training", **SMALL))
     assert result.seconds == []
     assert "wrong result" in result.failure

@@ -9,8 +9,10 @@ from PIL import Image
 import van  # noqa: F401 - registers the backbones
 from van.cli import main
 from van.errors import WeightsError
-from van.heads.pixels import SegmenterOptions, build_segmenter, load_openmmlab, segmenter_from_openmmlab
 from van.inference.pixels import SemanticPredictor
+from van.networks.registry import options_class
+from van.networks.segmentation.openmmlab import load_openmmlab, segmenter_from_openmmlab
+from van.networks.segmentation.options import SemanticFPNOptions, UPerNetOptions
 
 CLASSES = 6
 
@@ -156,7 +158,7 @@ class TestPublishedLayout:
 
     def test_mismatches_are_named_and_nothing_is_loaded(self, architecture, shapes, published):
         pytest.importorskip("transformers")
-        model = build_segmenter(SegmenterOptions(architecture), CLASSES)
+        model = options_class("semantic", architecture)().build(CLASSES)
         before = {k: v.clone() for k, v in model.state_dict().items()}
         some = next(k for k in fill(shapes(DIMS)) if k.endswith("conv.weight"))
         cases = {
@@ -174,8 +176,8 @@ class TestPublishedLayout:
 def test_another_head_or_no_head_is_said(published, official_b0, tmp_path):
     pytest.importorskip("transformers")
     path, _ = published(fpn_shapes(DIMS))
-    with pytest.raises(WeightsError, match="holds a semantic_fpn, the model is a UPerNet"):
-        load_openmmlab(build_segmenter(SegmenterOptions("upernet"), CLASSES), path)
+    with pytest.raises(WeightsError, match="holds a semantic_fpn, the model is a upernet"):
+        load_openmmlab(UPerNetOptions().build(CLASSES), path)
     torch.save({"state_dict": official_b0}, tmp_path / "classifier.pth")
     with pytest.raises(WeightsError, match="expected a segmentation model of OpenMMLab"):
         segmenter_from_openmmlab(tmp_path / "classifier.pth")
@@ -189,7 +191,7 @@ def test_numbers_of_no_published_model_need_options(published):
     torch.save({"state_dict": tensors}, path)
     with pytest.raises(WeightsError, match="none of van_b0 to van_b6"):
         segmenter_from_openmmlab(path)
-    options = SegmenterOptions("semantic_fpn", backbone_args={"depths": (2, 3, 5, 2)})
+    options = SemanticFPNOptions(backbone_args={"depths": (2, 3, 5, 2)})
     model, names = segmenter_from_openmmlab(path, options)
     assert names is None
     assert not model.training

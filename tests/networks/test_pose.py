@@ -2,15 +2,14 @@ import pytest
 import torch
 
 from van.analysis.complexity import complexity
-from van.errors import VanError
-from van.heads.pose import (
-    PoseOptions,
+from van.errors import DataError, VanError
+from van.networks.options import SimpleBaselineOptions
+from van.networks.pose import (
     average_flipped,
-    build_pose,
     coco_results,
-    complete_options,
     decode_maps,
     gaussian_maps,
+    heat_map_loss,
     image_keypoints,
     person_scores,
 )
@@ -18,8 +17,8 @@ from van.heads.pose import (
 TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 
 
-def tiny(**options) -> PoseOptions:
-    return PoseOptions(backbone_args=TINY, **{"image_size": [64, 32], "channels": 8, **options})
+def tiny(**options) -> SimpleBaselineOptions:
+    return SimpleBaselineOptions(backbone_args=TINY, **{"image_size": [64, 32], "channels": 8, **options})
 
 
 class TestNetwork:
@@ -34,47 +33,48 @@ class TestNetwork:
         ],
     )
     def test_size_is_that_of_the_paper(self, name, size, params, macs):
-        model = build_pose(PoseOptions(backbone=name, image_size=size), device="meta")
-        counts = complexity(model, (3, *size))
+        model = SimpleBaselineOptions(backbone=name, image_size=size).build(17, device="meta")
+        assert model.input_size == (3, *size)
+        counts = complexity(model, model.input_size)
         assert counts.params / 1e6 == pytest.approx(params, abs=0.1)
         assert counts.macs / 1e9 == pytest.approx(macs, abs=0.1)
 
     def test_gives_a_map_of_a_quarter_for_each_keypoint(self):
-        assert build_pose(tiny(), 5)(torch.rand(2, 3, 64, 32)).shape == (2, 5, 16, 8)
+        assert tiny().build(5)(torch.rand(2, 3, 64, 32)).shape == (2, 5, 16, 8)
 
     def test_fewer_deconvolutions_give_smaller_maps(self):
-        model = build_pose(tiny(deconvolutions=1))
+        model = tiny(deconvolutions=1).build(17)
         assert model.stride == 16
         assert model(torch.rand(1, 3, 64, 32)).shape == (1, 17, 4, 2)
 
     def test_whole_numbers_and_shares_are_the_same_image(self):
-        model = build_pose(tiny()).eval()
+        model = tiny().build(17).eval()
         pixels = torch.randint(0, 256, (1, 3, 64, 32), dtype=torch.uint8)
         torch.testing.assert_close(model(pixels), model(pixels / 255))
 
     def test_normalises_with_mean_and_std(self):
-        model = build_pose(tiny()).eval()
-        other = build_pose(tiny(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])).eval()
+        model = tiny().build(17).eval()
+        other = tiny(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7]).build(17).eval()
         other.load_state_dict(model.state_dict())
         images = torch.rand(1, 3, 64, 32)
         shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
         torch.testing.assert_close(other(images), model((images - shift) / scale * model.std + model.mean))
 
     def test_trains_every_parameter(self):
-        model = build_pose(tiny())
+        model = tiny().build(17)
         torch.nn.init.normal_(model.head.weight)
         model(torch.rand(2, 3, 64, 32)).square().sum().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
     def test_other_networks_of_timm(self):
-        options = PoseOptions(backbone="resnet18", image_size=[64, 64], channels=8)
-        assert build_pose(options)(torch.rand(1, 3, 64, 64)).shape == (1, 17, 16, 16)
+        options = SimpleBaselineOptions(backbone="resnet18", image_size=[64, 64], channels=8)
+        assert options.build(17)(torch.rand(1, 3, 64, 64)).shape == (1, 17, 16, 16)
 
     def test_complete_options_build_the_same_without_first_weights(self):
-        model = build_pose(tiny())
-        options = complete_options(tiny(), model)
+        model = tiny().build(17)
+        options = model.options
         assert options.mean == pytest.approx([0.5, 0.5, 0.5])
-        build_pose(options).load_state_dict(model.state_dict())
+        options.build(17).load_state_dict(model.state_dict())
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -84,13 +84,37 @@ class TestNetwork:
             ({"deconvolutions": 6}, "larger than the image"),
             ({"sigma": 0.0}, "sigma 0.0"),
             ({"channels": 0}, "channels 0"),
-            ({"mean": [0.5, 0.5, 0.5]}, "std None"),
+            ({"mean": [0.5, 0.5]}, "mean is"),
             ({"backbone": "van_b9"}, "van_b9"),
         ],
     )
     def test_wrong_options_are_named(self, options, message):
         with pytest.raises(VanError, match=message):
-            build_pose(tiny(**options), device="meta")
+            tiny(**options).build(17, device="meta")
+
+
+class TestTraining:
+    POINTS = torch.tensor([[[12.0, 20.0, 2.0], [3.0, 4.0, 0.0]], [[30.0, 60.0, 1.0], [8.0, 9.0, 2.0]]])
+
+    def test_loss_is_the_squared_error_of_the_labeled_keypoints(self):
+        model = tiny(sigma=1.5).build(2)
+        images = torch.rand(2, 3, 64, 32)
+        losses = model(images, self.POINTS)
+        target, weights = gaussian_maps(self.POINTS, (16, 8), 4, 1.5)
+        maps = model(images)
+        assert list(losses) == ["heat_map"]
+        torch.testing.assert_close(losses["heat_map"], heat_map_loss(maps, target, weights))
+        errors = (maps - target).square().mean((2, 3))
+        torch.testing.assert_close(losses["heat_map"], (errors[0, 0] + errors[1, 0] + errors[1, 1]) / 3)
+
+    def test_evaluation_gives_maps_whatever_the_targets(self):
+        model = tiny().build(2).eval()
+        images = torch.rand(2, 3, 64, 32)
+        torch.testing.assert_close(model(images, self.POINTS), model(images))
+
+    def test_targets_of_another_shape_are_named(self):
+        with pytest.raises(DataError, match=r"\(2, 2, 3\), expected \(2, 3, 3\)"):
+            tiny().build(3)(torch.rand(2, 3, 64, 32), self.POINTS)
 
 
 class TestTargets:
@@ -125,6 +149,21 @@ class TestDecoding:
     def test_moves_a_quarter_towards_the_larger_neighbour(self, point, expected):
         maps, _ = gaussian_maps(torch.tensor([[[*point, 1.0]]]), (11, 12), 1, 1.5)
         assert decode_maps(maps)[0, 0, :2].tolist() == list(expected)
+
+    def test_is_that_of_the_published_code(self):
+        maps = torch.randn(400, 5, 6, 5, generator=torch.Generator().manual_seed(0))
+        maps[:20] -= 10  # nothing positive
+        found = decode_maps(maps)
+        for i, k in [(i, k) for i in range(400) for k in range(5)]:
+            one = maps[i, k]
+            x, y = int(one.argmax()) % 5, int(one.argmax()) // 5
+            if one.max() <= 0:
+                x, y = 0, 0
+            expected = [float(x), float(y)]
+            if 1 < x < 4 and 1 < y < 5:
+                expected[0] += 0.25 * float(torch.sign(one[y, x + 1] - one[y, x - 1]))
+                expected[1] += 0.25 * float(torch.sign(one[y + 1, x] - one[y - 1, x]))
+            assert found[i, k, :2].tolist() == expected
 
     def test_gives_the_largest_value(self):
         maps = torch.rand(2, 3, 8, 6)

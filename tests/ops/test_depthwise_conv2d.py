@@ -1,12 +1,14 @@
 """Every backend against a sum over shifted maps in float64: outputs and all gradients."""
 
+import warnings
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
 import van
 from van.data.digits import DigitSamples
-from van.ops import can_run, depthwise_conv2d, use_backend
+from van.ops import depthwise_conv2d, use_backend, why_not
 
 BACKENDS = ["torch", "phase"]
 # (batch, channels, height, width): divisible by the dilation and not, smaller than the kernel, one pixel, no image
@@ -69,9 +71,9 @@ def test_phase_split_is_bit_equal_to_torch_in_float32(shape):
 
 @pytest.mark.parametrize("kernel", [5, 7])
 @pytest.mark.parametrize("dilation", [1, 3])
-def test_large_maps(kernel, dilation, monkeypatch):  # copied phase by phase and in parts, where small ones are not
+def test_large_maps(kernel, dilation, monkeypatch):  # copied phase by phase and in chunks
     monkeypatch.setattr("van.ops.phase_split._LARGE_BYTES", 1000)
-    monkeypatch.setattr("van.ops.phase_split._PART_BYTES", 20_000)
+    monkeypatch.setattr("van.ops.phase_split._CHUNK_BYTES", 20_000)
     inputs = make((5, 8, 14, 13), kernel)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -155,9 +157,9 @@ def test_automatic_choice_can_be_forced():
 
 def test_reasons_and_wrong_backends():
     x, weight, _ = make((1, 3, 9, 9), 7)
-    assert can_run("auto", x, weight) is None
-    assert can_run("phase", x, weight, 3) is None
-    for wrong in (lambda: can_run("cuda", x, weight), lambda: use_backend("fast").__enter__()):
+    assert why_not("auto", x, weight) is None
+    assert why_not("phase", x, weight, 3) is None
+    for wrong in (lambda: why_not("cuda", x, weight), lambda: use_backend("fast").__enter__()):
         with pytest.raises(ValueError, match=r"backend is '(cuda|fast)', expected one of auto, torch, phase"):
             wrong()
 
@@ -189,15 +191,67 @@ def test_short_training_on_digits_is_the_same_with_each_backend():
     assert losses["torch"][-1] < losses["torch"][0]
 
 
-def test_transforms_of_torch_func_have_the_torch_backend():
-    maps, weight = torch.randn(3, 2, 4, 9, 8), torch.randn(4, 1, 3, 3)
+def loss(backend, x, weight, bias):
+    return depthwise_conv2d(x, weight, bias, 3, backend).sin().sum()
 
-    def loss(weight, x):
-        with use_backend("torch"):
-            return depthwise_conv2d(x, weight, dilation=2).square().sum()
 
-    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weight, maps)
-    for x, gradient in zip(maps, each, strict=True):
-        leaf = weight.clone().requires_grad_()
-        loss(leaf, x).backward()
-        torch.testing.assert_close(gradient, leaf.grad)
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # of torch itself, at its first use of forward mode
+@pytest.mark.parametrize("large", [False, True])  # large maps are copied phase by phase
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+class TestTorchFunc:
+    @pytest.fixture(autouse=True)
+    def copied(self, large, monkeypatch):
+        if large:
+            monkeypatch.setattr("van.ops.phase_split._LARGE_BYTES", 0)
+
+    def inputs(self, kernel=5):
+        return [t.detach() for t in make((2, 2, 5, 4), kernel)]
+
+    @pytest.mark.parametrize("kernel", [4, 5])
+    def test_first_derivatives(self, backend, kernel):
+        inputs, f = self.inputs(kernel), lambda *t: depthwise_conv2d(*t, 3, backend)
+        out, pull = torch.func.vjp(f, *inputs)
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        torch.testing.assert_close(pull(out.cos()), torch.autograd.grad(f(*leaves), leaves, out.cos()))
+        tangents = [torch.randn_like(t) for t in inputs]
+        _, forward = torch.func.jvp(f, tuple(inputs), tuple(tangents))
+        product = sum((g * t).sum() for g, t in zip(pull(out.cos()), tangents, strict=True))
+        torch.testing.assert_close((forward * out.cos()).sum(), product)
+        assert torch.autograd.gradcheck(f, leaves, check_forward_ad=True)
+
+    @pytest.mark.parametrize("kernel", [4, 5])
+    def test_jacobians_and_hessian(self, backend, kernel):
+        x, weight, bias = self.inputs(kernel)
+        f = lambda w: depthwise_conv2d(x, w, bias, 3, backend)  # noqa: E731
+        torch.testing.assert_close(torch.func.jacrev(f)(weight), torch.func.jacfwd(f)(weight))
+        g = lambda x: loss(backend, x, weight, bias)  # noqa: E731
+        hessian = torch.autograd.functional.hessian(g, x)
+        torch.testing.assert_close(torch.func.hessian(g)(x), hessian)
+        torch.testing.assert_close(torch.func.jacrev(torch.func.jacrev(g))(x), hessian)
+
+    def test_gradient_of_each_sample(self, backend):
+        maps, weight, bias = torch.randn(3, 2, 4, 9, 8), torch.randn(4, 1, 5, 5), torch.randn(4)
+        each = torch.vmap(torch.func.grad(loss, argnums=(1, 2, 3)), (None, 0, None, None))(backend, maps, weight, bias)
+        for i, x in enumerate(maps):
+            leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+            expected = torch.autograd.grad(loss(backend, *leaves), leaves)
+            torch.testing.assert_close([g[i] for g in each], list(expected), rtol=1e-4, atol=1e-4)
+        outputs = torch.vmap(lambda x: depthwise_conv2d(x, weight, bias, 3, backend))(maps)
+        torch.testing.assert_close(outputs[1], depthwise_conv2d(maps[1], weight, bias, 3, backend))
+
+
+def test_a_trace_is_a_plain_convolution_with_gradients_enabled():
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(3, 1, 7, 7))
+
+        def forward(self, x):
+            return depthwise_conv2d(x, self.weight, None, 3)
+
+    layer, x = Layer(), torch.randn(1, 3, 9, 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated; the size of the kernel becomes a constant
+        traced = torch.jit.trace(layer, x)
+    assert [node.kind() for node in traced.graph.nodes() if "conv" in node.kind()] == ["aten::_convolution"]
+    torch.testing.assert_close(traced(torch.ones(2, 3, 12, 8)), layer(torch.ones(2, 3, 12, 8)))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from van.ops import can_run, depthwise_conv2d, reference, triton_dwconv, use_backend
+from van.ops import depthwise_conv2d, reference, triton_dwconv, use_backend, why_not
 from van.ops.triton_dwconv import TILES, Tiles, choose_tiles
 
 TUNE = Path(__file__).parents[2] / "benchmarks" / "tune_triton.py"
@@ -47,7 +47,7 @@ def check(inputs, cotangent, dilation):
     """Compare the output and all gradients with torch's in float64."""
     exact_inputs = [None if t is None else t.detach().double().requires_grad_() for t in inputs]
     out = depthwise_conv2d(*inputs, dilation, "triton")
-    exact = reference.depthwise_conv2d(*exact_inputs, dilation)
+    exact = reference.conv2d(*exact_inputs, dilation)
     given = [out, *torch.autograd.grad(out, [t for t in inputs if t is not None], cotangent)]
     wanted = [exact, *torch.autograd.grad(exact, [t for t in exact_inputs if t is not None], cotangent.double())]
     assert all(t.dtype == inputs[0].dtype for t in given)
@@ -140,7 +140,7 @@ class TestKernels:
         x, weight, bias = make((1, 2, 4, 4), 3)
         with torch.autocast(DEVICE, dtype=torch.bfloat16):
             out = depthwise_conv2d(x, weight.bfloat16(), bias, 1, "triton")
-            assert "x is torch.float64" in can_run("triton", x.double(), weight.double())  # autocast leaves it alone
+            assert "x is torch.float64" in why_not("triton", x.double(), weight.double())  # autocast leaves it alone
         assert out.dtype == torch.bfloat16
         out.float().sum().backward()
         assert all(t.grad.dtype == torch.float32 for t in (x, weight, bias))
@@ -154,12 +154,12 @@ class TestKernels:
 
     def test_wrong_inputs(self):
         x, weight, bias = make((1, 3, 4, 4), 3)
-        assert "weight torch.bfloat16, expected one type" in can_run("triton", x, weight.bfloat16())
-        assert "expected float32, bfloat16 or float16" in can_run("triton", x.double(), weight.double())
-        assert "expected (3, 1, k, k)" in can_run("triton", x, weight[:2])
-        assert "expected (B, C, H, W)" in can_run("triton", x[0], weight)
-        assert "dilation is 0" in can_run("triton", x, weight, 0)
-        assert "expected less than 2**31" in can_run("triton", x[:1, :, :1, :1].expand(1, 3, 2**16, 2**15), weight)
+        assert "weight torch.bfloat16, expected one type" in why_not("triton", x, weight.bfloat16())
+        assert "expected float32, bfloat16 or float16" in why_not("triton", x.double(), weight.double())
+        assert "expected (3, 1, k, k)" in why_not("triton", x, weight[:2])
+        assert "expected (B, C, H, W)" in why_not("triton", x[0], weight)
+        assert "dilation is 0" in why_not("triton", x, weight, 0)
+        assert "expected less than 2**31" in why_not("triton", x[:1, :, :1, :1].expand(1, 3, 2**16, 2**15), weight)
         with pytest.raises(ValueError, match=r"bias is \(2,\) in torch.float32, expected \(3,\) in torch.float32"):
             depthwise_conv2d(x, weight, bias[:2], 1, "triton")
 
@@ -193,7 +193,7 @@ class TestKernels:
 
     def test_automatic_choice_is_another(self, monkeypatch):
         monkeypatch.setattr(triton_dwconv, "convolve", None)
-        assert can_run("triton", *make((1, 2, 4, 4), 7)[:2], 3) is None
+        assert why_not("triton", *make((1, 2, 4, 4), 7)[:2], 3) is None
         depthwise_conv2d(*make((1, 2, 4, 4), 7), 3)
 
 
@@ -245,7 +245,7 @@ def test_refused_without_a_gpu():
     with pytest.raises(ValueError, match=f"backend 'triton' cannot run this convolution: {expected}"):
         depthwise_conv2d(x, weight, bias, 3, "triton")
     with use_backend("triton"):  # falls back
-        torch.testing.assert_close(depthwise_conv2d(x, weight, bias, 3), reference.depthwise_conv2d(x, weight, bias, 3))
+        torch.testing.assert_close(depthwise_conv2d(x, weight, bias, 3), reference.conv2d(x, weight, bias, 3))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -260,7 +260,7 @@ def test_tuning_without_a_gpu_says_so(tmp_path):
 
 def test_says_that_triton_is_missing(monkeypatch):
     monkeypatch.setattr(triton_dwconv, "_INSTALLED", False)
-    assert "pip install triton" in can_run("triton", *make((1, 3, 9, 9), 7, device="cpu")[:2])
+    assert "pip install triton" in why_not("triton", *make((1, 3, 9, 9), 7, device="cpu")[:2])
 
 
 def test_import_leaves_triton_alone():

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from van import ops
 from van.errors import VanError
-from van.inference.export import OpenVINOEngine
-from van.inference.fuse import fuse
+from van.export.fuse import fuse
+from van.export.openvino import OpenVINOEngine
 from van.models import create_model
 from van.models.reference import ReferenceVAN
 from van.models.variants import VARIANTS
@@ -343,7 +343,7 @@ def _can_run(case: OpCase) -> bool:
     x = torch.empty(case.batch_size, case.channels, *case.map_size, device=case.device, dtype=dtype)
     weight = torch.empty(case.channels, 1, case.kernel_size, case.kernel_size, device=case.device, dtype=dtype)
     x = x.to(memory_format=torch.channels_last)
-    return ops.can_run(cast(Any, case.backend), x, weight, case.dilation) is None
+    return ops.why_not(cast(Any, case.backend), x, weight, case.dilation) is None
 
 
 # ------------------------------------------------------------------------------------------------ networks
@@ -636,7 +636,7 @@ def _op_step(
 ) -> Callable[[], list[torch.Tensor]]:
     def forward() -> torch.Tensor:
         if case.backend == "torch":  # what the others are compared with: torch's own, with nothing around it
-            return reference.depthwise_conv2d(x, weight, bias, case.dilation)
+            return reference.conv2d(x, weight, bias, case.dilation)
         return ops.depthwise_conv2d(x, weight, bias, case.dilation, cast(Any, case.backend))
 
     if case.direction == "forward":

@@ -10,7 +10,7 @@ from torch import nn
 
 from van.analysis.networks import check_size, default_layer, find_layer, frozen, recorded, taking, to_maps
 from van.errors import VanError
-from van.models.lka import LargeKernelAttention
+from van.models import Attention
 
 # Sums whose parts cancel leave about 1e-7 of the parts in float32, and so do gradients
 _ROUNDING = 1e-5
@@ -111,7 +111,7 @@ def _keep_input(kept: dict[str, torch.Tensor], name: str, _: nn.Module, inputs: 
 
 
 def lka_attention(model: nn.Module, images: torch.Tensor, block: int = -1) -> dict[str, np.ndarray]:
-    """Return the maps of large kernel attention (Eq. 1) of one block per stage: absolute values, mean over channels.
+    """Return the attention maps (Eq. 1) of one block per stage: absolute values, mean over channels.
 
     Args:
         model: A VAN of any variant; computes in evaluation mode and is left as it was.
@@ -122,12 +122,12 @@ def lka_attention(model: nn.Module, images: torch.Tensor, block: int = -1) -> di
         By name of the layer, the maps, shape (B, h, w) (Fig. 9).
 
     Raises:
-        VanError: the network has no large kernel attention, a stage has no such block, or the images are smaller than
+        VanError: the network has no such attention, a stage has no such block, or the images are smaller than
             the stride.
     """
     found: dict[str, list[str]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, LargeKernelAttention):
+        if isinstance(module, Attention):
             found.setdefault(name.partition(".blocks.")[0], []).append(name)
     if not found:
         raise VanError(f"{type(model).__name__} has no large kernel attention. Take a VAN.")
@@ -135,7 +135,7 @@ def lka_attention(model: nn.Module, images: torch.Tensor, block: int = -1) -> di
     for stage, names in found.items():
         if not -len(names) <= block < len(names):
             raise VanError(f"Block {block} is out of range: {stage} has {len(names)} blocks, 0 to {len(names) - 1}.")
-    layers = {names[block]: cast(LargeKernelAttention, model.get_submodule(names[block])) for names in found.values()}
+    layers = {names[block]: cast(Attention, model.get_submodule(names[block])) for names in found.values()}
     inputs: dict[str, torch.Tensor] = {}
     handles = [layer.register_forward_pre_hook(partial(_keep_input, inputs, name)) for name, layer in layers.items()]
     try:

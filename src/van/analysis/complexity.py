@@ -9,7 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from van.errors import VanError
-from van.models import VAN, create_model, decompose
+from van.models import VAN, Attention, LargeKernelAttention, create_model, decompose
+from van.models.attention import reach
 from van.models.variants import VARIANTS
 
 # Quoted from the paper. T2: parameters of a 21 x 21 convolution on C channels
@@ -84,25 +85,37 @@ class LayerCost(NamedTuple):
     bias_and_norm: int
 
 
-# Kinds of layers of a VAN, with what their names contain
+# Kinds of layers of a VAN outside its attention, by a part of their names
 _VAN_KINDS = {
     "patch_embed.proj": "patch embedding",
-    "lka.dw_conv": "LKA depth-wise",
-    "lka.dw_d_conv": "LKA dilated depth-wise",
-    "lka.pw_conv": "LKA 1x1",
-    "lka.dense_conv": "LKA dense",
     "attn.proj": "attention projections",
     "mlp.dw_conv": "feed-forward depth-wise",
     "mlp.fc": "feed-forward 1x1",
     "head.fc": "classifier",
 }
 _NORM_AND_SCALE = "norms and scales"
-KINDS = (*_VAN_KINDS.values(), _NORM_AND_SCALE)
+_EMBEDDING, *_OTHER_KINDS = _VAN_KINDS.values()
+KINDS = (_EMBEDDING, *LargeKernelAttention.kinds.values(), *_OTHER_KINDS, _NORM_AND_SCALE)
 
 
-def _kind(name: str, module: nn.Module, is_van: bool) -> str:
-    if is_van:
+def _kinds(model: nn.Module) -> Callable[[str, nn.Module], str]:
+    """Return the function that labels a layer by its name."""
+    if not isinstance(model, VAN):
+        return lambda name, module: _general_kind(module)
+    attentions = {name: module for name, module in model.named_modules() if name.endswith("attn.lka")}
+
+    def kind(name: str, module: nn.Module) -> str:
+        for path, attention in attentions.items():
+            if f"{name}.".startswith(f"{path}."):
+                labels = attention.kinds if isinstance(attention, Attention) else {}
+                inner = name[len(path) + 1 :]
+                return next((k for n, k in labels.items() if f"{inner}.".startswith(f"{n}.")), _general_kind(module))
         return next((kind for part, kind in _VAN_KINDS.items() if part in name), _NORM_AND_SCALE)
+
+    return kind
+
+
+def _general_kind(module: nn.Module) -> str:
     if isinstance(module, nn.Conv2d):
         if module.groups > 1 and module.groups == module.in_channels:
             return "depth-wise convolution"
@@ -163,7 +176,7 @@ def layer_costs(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
     root = type(model).__name__
     flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     flops[root] = counter.get_total_flops()
-    is_van, stages = isinstance(model, VAN), _stages(model)
+    kind, stages = _kinds(model), _stages(model)
     rows, seen = [], set()
     for name, module in model.named_modules():
         full = f"{root}.{name}" if name else root
@@ -173,7 +186,7 @@ def layer_costs(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
         seen |= {stage for stage in stages if f"{name}.".startswith(f"{stage}.")}
         if params or macs:
             stage = _stage_of(name, stages, len(seen))
-            rows.append(LayerCost(name, stage, _kind(name, module, is_van), params, macs, extra.get(name, 0)))
+            rows.append(LayerCost(name, stage, kind(name, module), params, macs, extra.get(name, 0)))
     return rows
 
 
@@ -309,9 +322,15 @@ def theoretical_extent(model: nn.Module) -> int:
     if not isinstance(model, VAN):
         raise VanError(f"The theoretical extent is known for VAN, not for {type(model).__name__}.")
     extent, step = 1, 1
-    for module in model.stages.modules():
-        if isinstance(module, nn.Conv2d):
-            extent += (module.kernel_size[0] - 1) * module.dilation[0] * step
+    inside = ""
+    for name, module in model.stages.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, Attention):
+            inside = f"{name}."
+            extent += module.reach() * step
+        elif isinstance(module, nn.Conv2d):
+            extent += reach(module) * step
             step *= module.stride[0]
     return extent
 

@@ -19,7 +19,6 @@ from van.errors import VanError, WeightsError
 from van.inference.predictor import class_names_of, imagenet_class_names
 from van.models import create_model, read_checkpoint
 from van.models.factory import model_from_checkpoint
-from van.models.task_weights import task_of_weights
 from van.models.variants import VARIANTS
 
 _LISTED = 60  # names of layers in an error
@@ -123,9 +122,6 @@ def open_network(
         raise VanError(f"image_size is {image_size}, expected a height and a width of at least 1.")
     name, trained = str(source), True
     if Path(source).exists():
-        task = task_of_weights(source)
-        if task != "classification":
-            raise WeightsError(f"{source} is for the task {task!r}. Give weights that were trained to classify.")
         ckpt = read_checkpoint(source)
         model, class_names = model_from_checkpoint(ckpt), class_names_of(ckpt)
         if model.num_classes == 0:

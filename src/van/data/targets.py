@@ -1,6 +1,6 @@
-"""Checks of training targets on the CPU, so that no training step has to wait for its device."""
+"""Checks of training targets on the CPU, for loaders: on the device each of them would make a training step wait."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,59 +15,81 @@ def plain(value: Any) -> torch.Tensor:
     return torch.as_tensor(value).as_subclass(torch.Tensor)
 
 
-def check_objects(target: Mapping[str, Any], num_classes: int, masks: bool = False) -> None:
-    """Refuse objects that a detector cannot learn from.
+def check_targets(targets: Sequence[Mapping[str, Any]], num_classes: int, masks: bool = False) -> None:
+    """Check the targets of a detector.
 
     Args:
-        target: boxes (N, 4) as x1, y1, x2, y2, labels (N,), masks (N, H, W) where they are learned, and image_id.
-        num_classes: Labels go from 0 to below it.
-        masks: Whether masks are learned.
+        targets: For each image boxes (N, 4) as x1, y1, x2, y2, labels (N,) and, if needed, masks (N, H, W).
+        num_classes: Number of classes; labels count from 0.
+        masks: Whether masks are needed.
 
     Raises:
-        DataError: something is missing, a box is not finite or has no area, or a label is out of range.
+        DataError: Something is missing, a box is not finite or has no area, a label has no class, or the numbers of
+            boxes, labels and masks differ.
     """
-    name = f"The target of image {target['image_id']}" if "image_id" in target else "A target"
     wanted = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
-    if missing := [key for key in wanted if key not in target]:
-        raise DataError(f"{name} has no {missing[0]}, expected {', '.join(wanted)}.")
-    boxes, labels = plain(target["boxes"]).reshape(-1, 4), plain(target["labels"])
-    bad = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
-    if bad.any():
-        raise DataError(f"{name} has the box {boxes[bad][0].tolist()}, expected x1 < x2 and y1 < y2.")
-    if len(labels) != len(boxes) or ((labels < 0) | (labels >= num_classes)).any():
-        raise DataError(
-            f"{name} has {len(boxes)} boxes and the labels {labels.tolist()}, expected one from 0 to {num_classes - 1} "
-            "for each."
-        )
-    if masks and len(target["masks"]) != len(boxes):
-        raise DataError(f"{name} has {len(boxes)} boxes and {len(target['masks'])} masks.")
+    for target in targets:
+        name = f"The target of image {target['image_id']}" if "image_id" in target else "A target"
+        if missing := [key for key in wanted if key not in target]:
+            raise DataError(f"{name} has no {missing[0]}, expected {', '.join(wanted)}.")
+        boxes, labels = target["boxes"].reshape(-1, 4), target["labels"]
+        bad = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
+        if bad.any():
+            raise DataError(f"{name} has the box {boxes[bad][0].tolist()}, expected x1 < x2 and y1 < y2.")
+        if len(labels) != len(boxes) or ((labels < 0) | (labels >= num_classes)).any():
+            raise DataError(
+                f"{name} has {len(boxes)} boxes and the labels {labels.tolist()}, expected a label from 0 to "
+                f"{num_classes - 1} for each box."
+            )
+        if masks and len(target["masks"]) != len(boxes):
+            raise DataError(f"{name} has {len(boxes)} boxes and {len(target['masks'])} masks.")
+
+
+def check_segments(targets: Sequence[Mapping[str, Any]], num_classes: int) -> None:
+    """Check the targets of a panoptic network.
+
+    Args:
+        targets: For each image labels (N,), from 0, of its segments.
+        num_classes: Number of classes.
+
+    Raises:
+        DataError: A label has no class.
+    """
+    for target in targets:
+        labels = target["labels"]
+        if ((labels < 0) | (labels >= num_classes)).any():
+            raise DataError(f"A target has the labels {labels.tolist()}, expected 0 to {num_classes - 1}.")
 
 
 def check_labels(labels: torch.Tensor, num_classes: int) -> None:
-    """Refuse labels of pixels that are no classes.
+    """Check the targets of a semantic segmentation network.
 
     Args:
-        labels: Of any shape; 255 where they do not count.
-        num_classes: Labels go from 0 to below it.
+        labels: Integers of any shape, classes or 255.
+        num_classes: Number of classes.
 
     Raises:
-        DataError: a label is out of range.
+        DataError: A label has no class and is not 255.
     """
-    numbers = plain(labels)
-    wrong = (numbers != IGNORED) & ((numbers < 0) | (numbers >= num_classes))
+    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= num_classes))
     if wrong.any():
         raise DataError(
-            f"A target has the label {int(numbers[wrong][0])}, expected 0 to {num_classes - 1}, or {IGNORED} for "
-            "pixels that do not count."
+            f"A target has the label {int(labels[wrong][0])}, expected 0 to {num_classes - 1}, or {IGNORED} for "
+            "ignored pixels."
         )
 
 
-def check_saliency(mask: torch.Tensor) -> None:
-    """Refuse masks whose values are not from 0 to 1 (255 where they do not count).
+def check_saliency(masks: torch.Tensor) -> None:
+    """Check the targets of a saliency network.
+
+    Args:
+        masks: Floats of any shape from 0 to 1, 255 for ignored pixels.
 
     Raises:
-        DataError: a value is out of range.
+        DataError: A value is out of range.
     """
-    values = plain(mask).float()
-    if (wrong := (values != IGNORED) & ~((values >= 0) & (values <= 1))).any():
-        raise DataError(f"A saliency mask has the value {float(values[wrong][0]):g}, expected 0 to 1.")
+    wrong = (masks != IGNORED) & ~((masks >= 0) & (masks <= 1))
+    if wrong.any():
+        raise DataError(
+            f"A target has the value {float(masks[wrong][0]):g}, expected 0 to 1, or {IGNORED} for ignored pixels."
+        )

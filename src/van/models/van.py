@@ -3,8 +3,9 @@
 Source: Guo, Lu, Liu, Cheng, Hu, "Visual Attention Network", arXiv 2202.09741 (section 3 and T5).
 """
 
+import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -12,6 +13,7 @@ from typing import Any, cast
 import torch
 from timm.layers.classifier import ClassifierHead
 from timm.layers.drop import DropPath, calculate_drop_path_rates
+from timm.layers.layer_scale import LayerScale2d
 from timm.layers.norm import LayerNorm2d
 from timm.models import (
     build_model_with_cfg,
@@ -25,10 +27,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from van.errors import WeightsError
-from van.models.lka import GatedAttention, LargeKernelAttention, LKAVariant, SameSizeConv2d
+from van.errors import VanError, WeightsError
+from van.models.attention import GatedAttention, SameSizeConv2d
+from van.models.lka import LargeKernelAttention, LKAVariant
 from van.models.variants import VARIANTS
 from van.models.weights import checkpoint_filter_fn
+from van.ops.undilated import channels_last
 
 __all__ = ["VAN", "VANBlock", "VANStage"]
 
@@ -54,7 +58,7 @@ class OverlapPatchEmbed(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, in_chans, H, W) to (B, dim, ceil(H/stride), ceil(W/stride)), channels last in memory."""
-        return self.norm(self.proj(x.contiguous(memory_format=torch.channels_last)))
+        return self.norm(self.proj(channels_last(x)))
 
 
 class FeedForward(nn.Module):
@@ -80,32 +84,13 @@ class FeedForward(nn.Module):
         return self.drop(self.fc2(x))
 
 
-class LayerScale(nn.Module):
-    """Per-channel scale of a residual branch, shape (C,), for maps (B, C, H, W).
-
-    Args:
-        dim: Channels C.
-        init_value: First value of every scale.
-    """
-
-    def __init__(self, dim: int, init_value: float, device: Any = None, dtype: Any = None) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), init_value, device=device, dtype=dtype))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale each channel of (B, C, H, W)."""
-        return x * self.gamma.view(-1, 1, 1)
-
-
 class VANBlock(nn.Module):
     """One block: x + s1 * attention(BatchNorm(x)), then x + s2 * ffn(BatchNorm(x)) (section 3.2).
 
     Args:
         dim: Channels C.
         mlp_ratio: Hidden width of the feed-forward half divided by C.
-        kernel_size: K of the large kernel attention.
-        dilation: d of the large kernel attention; None for the best.
-        lka_variant: "full" or a row of T3, see LargeKernelAttention.
+        attn_layer: Makes the attention from the number of channels, device and dtype: a class, or a partial of one.
         ls_init_value: First value of the layer scales; None or 0 leaves them out (T7, without LayerScale).
         proj_drop: Dropout rate inside the feed-forward half.
         drop_path: Rate of stochastic depth.
@@ -115,9 +100,7 @@ class VANBlock(nn.Module):
         self,
         dim: int,
         mlp_ratio: float = 4.0,
-        kernel_size: int = 21,
-        dilation: int | None = None,
-        lka_variant: LKAVariant = "full",
+        attn_layer: Callable[..., nn.Module] = LargeKernelAttention,
         ls_init_value: float | None = 1e-2,
         proj_drop: float = 0.0,
         drop_path: float = 0.0,
@@ -126,13 +109,12 @@ class VANBlock(nn.Module):
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        lka = LargeKernelAttention(dim, kernel_size, dilation, lka_variant, **dd)
 
         def scale() -> nn.Module:
-            return LayerScale(dim, ls_init_value, **dd) if ls_init_value else nn.Identity()
+            return LayerScale2d(dim, ls_init_value, **dd) if ls_init_value else nn.Identity()
 
         self.norm1 = nn.BatchNorm2d(dim, **dd)
-        self.attn = GatedAttention(dim, lka, **dd)
+        self.attn = GatedAttention(dim, attn_layer(dim, **dd), **dd)
         self.ls1 = scale()
         self.norm2 = nn.BatchNorm2d(dim, **dd)
         self.mlp = FeedForward(dim, int(dim * mlp_ratio), proj_drop, **dd)
@@ -147,12 +129,12 @@ class VANBlock(nn.Module):
 
 @contextmanager
 def _frozen_batch_norm_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep running statistics as they are: the recomputation of a checkpoint must not count the batch twice."""
+    """Keep running statistics unchanged: recomputing a checkpointed block must not count the batch twice."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-        norm.num_batches_tracked = None  # so that it is not counted up
+        norm.num_batches_tracked = None  # not incremented then
     try:
         yield
     finally:
@@ -161,7 +143,7 @@ def _frozen_batch_norm_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Contexts of a checkpointed block: as it is in the forward pass, statistics frozen when it is recomputed."""
+    """Return the contexts of a checkpointed block: none in the forward pass, frozen statistics in the recomputation."""
     return nullcontext(), _frozen_batch_norm_statistics(block)
 
 
@@ -205,31 +187,66 @@ class VANStage(nn.Module):
         return self.norm(x)
 
 
+def _bind(attn_layer: Callable[..., nn.Module], **options: Any) -> Callable[..., nn.Module]:
+    """Give an attention the options that are not None; one that it does not take is an error."""
+    given = {name: value for name, value in options.items() if value is not None}
+    parameters = inspect.signature(attn_layer).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in given:
+        if not (takes_any or name in parameters):
+            layer = getattr(attn_layer, "__name__", type(attn_layer).__name__)
+            argument = "lka_variant" if name == "variant" else name
+            raise ValueError(
+                f"{argument} is {given[name]!r}, but {layer} (attn_layer) has no argument {name!r}. Leave it out."
+            )
+    return partial(attn_layer, **given) if given else attn_layer
+
+
+def _dilate(module: nn.Module, factor: int) -> None:
+    """Spread the weights of every convolution: what it computes on a map, it then computes on each of its phases."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.dilation = tuple(d * factor for d in conv.dilation)
+            if not isinstance(conv.padding, str):
+                conv.padding = tuple(p * factor for p in conv.padding)
+
+
 class VAN(nn.Module):
     """Visual Attention Network with timm's model interface.
+
+    It takes images of any size, so there is no img_size and no set_input_size. torch.compile, torch.export and
+    torch.jit.trace work; torch.jit.script, which torch has deprecated, does not. timm's AttentionExtract finds the maps
+    of Eq. 1 under names=["*.attn.lka.pw_conv"], with either of its methods.
 
     Args:
         in_chans: Channels of the image.
         num_classes: Classes of the linear head; 0 for none.
         global_pool: timm's name of the pooling before the head; "" for none.
+        output_stride: Stride of the last map: 32, 16 or 8. Stages that would exceed it keep the size of their input,
+            and their convolutions are dilated instead (for dense prediction, as in timm's ConvNeXt).
         embed_dims: Channels of each stage (T5).
         depths: Blocks of each stage (T5).
         mlp_ratios: Expansion ratio of each stage (T5).
-        kernel_size: K of every large kernel attention (T6).
+        attn_layer: Makes the attention of a block, called with the number of channels, device and dtype: a class such
+            as a subclass of van.models.Attention, or a partial of one. Its convolutions and linear layers are
+            initialized like all others.
+        kernel_size: K of every large kernel attention, 21 by default (T6).
         dilation: d of every large kernel attention; None for the one that minimises Eq. 3 (T6).
-        lka_variant: "full" or a row of T3, in every block; see LargeKernelAttention.
-        ls_init_value: First value of the layer scales; None or 0 leaves them out (T7). To timm.create_model say 0: it
-            drops arguments that are None.
+        lka_variant: "full" (the default) or a row of T3, in every block; see LargeKernelAttention.
+        ls_init_value: First value of the layer scales; None or 0 leaves them out (T7). Pass 0 to timm.create_model,
+            which drops arguments that are None.
         norm_eps: Epsilon of the four LayerNorms.
         drop_rate: Dropout rate before the classifier.
         proj_drop_rate: Dropout rate inside the feed-forward halves.
         drop_path_rate: Stochastic depth of the last block; rises linearly from 0 over all blocks.
         head_init_scale: Factor on the first weights of the classifier (fine-tuning recipe of the paper: 0.001).
-        device: Where the parameters are made; "meta" makes none.
+        device: Where the parameters are created; "meta" allocates none.
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: embed_dims, depths and mlp_ratios differ in length, or an argument of the attention is out of range.
+        ValueError: embed_dims, depths and mlp_ratios differ in length, output_stride or an argument of the attention is
+            out of range, or the attention has no such argument.
+        VanError: in_chans is the name of a model.
     """
 
     def __init__(
@@ -237,12 +254,14 @@ class VAN(nn.Module):
         in_chans: int = 3,
         num_classes: int = 1000,
         global_pool: str = "avg",
+        output_stride: int = 32,
         embed_dims: Sequence[int] = (32, 64, 160, 256),
         depths: Sequence[int] = (3, 3, 5, 2),
         mlp_ratios: Sequence[float] = (8, 8, 4, 4),
-        kernel_size: int = 21,
+        attn_layer: Callable[..., nn.Module] = LargeKernelAttention,
+        kernel_size: int | None = None,
         dilation: int | None = None,
-        lka_variant: LKAVariant = "full",
+        lka_variant: LKAVariant | None = None,
         ls_init_value: float | None = 1e-2,
         norm_eps: float = 1e-6,
         drop_rate: float = 0.0,
@@ -253,11 +272,18 @@ class VAN(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        if isinstance(in_chans, str):
+            raise VanError(
+                f"VAN's first argument is in_chans, a number, not {in_chans!r}. To build a network by its name, call "
+                f"van.create_model({in_chans!r})."
+            )
         if not len(embed_dims) == len(depths) == len(mlp_ratios):
             raise ValueError(
                 f"embed_dims, depths and mlp_ratios have {len(embed_dims)}, {len(depths)} and {len(mlp_ratios)} "
                 "entries, expected one per stage in each."
             )
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride is {output_stride}, expected 8, 16 or 32.")
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -266,27 +292,26 @@ class VAN(nn.Module):
         self.num_features = embed_dims[-1]
         self.feature_info = []
 
+        attn_layer = _bind(attn_layer, kernel_size=kernel_size, dilation=dilation, variant=lka_variant)
         drop_path_rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         stages = []
+        reduction = factor = 1
         for i, dim in enumerate(embed_dims):
             blocks = [
-                VANBlock(
-                    dim,
-                    mlp_ratios[i],
-                    kernel_size,
-                    dilation,
-                    lka_variant,
-                    ls_init_value,
-                    proj_drop_rate,
-                    drop_path_rates[i][j],
-                    **dd,
-                )
+                VANBlock(dim, mlp_ratios[i], attn_layer, ls_init_value, proj_drop_rate, drop_path_rates[i][j], **dd)
                 for j in range(depths[i])
             ]
             kernel, stride = (7, 4) if i == 0 else (3, 2)
-            stages.append(VANStage(in_chans, dim, kernel, stride, blocks, norm_eps, **dd))
+            embed_factor = factor  # positions that a stride would have left out are left out from here on
+            if reduction * stride > output_stride:
+                factor, stride = factor * stride, 1
+            reduction *= stride
+            stage = VANStage(in_chans, dim, kernel, stride, blocks, norm_eps, **dd)
+            _dilate(stage.patch_embed, embed_factor)
+            _dilate(stage.blocks, factor)
+            stages.append(stage)
             in_chans = dim
-            self.feature_info.append({"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"})
+            self.feature_info.append({"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"})
         self.stages = nn.Sequential(*stages)
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         self.head_hidden_size = self.head.num_features
@@ -299,11 +324,11 @@ class VAN(nn.Module):
                 self.head.fc.weight.mul_(self.head_init_scale)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the layer scales: parameters that no optimiser should decay."""
+        """Return the names of the layer scales, to which no optimizer should apply weight decay."""
         return {name for name, _ in self.named_parameters() if name.endswith(".gamma")}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that put parameters into groups from stem to head, by stage (coarse) or by block."""
+        """Return patterns that group the parameters from stem to head, by stage (coarse) or by block."""
         return {
             "stem": r"^stages\.0\.patch_embed",
             "blocks": r"^stages\.(\d+)"
@@ -316,7 +341,10 @@ class VAN(nn.Module):
         }
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations; statistics stay right."""
+        """Recompute each block in the backward pass instead of storing its activations.
+
+        The statistics of BatchNorm count each batch once all the same.
+        """
         for stage in self.stages:
             cast(VANStage, stage).grad_checkpointing = enable
 
@@ -325,11 +353,11 @@ class VAN(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new, freshly initialised classifier in place of the old one.
+        """Replace the classifier with a freshly initialized one.
 
         Args:
             num_classes: Classes of the new classifier; 0 for none.
-            global_pool: timm's name of the pooling, "" for none; None keeps the present one.
+            global_pool: timm's name of the pooling, "" for none; None keeps the current one.
         """
         reference = next(self.parameters())
         self.num_classes = num_classes
@@ -358,8 +386,8 @@ class VAN(nn.Module):
         Args:
             x: Images (B, in_chans, H, W).
             indices: Stages to return: the last n for an integer, those listed, or all for None.
-            norm: Part of timm's interface; every stage ends in its LayerNorm, so the maps are normalised either way.
-            stop_early: Do not run stages after the last one asked for.
+            norm: Part of timm's interface; every stage ends in its LayerNorm, so the maps are normalized either way.
+            stop_early: Skip the stages after the last one asked for.
             output_fmt: Only "NCHW".
             intermediates_only: Return the list alone.
 
@@ -399,7 +427,7 @@ class VAN(nn.Module):
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (B, in_chans, H, W) to the last stage's normalised map (B, C, ceil(H/32), ceil(W/32))."""
+        """Map images (B, in_chans, H, W) to the last stage's normalized map (B, C, ceil(H/32), ceil(W/32))."""
         return self.stages(x)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
@@ -412,10 +440,11 @@ class VAN(nn.Module):
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Initialise one layer as section 2 of the published code does; called once for the whole network."""
+    """Initialize one layer as the published code (van.py, _init_weights) does; called once for the whole network."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
@@ -424,7 +453,7 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:
-    """Configuration of the ImageNet-1K weights: mean and std 0.5, bicubic, crop 0.9 (section 3 of the facts)."""
+    """Configuration of the ImageNet-1K weights: mean and std 0.5, bicubic, crop 0.9 (published code, train.sh)."""
     return {
         "num_classes": 1000,
         "input_size": (3, 224, 224),
@@ -478,7 +507,7 @@ default_cfgs = generate_default_cfgs(
         "van_b3.in1k": _official("Large", 839),
         "van_b3.transformers_in1k": _transformers("Large"),
         "van_b3.mmseg_in1k": _mmseg("van-b3_3rdparty_20230522-a184e051.pth"),
-        # B4 to B6 have no published classifier: a star behind the others makes the entry without weights the default.
+        # B4 to B6 have no published classifier: the star makes the entry without weights the default.
         "van_b4.mmseg_in22k": _mmseg("van-b4-in22k_3rdparty_20230522-5e31cafb.pth"),
         "van_b4.*": _cfg(),
         "van_b5.mmseg_in22k": _mmseg("van-b5-in22k_3rdparty_20230522-b26134d7.pth"),
@@ -490,6 +519,16 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create_van(variant: str, pretrained: bool = False, **kwargs: Any) -> VAN:
+    if "img_size" in kwargs:
+        raise VanError(
+            f"{variant} has no img_size ({kwargs['img_size']}): it takes images of any size. Leave it out; timm's "
+            "transforms take their size from input_size in pretrained_cfg_overlay."
+        )
+    stages = len(kwargs.get("depths", VARIANTS[variant]["depths"]))
+    out_indices = kwargs.get("out_indices", ())
+    wanted = range(-out_indices, 0) if isinstance(out_indices, int) else out_indices  # timm: the last n
+    if kwargs.get("features_only") and not all(-stages <= index < stages for index in wanted):
+        raise VanError(f"out_indices is {out_indices}, expected stages from 0 to {stages - 1} (or -{stages} to -1).")
     cfg = resolve_pretrained_cfg(
         variant, kwargs.get("pretrained_cfg"), dict(kwargs.get("pretrained_cfg_overlay") or {})
     )

@@ -1,118 +1,25 @@
-"""Checkpoints of VAN in every published layout: recognise, read safely, rename, check, write.
+"""Checkpoints of VAN in every published layout: recognize, read safely, rename, check, write.
 
-The layouts (section 8 of the facts this project is built on) name the same tensors differently; `_NAMES` is the whole
-difference. Nothing is loaded into a model before every key and shape is known to fit.
+Nothing is loaded into a model before every key and shape is known to fit.
 """
 
-import argparse
 import json
-import os
-import pickle
 import re
-import struct
-import tempfile
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import safetensors
-import safetensors.torch
 import torch
-from timm.models import adapt_input_conv
 from torch import nn
 
 from van.errors import WeightsError
+from van.models.attention import Attention
+from van.models.layouts import LAYOUTS, LayerNames, WeightsFormat, recognize, rename
 from van.models.lka import LargeKernelAttention
 from van.models.variants import VARIANTS
+from van.models.weight_file import Header, no_van, read_file, tensors_in, write_weights, write_whole
 
-WeightsFormat = Literal["van", "official", "transformers", "mmpretrain", "mmsegmentation"]
-
-# Module names: ours, official, transformers, OpenMMLab classification; {i} counts stages from 0, {n} from 1.
-_NAMES = (
-    ("stages.{i}.patch_embed.proj", "patch_embed{n}.proj", "embeddings.convolution", "patch_embed{n}.projection"),
-    ("stages.{i}.patch_embed.norm", "patch_embed{n}.norm", "embeddings.normalization", "patch_embed{n}.norm"),
-    ("stages.{i}.norm", "norm{n}", "normalization", "norm{n}"),
-    ("norm1", "norm1", "pre_normomalization", "norm1"),
-    ("attn.proj_1", "attn.proj_1", "attention.pre_projection.conv", "attn.proj_1"),
-    (
-        "attn.lka.dw_conv",
-        "attn.spatial_gating_unit.conv0",
-        "attention.attention_layer.attention.depth_wise",
-        "attn.spatial_gating_unit.DW_conv",
-    ),
-    (
-        "attn.lka.dw_d_conv",
-        "attn.spatial_gating_unit.conv_spatial",
-        "attention.attention_layer.attention.depth_wise_dilated",
-        "attn.spatial_gating_unit.DW_D_conv",
-    ),
-    (
-        "attn.lka.pw_conv",
-        "attn.spatial_gating_unit.conv1",
-        "attention.attention_layer.attention.point_wise",
-        "attn.spatial_gating_unit.conv1",
-    ),
-    ("attn.proj_2", "attn.proj_2", "attention.post_projection", "attn.proj_2"),
-    ("ls1.gamma", "layer_scale_1", "attention_scaling.weight", "layer_scale_1"),
-    ("norm2", "norm2", "post_normalization", "norm2"),
-    ("mlp.fc1", "mlp.fc1", "mlp.in_dense", "mlp.fc1"),
-    ("mlp.dw_conv", "mlp.dwconv.dwconv", "mlp.depth_wise", "mlp.dwconv"),
-    ("mlp.fc2", "mlp.fc2", "mlp.out_dense", "mlp.fc2"),
-    ("ls2.gamma", "layer_scale_2", "mlp_scaling.weight", "layer_scale_2"),
-)
-_BLOCK_PREFIXES = ("stages.{i}.blocks.{j}.", "block{n}.{j}.", "encoder.stages.{i}.layers.{j}.", "blocks{n}.{j}.")
-_LEAF = r"(?P<leaf>\.(?:weight|bias|running_mean|running_var|num_batches_tracked))?"
-
-
-def _row_names(row: tuple[str, ...]) -> tuple[str, ...]:
-    """Complete the four names of a row: block prefixes, and transformers' stage prefix."""
-    if "{i}" not in row[0]:
-        return tuple(prefix + name for prefix, name in zip(_BLOCK_PREFIXES, row, strict=True))
-    return row[0], row[1], "encoder.stages.{i}." + row[2], row[3]
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    text = re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{n\}", r"(?P<n>\d+)")
-    return re.compile(text.replace(r"\{j\}", r"(?P<j>\d+)") + _LEAF)
-
-
-_TEMPLATES = tuple(_row_names(row) for row in _NAMES)
-_PATTERNS = tuple(tuple(_pattern(name) for name in row) for row in _TEMPLATES)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How one format names things around the column of `_NAMES` that it uses."""
-
-    column: int
-    body: str  # prefix of the backbone's keys
-    head: str | None  # module name of the classifier, None where the format has none
-    norm_eps: float | None  # epsilon of LayerNorm that the weights were trained with; None: written in the file
-    ignored: tuple[str, ...] = ()  # prefixes of keys that are not VAN's
-
-
-_LAYOUTS: dict[str, _Layout] = {
-    "van": _Layout(0, "", "head.fc", None),
-    "official": _Layout(1, "", "head", 1e-6),
-    "transformers": _Layout(2, "van.", "classifier", 1e-6, ("van.layernorm.", "layernorm.")),
-    "mmpretrain": _Layout(3, "backbone.", "head.fc", 1e-5),
-    "mmsegmentation": _Layout(1, "", None, 1e-5, ("decode_head.", "auxiliary_head.", "neck.")),
-}
-_DAMAGED = (  # what torch's unpickler raises on bytes that are no checkpoint
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    OverflowError,
-    struct.error,
-    safetensors.SafetensorError,  # torch.load itself reads .safetensors
-)
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 _IMAGENET_1K = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET_USUAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -130,8 +37,10 @@ class Checkpoint:
         model_args: Arguments of VAN besides those of the variant, such as norm_eps.
         class_names: Names in the order of the logits; None where the file has none.
         preprocessing: input_size, mean, std, interpolation, crop_pct, crop_mode, as timm names them.
+        extra: What else the header of the file says.
         original_keys: The name of each tensor in the file.
         left_out: Keys of the file that are not VAN's, such as a segmentation head.
+        layer_names: Names of the layers of its attention in each layout.
         source: Where the tensors come from, for messages.
     """
 
@@ -143,62 +52,40 @@ class Checkpoint:
     model_args: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] | None = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     original_keys: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    layer_names: tuple[LayerNames, ...] = LargeKernelAttention.layer_names
     source: str = "the weights"
 
     def describe(self) -> str:
-        """Say in a few words what the file holds."""
+        """Return in a few words what the file holds."""
         classes = f"{self.num_classes} classes" if self.num_classes else "no classifier"
         return f"{self.variant or 'a VAN of unknown size'} with {classes}, {self.format} format"
 
-    def metadata(self) -> dict[str, Any]:
-        """Return what a file says besides its tensors."""
-        return {
-            "model": self.variant,
-            "model_args": self.model_args,
-            "num_classes": self.num_classes,
-            "in_chans": self.in_chans,
-            "class_names": self.class_names,
-            "preprocessing": self.preprocessing,
-        }
+    def header(self) -> Header:
+        """Return what a weight file says besides its tensors."""
+        model = {"model": self.variant, "model_args": self.model_args, "in_chans": self.in_chans}
+        return Header("classification", self.class_names, model, {"preprocessing": self.preprocessing, **self.extra})
 
 
 # ------------------------------------------------------------------------------------------------ names
 
 
-def _rename(key: str, source: int, target: int) -> str | None:
-    """Translate one key without prefixes from one column of `_NAMES` to another; None if the column has no such key."""
-    for patterns, names in zip(_PATTERNS, _TEMPLATES, strict=True):
-        if match := patterns[source].fullmatch(key):
-            found = match.groupdict()
-            stage = int(found["i"]) if found.get("i") is not None else int(found["n"]) - 1
-            return names[target].format(i=stage, n=stage + 1, j=found.get("j")) + (found["leaf"] or "")
-    return None
-
-
-def _rename_for(format: str, key: str) -> str | None:
+def _rename_for(format: WeightsFormat, key: str, attention: tuple[LayerNames, ...]) -> str | None:
     """Translate one of our keys to a format; None where the format has no name for it."""
-    layout = _LAYOUTS[format]
+    layout = LAYOUTS[format]
     if format == "van":
         return key
     if key.startswith("head.fc."):
         return layout.head and layout.head + key.removeprefix("head.fc")
-    name = _rename(key, 0, layout.column)
+    name = rename(key, 0, layout.column, attention)
     return name and layout.body + name
 
 
-def _recognise(keys: list[str]) -> tuple[WeightsFormat, str] | None:
-    """Return the format and the prefix before the backbone's keys; None where this is no VAN."""
-    for name, column in (("van", 0), ("transformers", 2), ("mmpretrain", 3), ("official", 1)):
-        marker = _TEMPLATES[0][column].format(i=0, n=1) + ".weight"
-        for key in keys:
-            if key == marker or key.endswith("." + marker):
-                prefix = key[: -len(marker)]
-                if name == "official" and f"{prefix}head.weight" not in keys:
-                    return "mmsegmentation", prefix
-                return name, prefix  # type: ignore[return-value]
-    return None
+def _layer_names(model: nn.Module) -> tuple[LayerNames, ...]:
+    """Return the names of the layers of a model's attention in each layout."""
+    return next((m.layer_names for m in model.modules() if isinstance(m, Attention)), ())
 
 
 def _refuse_fused(keys: Iterable[str], what: str) -> None:
@@ -210,27 +97,27 @@ def _refuse_fused(keys: Iterable[str], what: str) -> None:
         )
 
 
-def to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
+def to_ours(
+    tensors: Mapping[str, torch.Tensor],
+    source: str,
+    layer_names: tuple[LayerNames, ...] = LargeKernelAttention.layer_names,
+) -> Checkpoint:
     """Rename the tensors of any layout and read size, classes and channels off their shapes.
 
     Args:
         tensors: As the file names them.
         source: What to call the file.
+        layer_names: Names of the layers of the attention in each layout; other names are refused.
 
     Raises:
         WeightsError: they are no VAN's.
     """
-    keys = list(tensors)
-    _refuse_fused(keys, source)
-    recognised = _recognise(keys)
-    if recognised is None:
-        shown = ", ".join(keys[:3]) or "nothing"
-        raise WeightsError(
-            f"{source} holds no VAN: none of the known layouts ({', '.join(_LAYOUTS)}) has its keys (it starts with "
-            f"{shown}). Give a VAN checkpoint."
-        )
-    name, prefix = recognised
-    layout = _LAYOUTS[name]
+    _refuse_fused(tensors, source)
+    recognized = recognize(tensors.keys())
+    if recognized is None:
+        raise no_van(tensors, source)
+    name, prefix = recognized
+    layout = LAYOUTS[name]
     outer = prefix.removesuffix("backbone.") if layout.body != "van." else prefix.removesuffix("van.")
     head_prefix = f"{outer if name in ('transformers', 'mmpretrain') else prefix}{layout.head}."
     state, original, left_out, unknown = {}, {}, [], []
@@ -238,12 +125,12 @@ def to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
         if layout.head and key.startswith(head_prefix):
             ours = "head.fc." + key.removeprefix(head_prefix)
         else:
-            ours = _rename(key.removeprefix(prefix), layout.column, 0) if key.startswith(prefix) else None
+            ours = rename(key.removeprefix(prefix), layout.column, 0, layer_names) if key.startswith(prefix) else None
         if ours is not None:
             state[ours], original[ours] = tensor, key
         elif key.removeprefix(outer).startswith(layout.ignored or ("\0",)):
             left_out.append(key)
-        elif name == "van":  # an ablation has modules of its own; the model that it is loaded into decides
+        elif name == "van":  # of another attention or an ablation: the model that it is loaded into decides
             state[key.removeprefix(prefix)], original[key.removeprefix(prefix)] = tensor, key
         else:
             unknown.append(key)
@@ -264,6 +151,7 @@ def to_ours(tensors: Mapping[str, torch.Tensor], source: str) -> Checkpoint:
         preprocessing=dict(_IMAGENET_USUAL if name == "mmsegmentation" else _IMAGENET_1K),
         original_keys=original,
         left_out=left_out,
+        layer_names=layer_names,
         source=source,
     )
 
@@ -283,141 +171,45 @@ def _variant_of(state: Mapping[str, torch.Tensor]) -> str | None:
 # ------------------------------------------------------------------------------------------------ read
 
 
-def tensors_in(content: Any, source: str) -> dict[str, torch.Tensor]:
-    """Find the state dict inside what training scripts put around it; averaged weights first, as in timm.
+def read_checkpoint(
+    path: str | Path, layer_names: tuple[LayerNames, ...] = LargeKernelAttention.layer_names
+) -> Checkpoint:
+    """Read the weights of a classifier or backbone in any known layout; the layout is recognized from the keys.
 
-    Args:
-        content: What read_file gave.
-        source: What to call the file.
-
-    Raises:
-        WeightsError: there are no tensors.
-    """
-    for _ in range(10):  # more is a file that holds itself
-        if not isinstance(content, Mapping):
-            break
-        inner = next((k for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-            if tensors:
-                return tensors
-            break
-        content = content[inner]
-    raise WeightsError(
-        f"{source} holds no tensors: expected a state dict, alone or under one of {', '.join(_WRAPPERS)}."
-    )
-
-
-def _file_in(path: Path) -> Path:
-    """Return the weight file that a path names: itself, or the one inside a run or model folder."""
-    if not path.is_dir():
-        if not path.exists():
-            raise WeightsError(f"{path} does not exist. Give a weight file, or a folder with one.")
-        return path
-    names = ("weights.safetensors", "model.safetensors", "pytorch_model.bin")
-    for name in names:
-        if (path / name).is_file():
-            return path / name
-    raise WeightsError(
-        f"{path} is a folder without {', '.join(names[:-1])} or {names[-1]}. Give the weight file itself."
-    )
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
-    """Return the tensors of a safetensors file and what this package wrote beside them."""
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as handle:
-            metadata = json.loads((handle.metadata() or {}).get("van", "{}"))
-        return safetensors.torch.load_file(path), metadata if isinstance(metadata, Mapping) else {}
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
-
-
-def _read_pickle(path: Path) -> tuple[Any, Mapping[str, Any]]:
-    """Return what torch.save wrote, tensors and plain values only, and what this package wrote beside them.
-
-    Nothing in the file can run.
-    """
-    try:
-        # timm's training script, which made the published files, keeps its argparse.Namespace beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about pickle protocols; what it cannot read is an error below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        metadata = content.get("van") if isinstance(content, Mapping) else None
-        return content, metadata if isinstance(metadata, Mapping) else {}
-    except pickle.UnpicklingError as error:
-        blocked = re.search(r"GLOBAL (\S+)", str(error))
-        if blocked is None:
-            raise WeightsError(
-                f"{path} is not a weight file that torch can read safely, and nothing in it was run; it may be "
-                "damaged, or hold more than tensors. Get it again."
-            ) from error
-        raise WeightsError(
-            f"{path} was refused and nothing in it was run: it asks for {blocked[1]}, and a file that calls code can "
-            "do anything. Save the tensors alone (state_dict, or safetensors) where you trust the file, and use that."
-        ) from error
-    except _DAMAGED as error:
-        raise WeightsError(f"{path} cannot be read, it is truncated or damaged ({error}). Get it again.") from error
-
-
-def read_file(path: str | Path) -> tuple[Path, Any, Mapping[str, Any]]:
-    """Read what torch.save or safetensors wrote, tensors and plain values only: nothing in a file can run.
-
-    Args:
-        path: The file, or a folder with weights.safetensors, model.safetensors or pytorch_model.bin.
-
-    Returns:
-        The file, what it holds, and what this package wrote beside the tensors.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or a pickle that would run code.
-    """
-    try:
-        file = _file_in(Path(path))
-        content, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickle(file)
-        return file, content, metadata
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
-
-
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a weight file of any known layout; the layout is recognised from the keys.
-
-    Where a training script kept averaged weights beside the last ones, the averaged ones are read, as timm does it.
+    If a training script kept averaged weights beside the last ones, the averaged ones are read, as in timm.
 
     Args:
         path: File written by torch.save or safetensors, or a folder with weights.safetensors, model.safetensors or
             pytorch_model.bin. A config.json of transformers beside the file gives class names and norm_eps.
+        layer_names: Names of the layers of the attention in each layout, for files of another attention.
 
     Returns:
         The tensors in this package's names and what is known about them.
 
     Raises:
-        WeightsError: the file is missing, damaged, no VAN, or a pickle that would run code.
+        WeightsError: the file is missing, damaged, no VAN, for another task, or a pickle that would run code.
     """
-    try:
-        file, content, metadata = read_file(path)
-        result = to_ours(tensors_in(content, str(file)), str(file))
-        if metadata:
-            result.variant = result.variant or metadata.get("model")
-            result.model_args = dict(metadata.get("model_args") or {})
-            result.class_names = metadata.get("class_names")
-            preprocessing = metadata.get("preprocessing") or {}  # JSON has no tuples
-            result.preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocessing.items()}
-        elif result.format == "transformers":
-            _read_transformers_config(file.with_name("config.json"), result)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
+    file, content, header = read_file(path)
+    if header and header.task != "classification":
+        raise WeightsError(
+            f"{file} holds a network for the task {header.task}, expected a classifier or backbone. Open it with "
+            f"van.load({str(path)!r})."
+        )
+    result = to_ours(tensors_in(content, str(file)), str(file), layer_names)
+    if header:
+        result.variant = result.variant or header.model.get("model")
+        result.model_args = dict(header.model.get("model_args") or {})
+        result.class_names = header.class_names
+        result.extra = dict(header.extra)
+        preprocessing = result.extra.pop("preprocessing", None) or {}  # JSON has no tuples
+        result.preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocessing.items()}
+    elif result.format == "transformers":
+        _read_transformers_config(file.with_name("config.json"), result)
     return result
 
 
 def _placeholder_names(ckpt: Checkpoint) -> list[str]:
-    """What transformers calls classes that nobody named."""
+    """Return the names that transformers gives to classes without names."""
     return [f"LABEL_{i}" for i in range(ckpt.num_classes)]
 
 
@@ -432,9 +224,9 @@ def _read_transformers_config(config: Path, ckpt: Checkpoint) -> None:
             names = [str(labels[str(i)]) for i in range(ckpt.num_classes)]
             ckpt.class_names = None if names == _placeholder_names(ckpt) else names
         ckpt.model_args["norm_eps"] = float(content.get("layer_norm_eps", 1e-6))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise WeightsError(
-            f"{config} is not a configuration that transformers writes ({error}). Repair it, or take it away."
+            f"{config} is not a configuration that transformers writes ({error}). Repair it, or remove it."
         ) from error
 
 
@@ -444,7 +236,7 @@ def _read_transformers_config(config: Path, ckpt: Checkpoint) -> None:
 def _fitting(
     ckpt: Checkpoint, model: nn.Module, new_head: bool, head_advice: str | None = None
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors to load, after every key and shape is known to fit; say what does not.
+    """Return the tensors to load once every key and shape is known to fit, or raise an error that says what does not.
 
     With new_head the classifier of the file, if any, is left out. head_advice says what to do where only the
     classifiers differ.
@@ -465,6 +257,8 @@ def _fitting(
         expected = {k: v for k, v in expected.items() if not is_head(k)}
     stem = "stages.0.patch_embed.proj.weight"
     if stem in expected and state[stem].ndim == 4 and state[stem].shape[1] == 3 != expected[stem][1]:
+        from timm.models import adapt_input_conv  # importing timm registers VAN, which needs this module
+
         state[stem] = adapt_input_conv(expected[stem][1], state[stem])
 
     own = _variant_of(model.state_dict())
@@ -480,7 +274,7 @@ def _fitting(
 
     def named(key: str) -> str:
         """The key as the file has or would have it, and ours."""
-        theirs = ckpt.original_keys.get(key) or _rename_for(ckpt.format, key)
+        theirs = ckpt.original_keys.get(key) or _rename_for(ckpt.format, key, ckpt.layer_names)
         return key if theirs in (None, key) else f"{theirs} (here {key})"
 
     if shape and not (missing or extra) and is_head(shape[0]):
@@ -538,7 +332,7 @@ def load_weights(model: nn.Module, path: str | Path, num_classes: int | None = N
     Raises:
         WeightsError: the file cannot be read or does not fit; the model is left as it was.
     """
-    ckpt = read_checkpoint(path)
+    ckpt = read_checkpoint(path, _layer_names(model))
     own = getattr(model, "num_classes", 0)
     if num_classes not in (None, own):
         raise WeightsError(
@@ -559,9 +353,9 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     origins = (cfg.get("file"), cfg.get("hf_hub_filename"), cfg.get("hf_hub_id"), cfg.get("url"))
     source = next((str(o) for o in origins if o), "the state dict")
-    ckpt = to_ours(tensors_in(state_dict, source), source)
+    ckpt = to_ours(tensors_in(state_dict, source), source, _layer_names(model))
     if cfg.get("file") and not cfg.get("state_dict") and Path(cfg["file"]).is_file():
-        ckpt.model_args = read_checkpoint(cfg["file"]).model_args  # timm hands over the tensors alone
+        ckpt.model_args = read_checkpoint(cfg["file"], ckpt.layer_names).model_args  # timm hands over the tensors alone
     # timm itself leaves the classifier out exactly where the wanted number of classes is not the configured one
     new_head = getattr(model, "num_classes", 0) != cfg.get("num_classes", 1000)
     advice = f"Add num_classes={ckpt.num_classes} to pretrained_cfg_overlay: timm takes the file's number from there."
@@ -590,7 +384,7 @@ def to_format(ckpt: Checkpoint, format: WeightsFormat) -> dict[str, torch.Tensor
         )
     renamed = {}
     for key, tensor in ckpt.state_dict.items():
-        name = _rename_for(format, key)
+        name = _rename_for(format, key, ckpt.layer_names)
         if name is None and key.startswith("head.fc."):
             continue  # a backbone format
         if name is None:
@@ -627,7 +421,7 @@ def _transformers_config(ckpt: Checkpoint) -> dict[str, Any]:
 
 
 def write_checkpoint(ckpt: Checkpoint, path: str | Path, format: WeightsFormat = "van") -> Path:
-    """Write a checkpoint in a format; a file already there is replaced only when the new one is complete.
+    """Write a checkpoint in a format; an existing file is replaced only when the new one is complete.
 
     Args:
         ckpt: What to write.
@@ -646,32 +440,13 @@ def write_checkpoint(ckpt: Checkpoint, path: str | Path, format: WeightsFormat =
     as_folder = format == "transformers" and (path.is_dir() or not path.suffix)
     if format == "van" and path.suffix != ".safetensors":
         raise WeightsError(f"{path} should end in .safetensors: that is the van format.")
-    config = json.dumps(_transformers_config(ckpt), indent=2) + "\n" if as_folder else None
-    try:
-        if config is not None:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "config.json").write_text(config)
-            path = path / "model.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            if path.suffix == ".safetensors":
-                metadata = {"format": "pt", "van": json.dumps(ckpt.metadata())}
-                safetensors.torch.save_file(tensors, name, metadata=metadata)
-            else:
-                # transformers wants the bare tensors; the others keep them under state_dict
-                torch.save(
-                    tensors if format == "transformers" else {"state_dict": tensors, "van": ckpt.metadata()}, name
-                )
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)  # mkstemp's files are private; a weight file is an ordinary one
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise WeightsError(
-            f"{path} cannot be written ({error}). Check the folder, permissions and free space."
-        ) from error
-    return path
+    if as_folder:
+        config = json.dumps(_transformers_config(ckpt), indent=2) + "\n"
+        write_whole(path / "config.json", lambda file: file.write_text(config))
+        path = path / "model.safetensors"
+    if path.suffix == ".safetensors":
+        return write_weights(ckpt.header(), tensors, path)
+    # transformers expects the bare tensors; the others keep them under state_dict
+    bare = format == "transformers"
+    content = tensors if bare else {"state_dict": tensors, "van": ckpt.header().to_dict()}
+    return write_whole(path, lambda file: torch.save(content, file))

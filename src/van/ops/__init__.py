@@ -1,4 +1,4 @@
-"""Depth-wise convolution, the slow part of large kernel attention, by the fastest exact method for the device."""
+"""Depth-wise convolution, the slow part of large kernel attention, by the fastest exact method on each device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ import torch
 
 from van.ops import phase_split, reference, triton_dwconv
 
-__all__ = ["Backend", "can_run", "depthwise_conv2d", "use_backend"]
+__all__ = ["Backend", "depthwise_conv2d", "use_backend", "why_not"]
 
 Backend = Literal["auto", "torch", "phase", "triton"]
 _Convolution = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 
 _BACKENDS: dict[str, _Convolution] = {
-    "torch": reference.depthwise_conv2d,
+    "torch": reference.conv2d,
     "phase": phase_split.depthwise_conv2d,
     "triton": triton_dwconv.depthwise_conv2d,
 }
@@ -22,8 +22,8 @@ _WHY_NOT = {"torch": reference.why_not, "phase": phase_split.why_not, "triton": 
 _forced: Backend = "auto"
 
 
-def can_run(backend: Backend, x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> str | None:
-    """Return None where a backend can convolve these tensors, else the reason why it cannot.
+def why_not(backend: Backend, x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> str | None:
+    """Return why a backend cannot convolve these tensors, or None if it can.
 
     Args:
         backend: "torch", "phase" or "triton"; "auto" always can.
@@ -40,7 +40,7 @@ def can_run(backend: Backend, x: torch.Tensor, weight: torch.Tensor, dilation: i
 
 @contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
-    """Compute every depth-wise convolution inside the block by one backend, where the call itself names none.
+    """Compute every depth-wise convolution inside the block with one backend, unless the call itself names one.
 
     Args:
         backend: "auto", "torch", "phase" or "triton". A convolution that it cannot run falls back to torch.
@@ -66,30 +66,30 @@ def depthwise_conv2d(
 ) -> torch.Tensor:
     """Convolve each channel with its own kernel; height and width stay.
 
-    Every backend works under autocast, torch.compile, gradient checkpointing and in several processes (DDP).
-    Transforms of torch.func that take gradients (grad, vmap over weights that want one) have the torch backend
-    only: `with use_backend("torch")`.
+    Every backend works under autocast, torch.compile, gradient checkpointing and DDP. With "auto", "torch" and "phase"
+    so do the transforms of torch.func (vmap, grad, vjp, jacrev, jvp, jacfwd, hessian) and forward-mode derivatives;
+    "triton" has first derivatives in reverse mode only.
 
     Args:
         x: Maps (B, C, H, W).
         weight: Kernels (C, 1, k, k), k odd or even.
-        bias: One number per channel (C,), or None.
+        bias: One value per channel (C,), or None.
         dilation: Distance between neighbouring weights.
-        backend: "torch", "phase" (phase split), "triton" (CUDA kernels, first derivatives only), or "auto": the phase
-            split for dilated kernels on the CPU, where it was measured to be faster at every size of the network, else
-            torch. It never takes "triton", which nobody has checked on a GPU yet. While a model is exported, always
-            torch.
+        backend: "torch", "phase" (phase split), "triton" (CUDA kernels), or "auto": the phase split on the CPU, which
+            was measured to be faster at every map size of the network, else torch. It never picks "triton", which has
+            not been run on a GPU yet. While a model is exported or traced (torch.export, torch.jit.trace) it is always
+            one plain convolution.
 
     Returns:
         Maps (B, C, H, W).
 
     Raises:
-        ValueError: there is no such backend, or it was asked for and cannot run; the reason is given.
+        ValueError: there is no such backend, or it cannot run this convolution; the message says why.
     """
-    if torch.compiler.is_exporting():
-        return reference.depthwise_conv2d(x, weight, bias, dilation)
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return reference.conv2d(x, weight, bias, dilation)
     if backend != "auto":
-        if reason := can_run(backend, x, weight, dilation):
+        if reason := why_not(backend, x, weight, dilation):
             raise ValueError(f"The backend {backend!r} cannot run this convolution: {reason}.")
         return _BACKENDS[backend](x, weight, bias, dilation)
     chosen = _forced if _forced != "auto" else ("phase" if x.device.type == "cpu" else "torch")

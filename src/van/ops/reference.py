@@ -1,21 +1,24 @@
-"""Depth-wise convolution as torch computes it: the specification of every other backend."""
+"""Convolution that keeps height and width, as torch computes it: the specification of every other backend."""
 
 import torch
 from torch.nn import functional as F
 
 
 def padding(kernel_size: int, dilation: int) -> tuple[int, int]:
-    """Return the zeros before and behind a row that keep its length; an even kernel may need one more behind."""
+    """Return the zeros before and after a row that keep its length; an even kernel may need one more after it."""
     total = dilation * (kernel_size - 1)
     return total // 2, total - total // 2
 
 
-def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int) -> torch.Tensor:
-    """Convolve each channel by itself; see van.ops.depthwise_conv2d."""
-    before, behind = padding(weight.shape[-1], dilation)
-    if before != behind:
-        x = F.pad(x, (0, behind - before, 0, behind - before))
-    return F.conv2d(x, weight, bias, padding=before, dilation=dilation, groups=weight.shape[0])
+def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int) -> torch.Tensor:
+    """Convolve (B, C, H, W) with square kernels (C', C / groups, k, k) to (B, C', H, W).
+
+    It computes what torch calls padding="same", without the warning of torch for an even kernel with an odd dilation.
+    """
+    before, after = padding(weight.shape[-1], dilation)
+    if before != after:
+        x = F.pad(x, (0, after - before, 0, after - before))
+    return F.conv2d(x, weight, bias, padding=before, dilation=dilation, groups=x.shape[1] // weight.shape[1])
 
 
 def why_not(x: torch.Tensor, weight: torch.Tensor, dilation: int) -> str | None:

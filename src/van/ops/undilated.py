@@ -1,9 +1,9 @@
 """Undilated depth-wise convolution on the CPU with gradients that oneDNN has fast kernels for.
 
-oneDNN's fast kernel for the weight gradient takes kernels up to three wide, and its kernel for the input gradient is
-slower than the forward one in bfloat16. Both gradients are therefore put as what is fast: the weight gradient piece by
-piece, three columns of the kernel at a time, and the input gradient as a convolution with the flipped kernel. The sums
-are the same ones in another order.
+oneDNN's fast kernel for the weight gradient handles kernels up to three wide, and its kernel for the input gradient is
+slower than the forward one in bfloat16. Both gradients are therefore expressed by fast operations: the weight gradient
+in pieces of three columns of the kernel, and the input gradient as a convolution with the flipped kernel. Only the
+order of summation differs.
 """
 
 from typing import Any
@@ -11,12 +11,24 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from van.ops import reference
+
 _WIDTH = 3  # widest kernel of oneDNN's fast weight gradient
-_FEW_ROWS = 8  # maps with fewer rows are stacked: the kernel works through one map at a time
+_FEW_ROWS = 8  # maps with fewer rows are stacked: the kernel processes one map at a time
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Return maps (B, C, H, W) that are channels last in memory.
+
+    Tensor.contiguous says it in one node of an exported graph, but does not work inside torch.func.vmap.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _stack(maps: torch.Tensor, count: int, gap: int) -> torch.Tensor:
-    """Put count maps of the batch one above the other, gap rows of zeros behind each; channels last in memory."""
+    """Stack every `count` maps of the batch vertically, `gap` rows of zeros after each; channels last in memory."""
     batch, channels, _, width = maps.shape
     rows = F.pad(maps, (0, 0, 0, gap)).permute(0, 2, 3, 1)
     return rows.reshape(batch // count, -1, width, channels).permute(0, 3, 1, 2)
@@ -29,7 +41,7 @@ def weight_gradient(x: torch.Tensor, gradient: torch.Tensor, kernel_size: int, s
         x: Input (B, C, H, W).
         gradient: Gradient of the output (B, C, H, W).
         kernel_size: k, odd.
-        stack: How many neighbours in the batch may be handled as one map; divides B.
+        stack: How many consecutive maps of the batch may be handled as one; divides B.
     """
     before = kernel_size // 2
     if stack > 1 and x.shape[2] < _FEW_ROWS:
@@ -42,7 +54,7 @@ def weight_gradient(x: torch.Tensor, gradient: torch.Tensor, kernel_size: int, s
         window = padded[..., left : left + width + columns - 1]
         _, piece, _ = torch.ops.aten.convolution_backward(
             gradient,
-            window.contiguous(memory_format=torch.channels_last),
+            channels_last(window),
             x.new_empty(channels, 1, kernel_size, columns),
             None,
             [1, 1],
@@ -58,16 +70,22 @@ def weight_gradient(x: torch.Tensor, gradient: torch.Tensor, kernel_size: int, s
 
 
 class _Undilated(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stack: int) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stack = stack
+    def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stack: int) -> torch.Tensor:
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        x, weight, _, ctx.stack = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        gradient = channels_last(gradients[0])
         kernel_size = weight.shape[-1]
         for_x = for_weight = for_bias = None
         if ctx.needs_input_grad[0]:
@@ -79,8 +97,23 @@ class _Undilated(torch.autograd.Function):
         return for_x, for_weight, for_bias, None
 
 
+class _UndilatedInEager(_Undilated):
+    """Has forward-mode derivatives as well, which torch.compile refuses to trace."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> torch.Tensor:
+        x, weight = ctx.saved_tensors
+        by_x, by_weight, by_bias, _ = tangents
+        out = torch.zeros_like(x)
+        if by_x is not None:
+            out = out + reference.conv2d(by_x, weight, None, 1)
+        if by_weight is not None:
+            out = out + reference.conv2d(x, by_weight, None, 1)
+        return out if by_bias is None else out + by_bias.view(-1, 1, 1)
+
+
 def wants_gradient(*inputs: torch.Tensor | None) -> bool:
-    """Whether a gradient of one of the inputs may be asked for."""
+    """Return whether a gradient of one of the inputs may be needed."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
 
 
@@ -90,13 +123,14 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, sta
     Args:
         x: Maps.
         weight: Kernels.
-        bias: One number per channel, or None.
+        bias: One value per channel, or None.
         stack: As in weight_gradient.
     """
     has_slow_gradient = x.device.type == "cpu" and weight.shape[-1] > _WIDTH
     if not (has_slow_gradient and wants_gradient(x, weight, bias)) or x.shape[0] == 0:
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
-    if torch.is_autocast_enabled("cpu"):  # what conv2d itself would do, which a function of ours is not asked for
+    if torch.is_autocast_enabled("cpu"):  # autocast knows conv2d, but not a function of ours
         dtype = torch.get_autocast_dtype("cpu")
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return _Undilated.apply(x, weight, bias, stack)
+    function = _Undilated if torch.compiler.is_compiling() else _UndilatedInEager
+    return function.apply(x, weight, bias, stack)

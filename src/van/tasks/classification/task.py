@@ -15,6 +15,7 @@ from van.tasks.classification.options import (
     ClassificationTrainOptions,
 )
 from van.tasks.classification.results import Classification
+from van.tasks.classification.results import Classification
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +64,7 @@ class ClassificationTask(Task):
     inference = ClassificationInference
     predict_only = ("top_k",)
     results_in_folder = False
+    result = Classification
 
     metrics = (TOP1, TOP5)
 

@@ -8,7 +8,8 @@ import torch
 
 import van
 from van.errors import VanError
-from van.inference.export import OpenVINOEngine, export_onnx
+from van.export.onnx import export_onnx
+from van.export.openvino import OpenVINOEngine
 
 SHALLOW = {"depths": (1, 1, 1, 1), "num_classes": 7}
 

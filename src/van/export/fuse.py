@@ -1,4 +1,4 @@
-"""Fold everything of a trained VAN that is linear per channel into its convolutions, for inference."""
+"""Fold whatever is linear per channel in a trained VAN into its convolutions, for inference."""
 
 import copy
 from typing import cast
@@ -8,18 +8,18 @@ from timm.layers.classifier import ClassifierHead
 from torch import nn
 
 from van.errors import VanError
-from van.models.lka import LargeKernelAttention
+from van.models.attention import Attention
 from van.models.van import VANBlock, VANStage
 
 __all__ = ["FusedVANBlock", "fuse"]
 
-# A hidden map of this size per thread stays in the cache until the next layer reads it. Without the bound the maps of a
-# large batch go through memory that the system hands out anew each time, which costs more than the arithmetic.
+# A hidden map of this size per thread stays in the cache until the next layer reads it. Without the bound, those of a
+# large batch go through memory that the system allocates anew each time, which costs more than the arithmetic.
 _HIDDEN_BYTES_PER_THREAD = 4 * 2**20
 
 
 def _exact(tensor: torch.Tensor) -> torch.Tensor:
-    """A double precision copy on the CPU: not every device knows float64."""
+    """Return a double precision copy on the CPU: not every device has float64."""
     return tensor.detach().to("meta" if tensor.is_meta else "cpu", torch.float64)
 
 
@@ -39,7 +39,7 @@ def _affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _layer_scale(module: nn.Module, like: torch.Tensor) -> torch.Tensor:
-    """Return the layer scale, shape (C,); ones where the network has none."""
+    """Return the layer scale, shape (C,); ones if the network has none."""
     gamma = getattr(module, "gamma", None)
     return torch.ones_like(like) if gamma is None else _exact(gamma)
 
@@ -51,7 +51,7 @@ def _parts(conv: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _set(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
-    """Give a convolution new numbers in the type and on the device of its old ones."""
+    """Give a convolution new weights, in the dtype and on the device of the old ones."""
     old = conv.weight
     conv.weight = nn.Parameter(weight.to(old), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(old), requires_grad=False)
@@ -82,10 +82,11 @@ class FusedVANBlock(nn.Module):
         x + s1 * (y + proj_2(z)) = (1 + s1 * a) * x + [s1 * proj_2(z) + s1 * b],  z = LKA(GELU(proj_1(y))).
 
     The bracket is one convolution, the rest one multiply-add. Intermediate results are changed in place, the input
-    is not. On the CPU in eager mode a large batch is taken a few images at a time.
+    is not. The attention runs its own fused form (Attention.forward_fused). On the CPU in eager mode a large batch is
+    processed a few images at a time.
 
     Args:
-        block: A VANBlock in evaluation mode; its convolutions become those of the new block, with other numbers.
+        block: A VANBlock in evaluation mode; the new block takes over its convolutions and changes their weights.
     """
 
     shortcut_scale: torch.Tensor
@@ -96,7 +97,7 @@ class FusedVANBlock(nn.Module):
         s1, s2 = _layer_scale(block.ls1, scale), _layer_scale(block.ls2, scale)
         shortcut = (1 + s1 * scale).to(block.attn.proj_1.weight)
         self.proj_1 = _after_norm(block.norm1, block.attn.proj_1)
-        self.lka = cast(LargeKernelAttention, block.attn.lka)
+        self.lka = block.attn.lka
         self.proj_2 = _before_scale(block.attn.proj_2, s1, s1 * shift)
         self.register_buffer("shortcut_scale", shortcut[:, None, None])
         self.fc1 = _after_norm(block.norm2, block.mlp.fc1)
@@ -106,19 +107,10 @@ class FusedVANBlock(nn.Module):
     def _attention(self, x: torch.Tensor) -> torch.Tensor:
         """First half of the block."""
         gate = torch.ops.aten.gelu_(self.proj_1(x))
-        out = gate
-        for layer in self.lka.children():
-            out = layer(out)
-        if self.lka.variant == "sigmoid":
-            out = out.sigmoid_()
-        # compiled code fuses these anyway, and takes the sizes of free dimensions from what stands first
-        in_place = not torch.compiler.is_compiling()
-        if self.lka.variant == "sum":
-            out = out.add_(gate) if in_place else gate + out
-        elif self.lka.variant != "no_product":
-            out = out.mul_(gate) if in_place else gate * out
+        out = self.lka.forward_fused(gate) if isinstance(self.lka, Attention) else self.lka(gate)
         out = self.proj_2(out)
-        if not in_place:
+        # compiled code fuses these anyway, and takes the sizes of dynamic dimensions from the first operand
+        if torch.compiler.is_compiling():
             return x * self.shortcut_scale + out
         if out.dtype != x.dtype:  # autocast: the sum is wider than the product
             return torch.addcmul(out, x, self.shortcut_scale)
@@ -132,18 +124,19 @@ class FusedVANBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        # a trace must not depend on the size of the batch
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._feed_forward(self._attention(x))
         batch, _, height, width = x.shape
         image_bytes = self.fc1.out_channels * height * width * x.element_size()
         at_once = max(1, _HIDDEN_BYTES_PER_THREAD * torch.get_num_threads() // max(1, image_bytes))
         if batch <= at_once:
             return self._feed_forward(self._attention(x))
-        return torch.cat([self._feed_forward(self._attention(part)) for part in x.split(at_once)])
+        return torch.cat([self._feed_forward(self._attention(chunk)) for chunk in x.split(at_once)])
 
 
 def _fuse_stage(stage: VANStage) -> None:
-    """Replace the parts of a stage in place."""
+    """Fuse the layers of a stage in place."""
     embed = stage.patch_embed
     embed.proj = _before_scale(embed.proj, *_affine(embed.norm))
     embed.norm = nn.Identity()  # type: ignore[assignment]
@@ -154,17 +147,17 @@ def fuse(model: nn.Module) -> nn.Module:
     """Return a faster copy of a trained VAN for inference, within rounding of the same outputs.
 
     BatchNorm, layer scale and the inner shortcut of the attention are folded into the neighbouring convolutions;
-    dropout and stochastic depth are gone; the convolutions have channels_last weights. On the CPU in eager mode a large
-    batch is moreover taken through each block a few images at a time, so that the wide maps stay in the cache.
+    dropout and stochastic depth are removed; the convolutions have channels_last weights. On the CPU in eager mode each
+    block also processes a large batch a few images at a time, so that the wide maps stay in the cache.
 
-    The copy has the methods of the model and can be compiled, exported, copied and pickled. It is not for training:
-    no parameter requires a gradient (that of the image is right where someone asks for it), and without BatchNorm
-    a new training would be another network's. Its state dict is no VAN checkpoint, and van.load_weights refuses it in
-    both directions: keep the weights of the model itself, and fuse after loading them.
+    The copy has the methods of the model and can be compiled, exported, traced, copied and pickled. It is not for
+    training: it has no BatchNorm, and no parameter requires a gradient (gradients of the image are right). Its state
+    dict is no VAN checkpoint, and van.load_weights refuses it in both directions: keep the weights of the model itself,
+    and fuse after loading them.
 
     Args:
-        model: A VAN in evaluation mode, what timm's features_only makes of one, or a network with a VAN inside, of any
-            type and on any device. It stays as it is.
+        model: A VAN in evaluation mode, timm's features_only version of one, or a network with a VAN inside, of any
+            dtype and on any device. It is left unchanged.
 
     Returns:
         The copy, of the class of the model.
@@ -174,7 +167,7 @@ def fuse(model: nn.Module) -> nn.Module:
     """
     if hasattr(model, "_orig_mod"):
         raise VanError(
-            "The model is compiled, which cannot be fused any more. Fuse it first: torch.compile(van.fuse(model))."
+            "The model is compiled and can no longer be fused. Fuse it first: torch.compile(van.fuse(model))."
         )
     if any(isinstance(m, FusedVANBlock) for m in model.modules()):
         raise VanError("The model is fused already. Use it as it is, or fuse the model that it was made from.")

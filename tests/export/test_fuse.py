@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import van
-from van.inference.fuse import FusedVANBlock
+from van.export.fuse import FusedVANBlock
 from van.models import Checkpoint, write_checkpoint
 
 ABLATIONS = ["no_dw", "no_dw_d", "no_product", "sum", "no_pointwise", "sigmoid", "dense"]

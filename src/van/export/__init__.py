@@ -1,0 +1,1 @@
+"""Trained networks for inference: fused copies, export formats, inference engines."""
