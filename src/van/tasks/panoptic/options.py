@@ -15,8 +15,8 @@ class PanopticInference(Inference):
     """How segments are found.
 
     Attributes:
-        fit: Short and long edge in pixels that images are scaled to fit into, proportions kept; null keeps their size,
-            which takes gigabytes for large images. Results always have the size of the image.
+        fit: Short and long edge in pixels that images are scaled to fit into, proportions kept. Results always have the
+            size of the image. Large images at their own size take gigabytes.
         score_threshold: Candidates with a lower score are dropped.
         overlap_threshold: A segment is dropped if others leave a smaller share of its mask visible.
     """
@@ -41,7 +41,8 @@ class PanopticTrainOptions(StepOptions):
         model: Backbone and sizes.
         num_classes: Number of classes, where it should be checked against the data.
         augmentation: Random changes of the training images.
-        inference: How segments are found in validation; the weight file keeps it.
+        inference: How segments are found in validation, at the image's own size where fit is null; the weight file keeps
+            it.
         check_data: Decode every image before the first epoch; PNG files of segments are decoded in any case.
     """
 

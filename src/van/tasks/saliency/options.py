@@ -22,7 +22,8 @@ class SaliencyTrainOptions(StepOptions):
         data: shapes (built in), or a folder: DUTS's layout, or images with black-and-white masks.
         model: Backbone and sizes.
         augmentation: Random changes of the training images.
-        inference: How validation images are seen; the weight file keeps it.
+        inference: How validation images are seen, at their own size where fit and image_size are null; the weight file
+            keeps it.
         check_data: Decode every image before the first epoch; masks are decoded in any case.
     """
 
