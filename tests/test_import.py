@@ -60,9 +60,25 @@ def test_import_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("name", van.__all__)
-def test_public_names(name):
-    assert getattr(van, name).__name__ == name
-    assert name in dir(van)
+def test_public_names_can_be_used(name):
+    assert callable(getattr(van, name))
+
+
+def test_dir_shows_public_names_only():
+    assert run("import van; print(sorted(dir(van)))").strip() == str(sorted([*van.__all__, "__version__"]))
+
+
+def test_export_is_a_function_whatever_was_imported_before():
+    run(
+        """
+        import van.export.fuse
+        import van
+        try:
+            van.export("van_b0", format="floppy")
+        except van.VanError as error:
+            assert "floppy" in str(error)
+        """
+    )
 
 
 def test_unknown_attribute():

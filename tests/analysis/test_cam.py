@@ -139,7 +139,7 @@ def test_network_for_one_size_only(images):
 
 def test_network_without_maps():
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
-    with pytest.raises(VanError, match="does not tell which layer"):
+    with pytest.raises(VanError, match="does not list its feature maps"):
         grad_cam(network, torch.randn(1, 3, 4, 4))
     with pytest.raises(VanError, match="no map with height and width"):
         grad_cam(network, torch.randn(1, 3, 4, 4), layer="0")

@@ -1,8 +1,8 @@
 import pytest
 
-from van.analysis.ablation import Outcome, ablation_lines, table_rows
-from van.analysis.complexity import layer_costs, parameter_curve, size_costs
+from van.analysis.ablation import Outcome, ablation_rows, table_rows
 from van.analysis.complexity_plots import ablation_plot, dilation_plot, size_plot, variants_plot
+from van.analysis.counting import layer_costs, parameter_curve, size_costs
 from van.models import create_model
 
 
@@ -27,11 +27,11 @@ def test_cost_plots():
 def test_ablation_table_and_plot():
     rows = table_rows(6)
     outcomes = [Outcome(rows[0], 4_027_400, 849_000_000, 0.9, 360, 12.3), Outcome(rows[1], 4_067_400, 865_100_000)]
-    lines = ablation_lines(outcomes)
+    lines = ablation_rows(outcomes)
     assert [line["top-1 measured"] for line in lines] == ["90.00", "-"]
     assert [line["params M"] for line in lines] == [line["quoted M"] for line in lines] == ["4.03", "4.07"]
     assert [line["GMACs"] for line in lines] == ["0.85", "0.87"]
-    assert {line["quoted M"] for line in ablation_lines(outcomes, "van_b1")} == {"-"}
+    assert {line["quoted M"] for line in ablation_rows(outcomes, "van_b1")} == {"-"}
     words = texts(ablation_plot(outcomes, "T6", "digits"))
     assert all(word in words for word in ("reported", "measured", "90.0"))
     assert "no row has been trained" in texts(ablation_plot(outcomes[1:], "T6", "digits"))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from van.analysis.explain_plots import attention_sheet, cam_sheet, enlarge, heat_overlay, receptive_field_plot
-from van.analysis.receptive_field import ReceptiveField
+from van.analysis.fields import ReceptiveField
 
 PICTURE = np.random.default_rng(0).random((24, 32, 3))
 

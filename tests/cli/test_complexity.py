@@ -2,24 +2,26 @@ import json
 
 import pytest
 
+from van.analysis import complexity
+from van.errors import VanError
+
 
 def test_json_has_exactly_the_two_keys(van):
-    status, out, _ = van("complexity", "van_b0", "--json")
+    status, out, err = van("complexity", "van_b0", "--json")
     assert status == 0
     assert json.loads(out) == {"params": 4105800, "macs": 864224000}
+    assert "loading" in err
 
 
-def test_table(van):
-    _, out, _ = van("complexity", "van_b1")
+def test_quiet_prints_only_the_result(van):
+    status, out, err = van("complexity", "van_b1", "--quiet")
+    assert (status, err) == (0, "")
     assert "13,861,800" in out
     assert "2.50 G" in out
 
 
-def test_cost_grows_with_the_pixels(van):
-    small, large = (
-        json.loads(van("complexity", "van_b0", "--json", "--image-size", *size)[1])
-        for size in (("64", "96"), ("128", "192"))
-    )
+def test_cost_grows_with_the_pixels():
+    small, large = (complexity("van_b0", image_size=size).data for size in ((64, 96), (128, 192)))
     assert small["params"] == large["params"]
     assert large["macs"] / small["macs"] == pytest.approx(4, rel=0.01)
 
@@ -29,40 +31,50 @@ def test_recipe(van):
     assert json.loads(out)["params"] == 4105800 - 257 * 990
 
 
-def test_recipe_with_model_args(van, tmp_path):
-    (tmp_path / "mine.yaml").write_text("num_classes: 1000\nmodel: van_b0\nmodel_args:\n  kernel_size: 7\n")
-    _, out, _ = van("complexity", "--config", "mine.yaml", "--json")
-    assert round(json.loads(out)["params"] / 1e6, 2) == 4.03  # T6
+def test_recipe_with_model_args(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("num_classes: 1000\nmodel: van_b0\nmodel_args:\n  kernel_size: 7\n")
+    assert round(complexity(config=str(path)).data["params"] / 1e6, 2) == 4.03  # T6
 
 
-def test_other_models(van):
-    _, out, _ = van("complexity", "resnet18", "--json")
-    assert json.loads(out)["params"] == 11689512
+def test_other_models():
+    assert complexity("resnet18").data["params"] == 11689512
 
 
-def test_networks_that_are_built_for_one_size(van):
-    arguments = ("complexity", "swin_tiny_patch4_window7_224", "--json")
-    own, larger = (json.loads(van(*arguments, *size)[1])["macs"] for size in ([], ["--image-size", "448", "448"]))
+def test_networks_that_are_built_for_one_size():
+    name = "swin_tiny_patch4_window7_224"
+    own, larger = (complexity(name, image_size=size).data["macs"] for size in (None, (448, 448)))
     assert larger / own == pytest.approx(4, rel=0.02)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("options", "words"),
     [
-        (["resnet199"], "no model 'resnet199'"),
-        (["convnext_atto", "--image-size", "2", "2"], "cannot take images of 2 x 2"),
-        ([], "--config RECIPE"),
-        (["van_b0", "--config", "classification/van_b0_digits"], "either"),
-        (["van_b7"], "van_b7"),
-        (["van_b0", "--image-size", "0", "4"], "--image-size"),
-        (["--config", "gone.yaml"], "gone.yaml"),
+        ({"model": "resnet199"}, "no model 'resnet199'"),
+        ({"model": "convnext_atto", "image_size": (2, 2)}, "cannot take images of 2 x 2"),
+        ({}, "either a model"),
+        ({"model": "van_b0", "config": "classification/van_b0_digits"}, "either a model"),
+        ({"model": "van_b7"}, "van_b7"),
+        ({"model": "van_b0", "image_size": (0, 4)}, r"image_size is \(0, 4\)"),
+        ({"config": "gone.yaml"}, "gone.yaml"),
+        ({"show": ["t9"]}, "t9"),
+        ({"model": "van_b0", "show": ["t2"]}, "show"),
+        ({"model": "van_b0", "output": "x"}, "show"),
+        ({"show": ["dilation"], "kernel_sizes": [0]}, "kernel_size"),
+        ({"show": ["dilation"], "channels": 0}, "channels"),
+        ({"show": ["t5"], "image_size": (0, 1)}, "image_size"),
     ],
 )
-def test_errors_are_one_sentence(van, arguments, word):
-    status, out, err = van("complexity", *arguments)
-    assert status == 1
-    assert out == ""
-    assert word in err
+def test_errors_come_before_anything_is_written(options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VanError, match=words):
+        complexity(**options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_are_one_sentence(van):
+    status, out, err = van("complexity", "resnet199", "--quiet")
+    assert (status, out) == (1, "")
     assert len(err.strip().splitlines()) == 1
 
 
@@ -77,9 +89,10 @@ def test_sums_by_stage_and_kind(van):
     _, out, _ = van("complexity", "van_b0", "--layers")
     assert "| stage 3 |  1,604,960 |" in out
     assert "| LKA 1x1 " in out
+    assert complexity("van_b0", layers=True).data["stage"]["stage 3"]["params"] == 1604960
 
 
-def test_tables_beside_the_quoted_values(van, tmp_path):
+def test_tables_with_the_quoted_values(van, tmp_path):
     status, out, _ = van("complexity", "--show", "t2", "t6", "dilation", "--channels", "32", "--output", "costs")
     assert status == 0
     assert "| 512 | 115,605,504 |" in out
@@ -91,23 +104,12 @@ def test_tables_beside_the_quoted_values(van, tmp_path):
     assert "21,3,3392,*" in (tmp_path / "costs" / "dilation.csv").read_text()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["--show", "t9"], "t9"),
-        (["van_b0", "--show", "t2"], "--show"),
-        (["van_b0", "--output", "x"], "--show"),
-        (["--show", "dilation", "--kernel-sizes", "0"], "kernel_size"),
-        (["--show", "dilation", "--channels", "0"], "channels"),
-        (["--show", "t5", "--image-size", "0", "1"], "--image-size"),
-    ],
-)
-def test_errors_of_the_tables(van, arguments, word, tmp_path):
-    status, out, err = van("complexity", *arguments)
-    assert status == 1
-    assert out == ""
-    assert word in err
-    assert not (tmp_path / "x").exists()
+@pytest.mark.parametrize("name", ["t3", "t5", "variants", "size"])
+def test_every_table_can_be_shown(name, tmp_path):
+    report = complexity(show=[name], image_size=(64, 64), output=str(tmp_path / "costs"))
+    assert report.data
+    assert all(report.data.values())
+    assert sorted(report.files) == sorted(path.name for path in report.folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -123,10 +125,8 @@ def test_errors_of_the_tables(van, arguments, word, tmp_path):
         ("semantic/upernet_van_b2_ade20k", 57, 948),
     ],
 )
-def test_recipes_of_other_tasks_agree_with_the_paper(van, recipe, params, quoted_macs):
-    status, out, err = van("complexity", "--config", recipe, "--json")
-    assert status == 0, err
-    counts = json.loads(out)
+def test_recipes_of_other_tasks_agree_with_the_paper(recipe, params, quoted_macs):
+    counts = complexity(config=recipe).data
     assert counts["params"] / 1e6 == pytest.approx(params, abs=0.1 if params % 1 else 0.5)
     if quoted_macs:
         assert counts["macs"] / 1e9 == pytest.approx(quoted_macs, rel=0.03)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from van.cli.explain import explain
-from van.cli.receptive_field import receptive_field
+from van.analysis import explain, receptive_field
 from van.errors import VanError
 
 
@@ -18,41 +17,44 @@ def photo(tmp_path, monkeypatch):
     return "photo.png"
 
 
-def test_weights_beside_another_network(trained, photo, tmp_path, capsys):
-    explain([photo], models=[str(trained), "resnet10t"], layers=["stages.1", "layer2"], pretrained=False,
-            image_size=(32, 64), output="out")  # fmt: skip
-    out = capsys.readouterr().out
-    assert f"{photo}: {trained.name}, stages.1: predicted" in out
-    assert f"{photo}: resnet10t, layer2: predicted" in out
+def test_weights_next_to_another_network(trained, photo, tmp_path):
+    report = explain([photo], models=[str(trained), "resnet10t"], layers=["stages.1", "layer2"], pretrained=False,
+                     image_size=(32, 64), output="out")  # fmt: skip
+    assert f"{photo}: {trained.name}, stages.1: predicted" in report.text
+    assert f"{photo}: resnet10t, layer2: predicted" in report.text
+    assert [(row["image"], row["model"], row["layer"]) for row in report.data] == [
+        (photo, trained.name, "stages.1"),
+        (photo, "resnet10t", "layer2"),
+    ]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         f"{name}.{end}" for name in ("gradcam", f"attention-{trained.name}") for end in ("png", "svg")
     )
 
 
-def test_layers_of_one_model_beside_each_other(trained, photo, tmp_path, capsys):
-    explain([photo], models=[str(trained)] * 2, layers=["stages.0", "stages.1"], output="out")
-    out = capsys.readouterr().out
+def test_layers_of_one_model_side_by_side(trained, photo, tmp_path):
+    out = explain([photo], models=[str(trained)] * 2, layers=["stages.0", "stages.1"], output="out").text
     assert f"{trained.name}, stages.0" in out
     assert f"{trained.name} (2), stages.1" in out
     assert len(list((tmp_path / "out").glob("attention-*.png"))) == 1
     assert "stages.1" in (tmp_path / "out" / "gradcam.svg").read_text()
 
 
-def test_classes_by_name_and_number(trained, photo, tmp_path, capsys):
-    explain([photo], models=[str(trained)], classes=["red", "0"], attention=False)
-    out = capsys.readouterr().out
-    assert f"{trained.name}: red" in out
-    assert f"{trained.name}: blue" in out
+def test_classes_by_name_and_number(trained, photo, tmp_path):
+    report = explain([photo], models=[str(trained)], classes=["red", "0"], attention=False)
+    assert f"{trained.name}: red" in report.text
+    assert f"{trained.name}: blue" in report.text
+    assert [row["class"] for row in report.data] == ["red", "blue"]
+    assert 0 <= report.data[0]["probability"] <= report.data[0]["predicted_probability"] <= 1
     assert len(list((tmp_path / "runs" / "explain").iterdir())) == 2
 
 
-def test_classes_of_imagenet_by_one_of_their_names(photo, capsys):
-    explain([photo], models=["resnet10t"], classes=["tench", "Tinca tinca"], pretrained=False, image_size=(32, 32))
-    out = capsys.readouterr().out
+def test_classes_of_imagenet_by_one_of_their_names(photo):
+    options = {"models": ["resnet10t"], "pretrained": False, "image_size": (32, 32)}
+    out = explain([photo], classes=["tench", "Tinca tinca"], **options).text
     assert "resnet10t: tench, layer4" in out
     assert "resnet10t: tench (2), layer4" in out
-    with pytest.raises(VanError, match=r"several classes 'crane'\. Give a number: 134, 517"):
-        explain([photo], models=["resnet10t"], classes=["crane"], pretrained=False, image_size=(32, 32))
+    with pytest.raises(VanError, match=r"several classes 'crane'\. Give one of .* 134, 517"):
+        explain([photo], classes=["crane"], **options)
 
 
 def test_without_a_network_the_error_says_how_to_get_random_weights(photo, monkeypatch):
@@ -62,17 +64,17 @@ def test_without_a_network_the_error_says_how_to_get_random_weights(photo, monke
         raise OSError("many words of the hub")
 
     monkeypatch.setattr(timm, "create_model", no_network)
-    with pytest.raises(VanError, match=r"weights of resnet10t could not be had \(OSError\).*--no-pretrained"):
+    with pytest.raises(VanError, match=r"weights of resnet10t are not available \(OSError\).*--no-pretrained"):
         explain([photo], models=["resnet10t"])
 
 
 def test_weights_of_another_task(photo, tmp_path):
     import torch
 
-    from van.models.task_weights import TaskWeights, write_task_weights
+    from van.models.weight_file import Header, write_weights
 
-    weights = write_task_weights(TaskWeights("semantic", {}, [], {"a": torch.zeros(1)}), tmp_path / "w.safetensors")
-    with pytest.raises(VanError, match="is for the task 'semantic'"):
+    weights = write_weights(Header("semantic", [], {}, {}), {"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(VanError, match="trained for semantic"):
         explain([photo], models=[str(weights)])
 
 
@@ -89,7 +91,7 @@ def test_many_images_are_several_sheets(trained, colours, tmp_path, monkeypatch)
         ({"classes": ["3"]}, ["Class 3 is out of range", "3 classes, 0 to 2"]),
         ({"classes": ["rde"]}, ["no class 'rde'", "red"]),
         ({"layers": ["stages.9"]}, ["no layer 'stages.9'", "stages.0"]),
-        ({"layers": ["a", "b"]}, ["2 layers", "1 models"]),
+        ({"layers": ["a", "b"]}, ["2 layers", "1 model"]),
         ({"image_size": (16, 64)}, ["16 x 64", "stride 32"]),
         ({"image_size": (0, 64)}, ["image_size"]),
         ({"block": 5}, ["Block 5"]),
@@ -104,11 +106,11 @@ def test_errors_come_before_anything_is_written(trained, photo, tmp_path, option
     assert not (tmp_path / "out").exists()
 
 
-def test_receptive_field_numbers_and_pictures(trained, tmp_path, monkeypatch, capsys):
+def test_receptive_field_numbers_and_figure(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VAN_RUN_FOLDER", raising=False)
-    receptive_field([str(trained), "resnet10t"], count=2, image_size=(64, 64), pretrained=False, output="out")
-    out = capsys.readouterr().out
+    report = receptive_field([str(trained), "resnet10t"], count=2, image_size=(64, 64), pretrained=False, output="out")
+    out = report.text
     assert "resnet10t, random weights" in out
     with (tmp_path / "out" / "receptive_field.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -123,9 +125,10 @@ def test_receptive_field_numbers_and_pictures(trained, tmp_path, monkeypatch, ca
     assert (tmp_path / "out" / "receptive_field.svg").is_file()
 
 
-def test_receptive_field_of_own_images(trained, photo, tmp_path, capsys):
-    receptive_field([str(trained)], images=[photo], image_size=(32, 64), layer="stages.1", output="out")
-    assert "1 image" in capsys.readouterr().out
+def test_receptive_field_of_own_images(trained, photo):
+    report = receptive_field([str(trained)], images=[photo], image_size=(32, 64), layer="stages.1", output="out")
+    assert [row["images"] for row in report.data] == [1]
+    assert report.data[0]["theoretical_side"] is None
 
 
 def test_receptive_field_as_typed(van, tmp_path):
@@ -145,7 +148,7 @@ def test_receptive_field_as_typed(van, tmp_path):
         ({"count": 0}, "count is 0"),
         ({"image_size": (16, 16)}, "stride 32"),
         ({"layer": "nose"}, "nose"),
-        ({"models": ["resnet10t", "resnet10t"]}, "named twice"),
+        ({"models": ["resnet10t", "resnet10t"]}, "given twice"),
     ],
 )
 def test_receptive_field_errors(tmp_path, monkeypatch, options, word):

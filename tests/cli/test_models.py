@@ -27,4 +27,4 @@ def test_json(van):
 def test_table_labels_quoted_numbers(van):
     _, out, _ = van("models")
     assert "75.4" in out
-    assert "quoted from the paper" in out
+    assert "the paper reports" in out

@@ -147,7 +147,7 @@ def test_meta_device():
 @pytest.mark.parametrize("batch", [0, 1, 5])
 def test_a_batch_is_its_images(batch):
     fused = van.fuse(trained(**TINY))
-    x = image(batch, 3, 512, 448)  # large enough to be taken in parts
+    x = image(batch, 3, 512, 448)  # large enough to be processed in chunks
     before = x.clone()
     with torch.inference_mode():
         outputs = fused(x)
@@ -268,9 +268,10 @@ def test_a_stage_left_in_training_is_refused():
         van.fuse(model)
 
 
-def test_gradient_of_the_image():
+@pytest.mark.parametrize("variant", ["full", "sum", "sigmoid", "no_product"])
+def test_gradient_of_the_image(variant):
     """Saliency maps need it; the operations in place must not falsify it."""
-    model = trained(**TINY)
+    model = trained(**TINY, lka_variant=variant)
     gradients = []
     for network in (model, van.fuse(model)):
         x = image(2, 3, 64, 64).requires_grad_()

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from van.errors import DataError, VanError, WeightsError
-from van.heads.detection import DetectorOptions, build_detector
 from van.inference.detection import DetectionPredictor, Detections, detections_of, encode_masks
 from van.models.task_weights import TaskWeights, write_task_weights
+from van.networks.registry import from_dict
 
 mask_functions = pytest.importorskip("faster_coco_eval.core.mask")
 
@@ -18,11 +18,9 @@ TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 
 def weights_of(architecture, **arguments):
     torch.manual_seed(0)
     arguments = {"score_thresh": 0.0, "detections_per_img": 5, **arguments}
-    options = DetectorOptions(
-        architecture, backbone_args=TINY, min_size=[64], max_size=96, pyramid_channels=32, arguments=arguments
-    )
-    detector = build_detector(options, 3)
-    task = "instances" if detector.has_masks else "detection"
+    task = "instances" if "mask" in architecture else "detection"
+    options = {"architecture": architecture, "backbone_args": TINY, "min_size": [64], "max_size": 96}
+    detector = from_dict(task, {**options, "pyramid_channels": 32, **arguments}).build(3)
     return TaskWeights(
         task, asdict(detector.options), ["cat", "dog", "emu"], detector.state_dict(), {"category_ids": [4, 7, 9]}
     )
@@ -66,7 +64,7 @@ def test_finds_in_the_pixels_of_the_image(with_masks, pictures):
 
 def test_same_as_the_detector(boxes_only, pictures):
     predictor = DetectionPredictor(boxes_only, score_threshold=0.0)
-    detector = build_detector(DetectorOptions(**boxes_only.model), 3)
+    detector = from_dict("detection", boxes_only.model).build(3)
     detector.load_state_dict(boxes_only.tensors)
     image = torch.from_numpy(np.asarray(Image.open(pictures[0])).copy()).permute(2, 0, 1)
     (output,) = detector.eval()([image])

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from van.errors import DataError, VanError, WeightsError
-from van.heads.pixels import SaliencyOptions, SegmenterOptions, build_saliency, build_segmenter
 from van.inference import pixels
 from van.inference.pixels import (
     PanopticInference,
@@ -19,6 +18,8 @@ from van.inference.pixels import (
     panoptic_maps,
 )
 from van.models.task_weights import TaskWeights
+from van.networks.options import EDNOptions
+from van.networks.segmentation.options import SemanticFPNOptions
 
 BACKBONE = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 
@@ -189,8 +190,7 @@ def test_thresholds_out_of_range(name):
 
 def semantic_weights():
     torch.manual_seed(0)
-    options = SegmenterOptions(backbone_args=BACKBONE, arguments={"pyramid_channels": 8, "channels": 8})
-    model = build_segmenter(options, 3)
+    model = SemanticFPNOptions(backbone_args=BACKBONE, pyramid_channels=8, channels=8).build(3)
     extra = {"inference": {"size": None, "mode": "whole"}}
     return TaskWeights("semantic", vars(model.options), ["a", "b", "c"], model.state_dict(), extra)
 
@@ -234,8 +234,7 @@ def test_options_of_the_weights_and_their_changes():
 
 
 def test_saliency_lies_between_0_and_1():
-    options = SaliencyOptions(backbone_args=BACKBONE, arguments={"channels": 8, "global_channels": 8})
-    model = build_saliency(options)
+    model = EDNOptions(backbone_args=BACKBONE, channels=8, global_channels=8).build(1)
     extra = {"inference": {"size": [32, 32], "keep_ratio": False}}
     weights = TaskWeights("saliency", vars(model.options), ["salient"], model.state_dict(), extra)
     found = SaliencyPredictor(weights)(np.zeros((50, 20, 3), np.uint8))

@@ -8,9 +8,10 @@ from PIL import Image
 from van.data.pose import box_region, crop_matrix, cut_out
 from van.data.shapes import KEYPOINTS
 from van.errors import DataError, VanError, WeightsError
-from van.heads.pose import PoseOptions, average_flipped, build_pose, complete_options, image_keypoints
 from van.inference.pose import COCO_SIGMAS, PosePredictor, keypoint_sigmas, similarity, suppress
 from van.models.task_weights import TaskWeights, write_task_weights
+from van.networks.options import SimpleBaselineOptions
+from van.networks.pose import average_flipped, image_keypoints
 
 TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 PAIRS = [(i, i + 1) for i in range(1, 17, 2)]
@@ -19,14 +20,13 @@ PAIRS = [(i, i + 1) for i in range(1, 17, 2)]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)
-    options = PoseOptions(backbone_args=TINY, image_size=[64, 32], channels=8)
-    model = build_pose(options)
+    model = SimpleBaselineOptions(backbone_args=TINY, image_size=[64, 32], channels=8).build(17)
     for i in (0, 3, 6):
         torch.nn.init.normal_(model.deconvolutions[i].weight, std=0.1)
     torch.nn.init.normal_(model.head.weight)
     torch.nn.init.constant_(model.head.bias, 0.1)
     extra = {"keypoint_names": list(KEYPOINTS), "flip_pairs": PAIRS, "skeleton": [(0, 1)], "category_ids": [1]}
-    content = TaskWeights("pose", asdict(complete_options(options, model)), ["person"], model.state_dict(), extra)
+    content = TaskWeights("pose", asdict(model.options), ["person"], model.state_dict(), extra)
     return write_task_weights(content, tmp_path_factory.mktemp("pose") / "weights.safetensors")
 
 

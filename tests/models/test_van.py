@@ -7,6 +7,7 @@ import timm
 import torch
 from timm.models import get_notrace_functions, get_notrace_modules, group_parameters
 from timm.optim import param_groups_layer_decay
+from timm.utils import AttentionExtract
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -24,6 +25,7 @@ PARAMETERS = {
     "van_b6": 199829416,
 }
 REDUCTIONS = [4, 8, 16, 32]
+SMALL = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 
 
 def fx_model(model):
@@ -458,3 +460,98 @@ def test_dropout_rates_reach_their_layers():
 def test_stage_lists_of_different_length_are_an_error():
     with pytest.raises(ValueError, match="have 4, 3 and 4 entries, expected one per stage"):
         timm.create_model("van_b0", depths=(1, 1, 1))
+
+
+class TestOutputStride:
+    @pytest.mark.parametrize(("output_stride", "strides"), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16])])
+    def test_maps_are_those_of_the_network_at_its_own_positions(self, output_stride, strides):
+        torch.manual_seed(0)
+        model = timm.create_model("van_b0").eval()
+        dense = timm.create_model("van_b0", output_stride=output_stride).eval()
+        dense.load_state_dict(model.state_dict())
+        x = torch.randn(1, 3, 104, 72)
+        with torch.no_grad():
+            ours = dense.forward_intermediates(x, intermediates_only=True)
+            expected = model.forward_intermediates(x, intermediates_only=True)
+        assert [entry["reduction"] for entry in dense.feature_info] == strides
+        for m, e, stride, own in zip(ours, expected, strides, REDUCTIONS, strict=True):
+            assert tuple(m.shape[2:]) == (math.ceil(104 / stride), math.ceil(72 / stride))
+            step = own // stride
+            torch.testing.assert_close(m[..., ::step, ::step], e, rtol=1e-4, atol=1e-4)
+
+    def test_features_and_fusion(self):
+        torch.manual_seed(0)
+        model = timm.create_model("van_b0", features_only=True, output_stride=8, **SMALL).eval()
+        assert model.feature_info.reduction() == [4, 8, 8, 8]
+        x = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            for ours, theirs in zip(van.fuse(model)(x), model(x), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("output_stride", [4, 64, 12])
+    def test_other_strides_are_refused(self, output_stride):
+        with pytest.raises(ValueError, match=f"output_stride is {output_stride}, expected 8, 16 or 32"):
+            timm.create_model("van_b0", output_stride=output_stride)
+
+    @pytest.mark.parametrize("name", ["DeepLabV3", "DeepLabV3Plus", "PAN"])
+    def test_segmentation_models_pytorch(self, name):
+        smp = pytest.importorskip("segmentation_models_pytorch")
+        model = getattr(smp, name)("tu-van_b0", encoder_weights=None, classes=3).eval()
+        with torch.no_grad():
+            assert model(torch.randn(1, 3, 128, 160)).shape == (1, 3, 128, 160)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(van.VanError, match=r"van\.create_model\('van_b0'\)"):
+        van.VAN("van_b0")
+    with pytest.raises(van.VanError, match=r"no img_size .*any size"):
+        timm.create_model("van_b0", img_size=384)
+    for indices in ((0, 4), (-5,), 5):
+        with pytest.raises(van.VanError, match=r"out_indices is .*from 0 to 3"):
+            timm.create_model("van_b0", features_only=True, out_indices=indices)
+    assert len(timm.create_model("van_b0", features_only=True, out_indices=2, **SMALL)(torch.zeros(2, 3, 64, 64))) == 2
+
+
+@pytest.mark.parametrize("method", ["fx", "hook"])
+def test_attention_maps_by_name(method):
+    torch.manual_seed(0)
+    model = timm.create_model("van_b0", **SMALL).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps = AttentionExtract(model, names=["*.attn.lka.pw_conv"], method=method)(x)
+        stage = model.stages[0]
+        block = stage.blocks[0]
+        gate = block.attn.act(block.attn.proj_1(block.norm1(stage.patch_embed(x))))
+        assert len(maps) == 4
+        torch.testing.assert_close(maps["stages.0.blocks.0.attn.lka.pw_conv"], block.attn.lka.attention(gate))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+def test_trace_with_gradients_enabled():
+    torch.manual_seed(0)
+    model = timm.create_model("van_b0", **SMALL).eval()
+    traced = torch.jit.trace(model, torch.randn(2, 3, 64, 64))
+    x = torch.randn(3, 3, 96, 40)
+    torch.testing.assert_close(traced(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:There is a performance drop:UserWarning")
+def test_torch_func():
+    torch.manual_seed(0)
+    model = timm.create_model("van_b0", **SMALL).double().eval()
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+
+    def loss(parameters, x):
+        return torch.func.functional_call(model, (parameters, buffers), (x,)).square().sum()
+
+    images = torch.randn(3, 1, 3, 40, 48, dtype=torch.float64)
+    each = torch.vmap(torch.func.grad(loss), (None, 0))(parameters, images)
+    outputs = torch.vmap(model)(images)
+    for i, x in enumerate(images):
+        torch.testing.assert_close(outputs[i], model(x))
+        expected = torch.autograd.grad(loss(parameters, x), list(parameters.values()))
+        torch.testing.assert_close([each[name][i] for name in parameters], list(expected))
+    tangent = torch.randn_like(images[0])
+    _, forward = torch.func.jvp(model, (images[0],), (tangent,))
+    _, pull = torch.func.vjp(model, images[0])
+    torch.testing.assert_close((forward * forward).sum(), (pull(forward)[0] * tangent).sum())

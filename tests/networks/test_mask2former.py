@@ -8,8 +8,8 @@ from van.networks.segmentation.options import Mask2FormerOptions
 pytest.importorskip("transformers")
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 SMALL = {
-    "pyramid_channels": 64, "queries": 6, "encoder_layers": 1, "decoder_layers": 1, "encoder_width": 32, "decoder_width": 32,
-    "heads": 4, "points": 128,
+    "pyramid_channels": 64, "queries": 6, "encoder_layers": 1, "decoder_layers": 1, "encoder_width": 32,
+    "decoder_width": 32, "heads": 4, "points": 128,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from van.analysis.complexity import complexity
+from van.analysis.counting import complexity
 from van.errors import DataError, VanError
 from van.networks.options import SimpleBaselineOptions
 from van.networks.pose import (

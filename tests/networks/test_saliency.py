@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import van  # noqa: F401 - registers the backbones
-from van.analysis.complexity import complexity
+from van.analysis.counting import complexity
 from van.errors import DataError, VanError
 from van.networks.options import EDNOptions
 from van.networks.saliency import ExtremelyDownsampledBlock, ScaleCorrelatedPyramidConv, saliency_loss
@@ -127,7 +127,7 @@ def test_wrong_targets_and_options_are_named():
         model(images, (masks * 255).byte())
     with pytest.raises(DataError, match=r"of shape \(2, 64, 64\)"):
         model(images, masks[:, :8])
-    with pytest.raises(DataError, match="at least two images"):
+    with pytest.raises(DataError, match="Raise the batch size"):
         model(images[:1], masks[:1])
     with pytest.raises(VanError, match="channels a multiple"):
         tiny(channels=18)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import van  # noqa: F401 - registers the backbones
-from van.analysis.complexity import complexity
+from van.analysis.counting import complexity
 from van.errors import DataError, VanError, WeightsError
 from van.networks.dense import full_size
 from van.networks.registry import from_dict
@@ -180,7 +180,7 @@ class TestEverySegmenter:
             model(images, labels[:, :32])
         with pytest.raises(DataError, match=r"\(2, 1, 64, 64\), expected \(B, 3, H, W\)"):
             model(images[:, :1], labels)
-        with pytest.raises(DataError, match="needs at least two images"):
+        with pytest.raises(DataError, match="Raise the batch size"):
             model(images[:1, :, :32, :32], labels[:1, :32, :32])
 
     def test_unknown_arguments_are_refused(self, architecture):

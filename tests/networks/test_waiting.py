@@ -28,16 +28,11 @@ DETECTORS = {
     "deformable_detr": DETR,
     "rt_detr": {**DETR, "denoising_queries": 4},
 }
-# where losses are computed, and what they need: who learns what, proposals, samples
-MATCHING = {
-    "rpn.py", "roi_heads.py", "_utils.py", "boxes.py", "poolers.py", "atss_heads.py", "retinanet.py", "fcos.py",
-    "modeling_mask2former.py", "modeling_rt_detr.py", "loss_for_object_detection.py", "loss_rt_detr.py",
-    "loss_deformable_detr.py",
-}  # fmt: skip
+LOSSES = ("compute_loss", "loss_for_object_detection", "loss_rt_detr", "loss_deformable_detr")
 
 
 class Reads(TorchDispatchMode):
-    """Keeps the files on the stack of every read of a value."""
+    """Keeps the files and functions on the stack of every read of a value."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +40,7 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero):
-            self.stacks.append([Path(frame.filename).name for frame in traceback.extract_stack()])
+            self.stacks.append([f"{Path(f.filename).name}:{f.name}" for f in traceback.extract_stack()])
         return func(*args, **(kwargs or {}))
 
 
@@ -86,7 +81,7 @@ def test_nothing_is_read_for_poses():
 
 
 @pytest.mark.parametrize("architecture", DETECTORS)
-def test_detectors_read_only_where_boxes_are_matched(architecture):
+def test_detectors_read_only_for_their_losses(architecture):
     if architecture.endswith(("detr", "mask2former")):
         pytest.importorskip("transformers")
     images = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
@@ -96,5 +91,9 @@ def test_detectors_read_only_where_boxes_are_matched(architecture):
     task = "instances" if "mask" in architecture else "detection"
     options = {"architecture": architecture, "min_size": [64], "max_size": 64, "pyramid_channels": 32}
     stacks = reads(task, {**options, **DETECTORS[architecture]}, 3, images, [target, target])
-    assert [stack[-8:] for stack in stacks if not MATCHING & set(stack)] == []
-    assert not [stack for stack in stacks if "transform.py" in stack]
+    outside = ["\n".join(stack) for stack in stacks]
+    outside = [stack for stack in outside if not any(name in stack for name in LOSSES)]
+    # transformers looks for overflow in each of its encoder layers, of which there is one here
+    ours = [stack for stack in outside if "modeling_" not in stack]
+    assert ours == []
+    assert len(outside) <= (1 if architecture.endswith(("detr", "mask2former")) else 0)

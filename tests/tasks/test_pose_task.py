@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from van.heads.pose import PoseOptions, build_pose
+from van.networks.options import SimpleBaselineOptions
+from van.networks.pose import heat_map_loss
 from van.tasks.optimization import Optimization
-from van.tasks.pose import PoseTask, heat_map_loss
+from van.tasks.pose import PoseTask
 
 TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 
@@ -44,8 +45,8 @@ def batch_of(count: int, visible: float = 2.0):
 @pytest.fixture
 def task(monkeypatch):
     torch.manual_seed(0)
-    model = build_pose(PoseOptions(backbone_args=TINY, image_size=[32, 32], channels=8))
-    task = PoseTask(model, 1e-2, 1, 1, Optimization(), 2.0, Recorder())
+    model = SimpleBaselineOptions(backbone_args=TINY, image_size=[32, 32], channels=8).build(17)
+    task = PoseTask(model, 1e-2, 1, 1, Optimization(), Recorder())
     task.trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=1, current_epoch=0)
     task.logged = {}
     monkeypatch.setattr(task, "log", lambda name, value, **_: task.logged.update({name: value}))

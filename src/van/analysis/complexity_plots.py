@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from van.analysis.ablation import Outcome
-from van.analysis.complexity import KINDS, LayerCost, SizeCosts, grouped_costs
+from van.analysis.counting import KINDS, LayerCost, SizeCosts, grouped_costs
 from van.engine.plots import BLUE, FONTS, GREEN, ORANGE, PURPLE, RED, SKY, plain_text
 
 # Okabe and Ito's colours and greys; a hatch on the lightest, which would be taken for the background

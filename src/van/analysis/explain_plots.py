@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from van.analysis.receptive_field import SHARES, ReceptiveField, square_side
+from van.analysis.fields import SHARES, ReceptiveField, square_side
 from van.engine.plots import BLUE, FONTS, GREEN, ORANGE, PURPLE, RED, SKY, plain_text
 
 # perceptually uniform and readable without colour vision; zero is black in one, dark blue in the other

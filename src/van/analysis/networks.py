@@ -1,4 +1,4 @@
-"""Networks to look into: any classifier of timm or VAN weights, its preprocessing, its layers and their maps."""
+"""Networks to look into: classifiers from weights or by name, their preprocessing, their layers and feature maps."""
 
 import difflib
 import math
@@ -15,25 +15,27 @@ import torch
 from torch import nn
 
 from van.data.images import ImageLike, mode_for, read_image
+from van.engine.api import header_of, load
+from van.engine.device import pick_device, to_device
 from van.errors import VanError, WeightsError
-from van.inference.predictor import class_names_of, imagenet_class_names
-from van.models import create_model, read_checkpoint
-from van.models.factory import model_from_checkpoint
+from van.models import VAN, create_model
 from van.models.variants import VARIANTS
+from van.tasks.classification.task import TASK as CLASSIFICATION
+from van.tasks.classification.task import class_names_of
 
 _LISTED = 60  # names of layers in an error
 
 
 @dataclass
 class Network:
-    """A classifier with what is needed to show it images.
+    """A classifier, and what it takes to show it images.
 
     Attributes:
-        model: In evaluation mode.
-        name: What to call it in a picture.
-        class_names: Name of each class.
+        model: The network, in evaluation mode.
+        name: Its name in figures.
+        class_names: Names in the order of the labels.
         preprocessing: timm's data configuration.
-        trained: Whether it has weights that were trained.
+        trained: Whether its weights are trained, not random.
     """
 
     model: nn.Module
@@ -42,11 +44,20 @@ class Network:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     trained: bool = True
 
+    @property
+    def is_van(self) -> bool:
+        """Whether the network is a VAN."""
+        return isinstance(self.model, VAN)
+
+    def short_name(self, index: int) -> str:
+        """Return the name of a class; ImageNet's names list synonyms, of which this is the first."""
+        return self.class_names[index].split(",")[0]
+
     def tensors(self, images: Sequence[ImageLike]) -> torch.Tensor:
-        """Preprocess images as the network wants them.
+        """Preprocess images for the network.
 
         Args:
-            images: Of any form that the predictor takes.
+            images: Images in any form that a predictor takes.
 
         Returns:
             Shape (B, C, H, W).
@@ -57,10 +68,10 @@ class Network:
         return batch.to(next(self.model.parameters()).device)
 
     def pictures(self, batch: torch.Tensor) -> np.ndarray:
-        """Undo the normalisation of preprocessed images.
+        """Undo the normalization of preprocessed images.
 
         Args:
-            batch: Shape (B, C, H, W).
+            batch: Preprocessed images, shape (B, C, H, W).
 
         Returns:
             RGB from 0 to 1, shape (B, H, W, 3).
@@ -70,10 +81,10 @@ class Network:
         return np.repeat(pictures, 3, axis=3) if pictures.shape[3] == 1 else pictures
 
     def class_index(self, name: str | int) -> int:
-        """Return the number of a class.
+        """Return the label of a class.
 
         Args:
-            name: Its name, one of the synonyms that ImageNet's names list, or its number.
+            name: Its name, one of the synonyms in ImageNet's names, or its label.
 
         Raises:
             VanError: there is no such class, or more than one.
@@ -83,7 +94,9 @@ class Network:
         found = [i for i, full in enumerate(self.class_names) if full == name]
         found = found or [i for part, i in synonyms if part == name]
         if len(found) > 1:
-            raise VanError(f"{self.name} has several classes {name!r}. Give a number: {', '.join(map(str, found))}.")
+            raise VanError(
+                f"{self.name} has several classes {name!r}. Give one of the numbers {', '.join(map(str, found))}."
+            )
         if found:
             return found[0]
         if not str(name).lstrip("-").isdecimal():
@@ -105,69 +118,68 @@ def open_network(
     seed: int = 0,
     **model_args: Any,
 ) -> Network:
-    """Build a network from weights or by name.
+    """Open a classifier.
 
     Args:
-        source: VAN weights of any known layout, a run folder, or any name that timm knows (van_b0, convnext_tiny, ...).
-        pretrained: Whether a name stands for published weights (downloaded where needed) or random ones.
-        image_size: Height and width of the images it will see; its own by default.
+        source: Weight file in any known layout, run folder, or name of a timm model (van_b0, convnext_tiny, ...).
+        pretrained: Whether a name stands for published weights, downloaded where needed, or for random ones.
+        image_size: Height and width of the images it will see; by default its own.
         device: Where to compute; None takes a GPU if there is one.
-        seed: Of random weights.
-        **model_args: More arguments of a network that is named.
+        seed: Seed of random weights.
+        **model_args: Further arguments of a network that is given by name.
 
     Raises:
-        VanError: there is no such network, its weights cannot be had, or it cannot take images of this size.
+        VanError: there is no such network, its weights are not available or those of another task, or the device is not
+            available.
     """
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
         raise VanError(f"image_size is {image_size}, expected a height and a width of at least 1.")
-    name, trained = str(source), True
-    if Path(source).exists():
-        ckpt = read_checkpoint(source)
-        model, class_names = model_from_checkpoint(ckpt), class_names_of(ckpt)
-        if model.num_classes == 0:
-            raise WeightsError(f"{source} has no classifier. Give weights that were trained to classify.")
-        path = Path(source)
-        name = path.parent.name if path.name == "weights.safetensors" else path.name
+    name, path = str(source), Path(source)
+    if path.exists():
+        if (task := header_of(source).task) != CLASSIFICATION.name:
+            raise WeightsError(f"{source} was trained for {task}. Give weights of the task {CLASSIFICATION}.")
+        predictor = load(source, None if device is None else str(device))
+        network = Network(predictor.model, path.parent.name if path.name == "weights.safetensors" else path.name)
+        network.class_names, network.preprocessing = predictor.class_names, dict(predictor.extra["preprocessing"])
     else:
-        trained = pretrained
+        chosen = pick_device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = named_network(name, pretrained, image_size, **model_args)
-        count = getattr(model, "num_classes", 0)
-        class_names = imagenet_class_names() if count == 1000 else [str(i) for i in range(count)]
-    preprocessing = timm.data.resolve_model_data_config(model)
+        network = Network(to_device(model, chosen), name, trained=pretrained)
+        network.class_names = class_names_of(None, getattr(model, "num_classes", 0))
+        network.preprocessing = timm.data.resolve_model_data_config(model)
     if image_size is not None:
-        preprocessing["input_size"] = (preprocessing["input_size"][0], *image_size)
-    try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = model.to(device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise VanError(f"The device {str(device)!r} cannot be used here ({reason}). Try cpu.") from error
-    return Network(model, name, class_names, preprocessing, trained)
+        network.preprocessing["input_size"] = (network.preprocessing["input_size"][0], *image_size)
+    return network
+
+
+def is_variant(name: str) -> bool:
+    """Return whether a name is that of a VAN variant, with or without the tag of its weights."""
+    return name.partition(".")[0] in VARIANTS
 
 
 def named_network(
     name: str, pretrained: bool = False, image_size: Sequence[int] | None = None, **model_args: Any
 ) -> nn.Module:
-    """Build a network by its name in timm.
+    """Build a timm model.
 
     Args:
-        name: Such as van_b0 or convnext_tiny.
-        pretrained: Whether with published weights.
-        image_size: Height and width of the images, for networks that are built for one size.
-        **model_args: More arguments of the network.
+        name: Name of the model, such as van_b0 or convnext_tiny.
+        pretrained: Whether to load its published weights.
+        image_size: Height and width of the images, for models that are built for one size.
+        **model_args: Further arguments of the model.
 
     Raises:
-        VanError: there is no such network, or its weights cannot be had.
+        VanError: there is no such model, or its weights are not available.
     """
-    if name.partition(".")[0] in VARIANTS:
+    if is_variant(name):
         return create_model(name, pretrained=pretrained, **model_args)
     cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
     if cfg is None:
         close = difflib.get_close_matches(name, [*VARIANTS, *timm.list_models()], n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
-        raise VanError(f"There is no model {name!r}, nor a file or run folder of this name.{hint}")
+        raise VanError(f"There is no model {name!r}, and no file or run folder of this name.{hint}")
     if image_size is not None and cfg.fixed_input_size and tuple(cfg.input_size[1:]) != tuple(image_size):
         model_args = {"img_size": tuple(image_size), **model_args}
     try:
@@ -175,11 +187,11 @@ def named_network(
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        # what the hub says to an OSError is long; a RuntimeError is timm's word that there are none
+        # the hub's OSError is long; timm raises RuntimeError where there are no weights
         reason = type(error).__name__ if isinstance(error, OSError) else str(error).strip().split("\n")[0].rstrip(".")
         raise WeightsError(
-            f"The weights of {name} could not be had ({reason}). Check the network, or take random ones "
-            "(--no-pretrained; from Python pretrained=False)."
+            f"The published weights of {name} are not available ({reason}). Check the network connection, or use "
+            "random weights (--no-pretrained; pretrained=False in Python)."
         ) from error
 
 
@@ -193,22 +205,22 @@ def _feature_info(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def layer_names(model: nn.Module, depth: int = 4) -> list[str]:
-    """Return the names of the layers of a network, those whose names have up to `depth` parts."""
+    """Return the names of a network's layers down to a depth of nesting."""
     return [name for name, _ in model.named_modules() if name and name.count(".") < depth]
 
 
 def default_layer(model: nn.Module) -> str:
-    """Return the name of the last layer that puts out a map, which is what Grad-CAM usually looks at.
+    """Return the name of the last layer that outputs a feature map, the usual choice for Grad-CAM.
 
-    For networks of tokens that read a class token, that is the norm before the last attention: behind it the other
+    For transformers that classify by a class token, that is the norm before the last attention: after it the other
     tokens have no influence.
 
     Raises:
-        VanError: the network does not tell.
+        VanError: the network does not list its feature maps.
     """
     info = _feature_info(model)
     if not info:
-        raise VanError(f"{type(model).__name__} does not tell which layer is the last with a map. Name a layer.")
+        raise VanError(f"{type(model).__name__} does not list its feature maps. Give the name of a layer.")
     name = info[-1]["module"]
     if getattr(model, "global_pool", None) == "token" and hasattr(model.get_submodule(name), "norm1"):
         return f"{name}.norm1"
@@ -219,7 +231,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     """Return a layer by name.
 
     Raises:
-        VanError: there is none of this name; the message lists those that there are.
+        VanError: there is no such layer; the message lists the layers that exist.
     """
     modules = dict(model.named_modules())
     if name and name in modules:
@@ -229,12 +241,12 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     names, depth = list(modules)[1:], 4
     while len(names) > _LISTED and depth > 1:
         names, depth = layer_names(model, depth), depth - 1
-    more = f"; and what is inside them, {len(modules) - 1} in all" if len(names) < len(modules) - 1 else ""
+    more = f", and layers inside these, {len(modules) - 1} in all" if len(names) < len(modules) - 1 else ""
     raise VanError(f"{type(model).__name__} has no layer {name!r}.{hint} It has {', '.join(names)}{more}.")
 
 
 def check_size(model: nn.Module, size: Sequence[int], layer: str | None = None) -> None:
-    """Refuse images that are smaller than the stride of a layer: their map would be one padded position.
+    """Refuse images smaller than the stride of a layer: their feature map would be a single padded position.
 
     Args:
         model: The network.
@@ -242,7 +254,7 @@ def check_size(model: nn.Module, size: Sequence[int], layer: str | None = None) 
         layer: Name of the layer; None for the last one.
 
     Raises:
-        VanError: they are smaller.
+        VanError: the images are smaller.
     """
     inside = [
         e["reduction"] for e in _feature_info(model) if layer is None or f"{layer}.".startswith(f"{e['module']}.")
@@ -251,20 +263,20 @@ def check_size(model: nn.Module, size: Sequence[int], layer: str | None = None) 
     if min(size) < stride:
         raise VanError(
             f"Images of {size[0]} x {size[1]} pixels are smaller than the stride {stride} of "
-            f"{layer or 'the last map'}. Give at least {stride} x {stride}, or an earlier layer."
+            f"{layer or 'the last feature map'}. Give at least {stride} x {stride}, or an earlier layer."
         )
 
 
 def to_maps(output: Any, model: nn.Module, name: str) -> torch.Tensor:
-    """Return the output of a layer as maps (B, C, h, w), whatever the network's own order is.
+    """Return the output of a layer as feature maps (B, C, h, w), whatever the network's own layout is.
 
     Args:
-        output: Maps (B, C, h, w), maps (B, h, w, C) of networks that say so, or tokens (B, n, C) on a known grid.
-        model: The network that the layer is in.
+        output: Maps (B, C, h, w), maps (B, h, w, C) of networks that declare it, or tokens (B, n, C) on a known grid.
+        model: The network that contains the layer.
         name: Name of the layer.
 
     Raises:
-        VanError: the output has no positions.
+        VanError: the output has no spatial positions.
     """
     if isinstance(output, torch.Tensor) and output.ndim == 4:
         return output.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else output
@@ -275,21 +287,21 @@ def to_maps(output: Any, model: nn.Module, name: str) -> torch.Tensor:
             return tokens.transpose(1, 2).unflatten(2, tuple(grid))
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     raise VanError(
-        f"Layer {name} of {type(model).__name__} puts out {shape}, no map with height and width. Name a layer that has "
-        "positions, or take another network."
+        f"Layer {name} of {type(model).__name__} outputs {shape}, no map with height and width. Choose a layer with "
+        "spatial positions, or another network."
     )
 
 
 @contextmanager
 def taking(model: nn.Module, size: Sequence[int]) -> Iterator[None]:
-    """Say in a sentence that a network cannot take images of a size, whatever it raises then.
+    """Turn what a network raises for an image size into one sentence.
 
     Args:
         model: The network that is called inside.
         size: Height and width of the images.
 
     Raises:
-        VanError: it cannot.
+        VanError: the network cannot take images of this size.
     """
     try:
         yield
@@ -302,7 +314,7 @@ def taking(model: nn.Module, size: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def recorded(layer: nn.Module, keep: Callable[[Any, Any], Any]) -> Iterator[list[Any]]:
-    """Collect what keep(inputs, output) returns at each call of a layer."""
+    """Collect what keep(inputs, output) returns for each call of a layer."""
     found: list[Any] = []
     handle = layer.register_forward_hook(lambda module, inputs, output: found.append(keep(inputs, output)))
     try:
@@ -313,7 +325,7 @@ def recorded(layer: nn.Module, keep: Callable[[Any, Any], Any]) -> Iterator[list
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients of the parameters; as it was afterwards."""
+    """Switch to evaluation mode without gradients of the parameters, and restore everything afterwards."""
     modes = {module: module.training for module in model.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ def recipes(*, task: str | None = None) -> None:
     """List the shipped recipes with a line about each. Train with one: van train --config NAME.
 
     Args:
-        task: Only those of this task.
+        task: Only the recipes of this task.
     """
     from van.engine.config import list_recipes
     from van.engine.registry import get_task
@@ -20,4 +20,4 @@ def recipes(*, task: str | None = None) -> None:
 
 def run(arguments: list[str]) -> None:
     """List recipes."""
-    call(recipes, arguments, "van recipes", "List the shipped recipes.")
+    call(recipes, arguments, "recipes")

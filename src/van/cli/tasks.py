@@ -23,4 +23,4 @@ def tasks() -> None:
 
 def run(arguments: list[str]) -> None:
     """List tasks."""
-    call(tasks, arguments, "van tasks", "List tasks, architectures, data formats and built-in data.")
+    call(tasks, arguments, "tasks")

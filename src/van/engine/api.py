@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
@@ -222,7 +222,7 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
-    own = [(f.name, Optional[f.type], field(default=None)) for f in _changeable(command, task)]
+    own = [(f.name, f.type | None, field(default=None)) for f in _changeable(command, task)]
     about = task.inference.__doc__ if task else ""
     changes = make_dataclass("Changes", own, kw_only=True, namespace={"__doc__": about})
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})
@@ -271,13 +271,13 @@ def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[st
     check_output(options.output)
     predictor = load(options.weights, options.device, options.batch_size, **changes)
     task.configure(predictor, options)
-    split, notes = task.open_split(options, predictor)
+    split, notes = task.open_split(options, predictor)  # which says which split it is, where nobody asked for one
     folder = new_folder(options.output, f"evaluate-{Path(options.data).name or 'data'}")
     if not options.quiet:
         for note in notes:
             print(f"Note: {note}")
     evaluation = task.evaluation(predictor, split, loading_processes(options.workers, len(split)))
-    title = f"{Path(options.weights).name} on {options.data} ({getattr(split, 'split', options.split)})"
+    title = f"{Path(options.weights).name} on {options.data} ({options.split})"
     values = evaluation.run(folder, title, options.quiet)
     if not options.quiet:
         print(f"results: {folder}: {' '.join(evaluation.files)}")

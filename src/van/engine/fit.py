@@ -63,6 +63,7 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
     # what Lightning itself calls that torch has since renamed is nothing that a user could change
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # frozen ones
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     given: Any = {"accelerator": options.device, "devices": options.devices, "precision": options.precision}

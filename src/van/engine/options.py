@@ -181,7 +181,38 @@ class PredictOptions(InferenceOptions):
         images: Image files, and folders whose images are taken in natural order.
     """
 
-    images: list[str]
+    images: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuse options that could only fail later; see InferenceOptions."""
+        super().check()
+        if not self.images:
+            raise VanError("No images are given. Name image files or folders.")
+
+
+@dataclass(kw_only=True)
+class CheckOptions:
+    """Options of checking a data set that every task has.
+
+    Attributes:
+        data: Data set, in the formats that training takes.
+        data_root: Where named and built-in data sets are stored; by default the folder data.
+        decode: Decode all images. --no-decode reads only their headers; masks are decoded anyway.
+        workers: Processes that read images; by default one per processor, at most 8, and none for a few images.
+    """
+
+    data: str
+    data_root: str | None = None
+    decode: bool = True
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Refuse numbers that could only fail later.
+
+        Raises:
+            VanError: a number is out of range.
+        """
+        at_least("workers", self.workers, 0)
 
 
 @dataclass

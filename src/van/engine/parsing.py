@@ -5,9 +5,11 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from inspect import getdoc
 from types import MappingProxyType
 from typing import Any, NoReturn, cast, get_args
 
+from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from van.engine.config import merge, nearest
@@ -36,7 +38,7 @@ class OptionParser(ArgumentParser):
         hint = getattr(kwargs.get("action"), "_typehint", kwargs.get("type"))
         plain = {k: v for k, v in kwargs.items() if k not in ("action", "type", "required")}
         if not args[0].startswith("-"):
-            return super().add_argument(*args, **{**plain, "type": str, "nargs": "+"} if hint == list[str] else kwargs)
+            return super().add_argument(*args, **{**plain, "type": str, "nargs": "*", "default": []} if hint == list[str] else kwargs)
         args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
         if hint in (bool, bool | None):
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
@@ -119,13 +121,27 @@ def option_parser(
     parser.add_argument("--config", action="config", help="Recipe or YAML file with options; see van recipes.")
     skip = {"model"} if network is not None else set()
     if positional:
-        help_text = "Image files and folders."
-        parser.add_argument(positional, type=list[str], help=help_text)
+        hint = next(f.type for f in fields(options) if f.name == positional)
+        parser.add_argument(positional, type=hint, help=description_of(positional, options))
         skip.add(positional)
     parser.add_class_arguments(options, as_group=False, skip=cast(Any, skip))
     if network is not None:
         parser.add_class_arguments(network, "model")
     return parser
+
+
+def description_of(name: str, described: Any) -> str:
+    """Return what the docstring of a function, or of a dataclass and its bases, says about a parameter.
+
+    Args:
+        name: Name of the parameter.
+        described: The function or class.
+    """
+    for one in getattr(described, "__mro__", (described,)):
+        for entry in parse_docstring(getdoc(one) or "").params:
+            if entry.arg_name == name:
+                return " ".join((entry.description or "").split())
+    return ""
 
 
 def check_keys(parser: OptionParser, content: Mapping[str, Any], source: str) -> None:
@@ -180,7 +196,7 @@ def parse(
         typed = merge(typed, _nested(name, True))
     given = merge(given, _set_back(parser, typed, exclusive))
     try:
-        base = parser.parse_object(given)
+        base = parser.parse_object(given, _skip_required=True)  # parse_args checks what the command line may add
         return parser.parse_args(joined, namespace=base)
     except (TypeError, ValueError) as error:
         parser.error(str(error))

@@ -299,7 +299,7 @@ def prediction_sheet(
     cards = []
     for i in [*wrong.tolist(), *right.tolist()]:
         name, true = (shorten(class_names[int(index)], 17) for index in (predicted[i], labels[i]))
-        text = f"{name} {100 * confidences[i]:.0f} %"
+        text = f"{name} ({100 * confidences[i]:.0f} %)"
         if predicted[i] != labels[i]:
             text += f"\ntrue: {true}"
         cards.append(([load(i)], text, RED if predicted[i] != labels[i] else "black"))

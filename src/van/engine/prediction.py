@@ -65,7 +65,7 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
             writer.close()
     if writer and not options.quiet:
         where = output if to_file else f"{folder}: predictions.json and the pictures"
-        print(f"{len(paths) - broken} images: {where}")
+        print(f"{len(paths) - broken} image{'' if len(paths) - broken == 1 else 's'}: {where}")
     if broken:
         print(f"van predict: {broken} of {len(paths)} images could not be read, see above.", file=sys.stderr)
     return 1 if broken else 0

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.metric import Metric
-from van.engine.options import EvaluateOptions, Inference, PredictOptions, TrainOptions
+from van.engine.options import CheckOptions, EvaluateOptions, Inference, PredictOptions, TrainOptions
 from van.engine.result import FolderWriter, Result
+from van.errors import DataError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +33,7 @@ class Task:
         train_options: Options of training.
         evaluate_options: Options of evaluation.
         predict_options: Options of prediction.
+        check_options: Options of checking data.
         inference: Options of inference, which evaluation and prediction can change.
         predict_only: Those of them that mean nothing to evaluation.
         results_in_folder: Whether `van predict` writes a folder of pictures unless told otherwise.
@@ -50,6 +52,7 @@ class Task:
     train_options: ClassVar[type[TrainOptions]]
     evaluate_options: ClassVar[type[EvaluateOptions]] = EvaluateOptions
     predict_options: ClassVar[type[PredictOptions]] = PredictOptions
+    check_options: ClassVar[type[CheckOptions]] = CheckOptions
     inference: ClassVar[type[Inference]] = Inference
     predict_only: ClassVar[tuple[str, ...]] = ()
     results_in_folder: ClassVar[bool] = True
@@ -164,6 +167,35 @@ class Task:
 
     def configure(self, predictor: "Predictor", options: Any) -> None:
         """Take over options of prediction or evaluation that concern more than single images; by default none."""
+
+    # ------------------------------------------------------------------------------------------------ checking data
+
+    def find_data(self, options: Any) -> Any:
+        """Find the files of a data set, without reading annotations or images.
+
+        Args:
+            options: Options of checking: an instance of check_options.
+
+        Returns:
+            What `check` takes.
+
+        Raises:
+            DataError: the data is not in a format of this task.
+        """
+        raise DataError(f"van check-data cannot check data for the task {self.name}. van train --check-data may.")
+
+    def check(self, found: Any, options: Any) -> tuple[list[Any], str]:
+        """Look for everything that would stop or spoil training.
+
+        Args:
+            found: What find_data returned.
+            options: Options of checking.
+
+        Returns:
+            The problems, whose text is a line for the user, and what was checked in a few words, such as
+            "train and val: 120 images".
+        """
+        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------ for people
 

@@ -1,5 +1,6 @@
 """What all networks that predict per pixel share: images of any size in and out, layers, initialization."""
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -53,10 +54,9 @@ class DenseNetwork(nn.Module):
             raise DataError(f"Images have shape {tuple(images.shape)}, expected (B, 3, H, W).")
         height, width = images.shape[-2:]
         if self.training and len(images) == 1 and max(height, width) <= self.alone:
-            remedy = "at least two images" + (" or larger ones" if self.alone < float("inf") else "")
             raise DataError(
-                f"A training batch is one image of {height}x{width} pixels. The BatchNorm layers of "
-                f"{type(self).__name__} need {remedy}: raise the batch size or the crop size."
+                f"A training batch is one image of {height}x{width} pixels, too little for the BatchNorm layers of "
+                f"{type(self).__name__}. Raise the batch size{' or the crop size' if self.alone < math.inf else ''}."
             )
         if not images.is_floating_point():
             images = images / 255

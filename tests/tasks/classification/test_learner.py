@@ -16,7 +16,8 @@ from van.tasks.classification.learner import ClassificationLearner
 from van.tasks.classification.options import ClassificationOptimization, ClassificationTrainOptions
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*"
+    "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    "ignore:Found .* in eval mode.*",
 )
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class ATSSOptions(OneStageOptions):
-    """ATSS: boxes from one anchor per position, one stage. pyramid_channels must be a multiple of 8.
+    """ATSS: boxes from one anchor per position, one stage.
+
+    pyramid_channels must be a multiple of 8.
 
     Attributes:
         architecture: atss.

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class FCOSOptions(OneStageOptions):
-    """FCOS: boxes without anchors, one stage. pyramid_channels must be a multiple of 8.
+    """FCOS: boxes without anchors, one stage.
+
+    pyramid_channels must be a multiple of 8.
 
     Attributes:
         architecture: fcos.

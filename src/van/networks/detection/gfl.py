@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class GFLOptions(ATSSOptions):
-    """GFL: boxes with a distribution for each edge, one stage. pyramid_channels must be a multiple of 8.
+    """GFL: boxes with a distribution for each edge, one stage.
+
+    pyramid_channels must be a multiple of 8.
 
     Attributes:
         architecture: gfl.

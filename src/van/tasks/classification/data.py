@@ -162,7 +162,7 @@ def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[So
                 f"The weights were trained on {known['images']} images with a split of their own; {data} has "
                 f"{len(whole)}, so all of them are measured, and some may have been trained on."
             )
-    name = options.split or ("val" if "val" in splits else "all")
+    name = options.split = options.split or ("val" if "val" in splits else "all")
     if name not in splits:
         raise DataError(f"{data} has no split {name!r}, it has {', '.join(splits)}. Choose one with --split.")
     source, known_names = splits[name], predictor.class_names

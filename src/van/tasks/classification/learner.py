@@ -39,6 +39,7 @@ class ClassificationLearner(Learner):
         self.frozen_stages = options.frozen_stages
         for stage in self._frozen():
             stage.requires_grad_(False)
+        self.train(self.training)
 
     def _frozen(self) -> list[nn.Module]:
         return list(self.model.stages)[: self.frozen_stages] if self.frozen_stages else []  # type: ignore[arg-type]

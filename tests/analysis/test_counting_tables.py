@@ -3,16 +3,17 @@ import pytest
 import timm
 
 import van
-from van.analysis import complexity as c
+from van.analysis import counting as c
+from van.analysis import quoted
 from van.analysis.ablation import Outcome, Row, printed, resolution, row_costs, table_rows, wilson_half_width
 from van.errors import VanError
 from van.models import decompose
 
 
-@pytest.mark.parametrize(("channels", "quoted"), c.QUOTED_T2.items())
-def test_t2(channels, quoted):
+@pytest.mark.parametrize(("channels", "printed_numbers"), quoted.PARAMETERS.items())
+def test_t2(channels, printed_numbers):
     counted = c.standard_parameters(21, channels), c.mobilenet_parameters(21, channels), c.lka_parameters(21, channels)
-    assert counted == quoted
+    assert counted == printed_numbers
 
 
 def test_equations_count_the_layer():
@@ -41,19 +42,19 @@ def test_equations_out_of_range(arguments):
 def test_t5(name):
     params, macs, like_paper = c.total_costs(c.layer_costs(van.create_model(name, device="meta"), (3, 224, 224)))
     assert (params, macs) == c.complexity(van.create_model(name, device="meta"), (3, 224, 224))
-    quoted = c.QUOTED_T5[name]
-    assert (printed(params / 1e6, quoted[0]), printed(like_paper / 1e9, quoted[1])) == quoted
+    sizes = quoted.SIZES[name]
+    assert (printed(params / 1e6, sizes[0]), printed(like_paper / 1e9, sizes[1])) == sizes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "side", "quoted"),
+    ("name", "side", "macs"),
     [("van_b1", 224, "2.5"), ("van_b2", 224, "5.0"), ("van_b3", 224, "9.0"), ("van_b4", 224, "12.2"),
      ("van_b4", 384, "35.9"), ("van_b5", 384, "50.6"), ("van_b6", 224, "38.9"), ("van_b6", 384, "114.3")],
 )  # fmt: skip
-def test_t5_and_t8(name, side, quoted):
+def test_t5_and_t8(name, side, macs):
     costs = c.layer_costs(van.create_model(name, device="meta"), (3, side, side))
-    assert printed(c.total_costs(costs)[2] / 1e9, quoted) == quoted
+    assert printed(c.total_costs(costs)[2] / 1e9, macs) == macs
 
 
 @pytest.mark.parametrize("table", [3, 6])

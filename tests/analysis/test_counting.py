@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 import van
-from van.analysis.complexity import complexity
+from van.analysis.counting import complexity
 
 
 def test_van_b0():

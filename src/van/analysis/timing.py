@@ -720,14 +720,23 @@ def _measure_group(results: Sequence[Result[Any]], rounds: int, warmup: int, tic
         prepare = _prepare_network if isinstance(result.case, Case) else _prepare_op
         try:
             turns.append((result, prepare(result, expected, warmup)))
-        except _FAILURES as error:  # another size or network may do: report this one and go on
-            lines = str(error).strip().splitlines()
-            result.failure = lines[0] if lines else type(error).__name__
+        except _FAILURES as error:  # other cases may work
+            result.failure = _reason(error)
     del expected
     for _ in range(rounds):
-        for result, step in turns:
+        for turn in list(turns):
+            result, step = turn
             tick(str(result.case))
-            result.seconds.append(_seconds(step, result.case.device))
+            try:
+                result.seconds.append(_seconds(step, result.case.device))
+            except _FAILURES as error:  # such as memory that another process has taken since
+                result.failure = _reason(error)
+                turns.remove(turn)
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def baseline(result: Result[Case], results: Sequence[Result[Case]], precision: str = "float32") -> Result[Case] | None:

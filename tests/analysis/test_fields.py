@@ -6,8 +6,8 @@ from PIL import Image
 from torch import nn
 
 import van
-from van.analysis.complexity import theoretical_extent
-from van.analysis.receptive_field import ReceptiveField, random_crops, receptive_field, square_side
+from van.analysis.counting import theoretical_extent
+from van.analysis.fields import ReceptiveField, random_crops, receptive_field, square_side
 from van.errors import VanError
 
 SMALL = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}

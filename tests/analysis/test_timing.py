@@ -7,8 +7,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from van import ops
-from van.analysis import benchmark as measuring
-from van.analysis.benchmark import Case, OpCase, Result, baseline, exact_depthwise, measure, plan, plan_ops, ratio
+from van.analysis import timing as measuring
+from van.analysis.timing import Case, OpCase, Result, baseline, exact_depthwise, measure, plan, plan_ops, ratio
 from van.errors import VanError
 
 SMALL = {"batch_size": 2, "image_size": (32, 32)}

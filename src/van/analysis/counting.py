@@ -1,4 +1,4 @@
-"""Count what a network costs: parameters and multiply-accumulates; Eq. 3 and 4 and the tables of the paper."""
+"""Counting what a network costs in parameters and multiply-accumulates, and the paper's formulas (Eq. 3 and 4)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,28 +13,9 @@ from van.models import VAN, Attention, LargeKernelAttention, create_model, decom
 from van.models.attention import reach
 from van.models.variants import VARIANTS
 
-# Quoted from the paper. T2: parameters of a 21 x 21 convolution on C channels
-QUOTED_T2 = {
-    32: (451_584, 15_136, 3_392),
-    64: (1_806_336, 32_320, 8_832),
-    128: (7_225_344, 72_832, 25_856),
-    256: (28_901_376, 178_432, 84_480),
-    512: (115_605_504, 487_936, 300_032),
-}
-# T5: parameters (M) and multiply-accumulates (G) at 224 x 224, as printed; T8 prints 38.9 for B6
-QUOTED_T5 = {
-    "van_b0": ("4.1", "0.9"),
-    "van_b1": ("13.9", "2.5"),
-    "van_b2": ("26.6", "5.0"),
-    "van_b3": ("44.8", "9.0"),
-    "van_b4": ("60.3", "12.2"),
-    "van_b5": ("90.0", "17.2"),
-    "van_b6": ("200", "38.4"),
-}
-
 
 class Complexity(NamedTuple):
-    """Size of a network for one image."""
+    """What a network costs: parameters, and multiply-accumulates for one image."""
 
     params: int
     macs: int
@@ -44,11 +25,11 @@ def complexity(model: nn.Module, input_size: tuple[int, int, int]) -> Complexity
     """Count parameters, and multiply-accumulates of one image.
 
     Convolutions, linear layers and matrix products count, biases and element-wise operations do not: the paper's
-    "FLOPs" (Eq. 4). The model is moved to the meta device: give one that is not needed any more, best built there.
+    "FLOPs" (Eq. 4). The model is moved to the meta device, so pass one that is no longer needed, or build it there.
 
     Args:
-        model: Any network that maps (1, C, H, W), or has a counted_forward that does.
-        input_size: (C, H, W).
+        model: Any network that takes (1, C, H, W), or has a counted_forward that does.
+        input_size: Size (C, H, W) of the image.
     """
     model = model.to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -57,7 +38,7 @@ def complexity(model: nn.Module, input_size: tuple[int, int, int]) -> Complexity
 
 
 def _forward(model: nn.Module, input_size: tuple[int, int, int]) -> None:
-    """Run every layer on one image; what a detector does with numbers afterwards has none on the meta device."""
+    """Run every layer on one image. Postprocessing that depends on values cannot run on the meta device."""
     forward = getattr(model, "counted_forward", model)
     forward(torch.empty(1, *input_size, device="meta"))
 
@@ -66,15 +47,15 @@ def _forward(model: nn.Module, input_size: tuple[int, int, int]) -> None:
 
 
 class LayerCost(NamedTuple):
-    """What one module costs for one image, without the modules inside it.
+    """What one module costs for one image, without its submodules.
 
     Attributes:
         name: Name in the network.
-        stage: "stage 1", ... by the network's feature_info; "head" behind the last stage, "stem" before the first.
+        stage: "stage 1", ... by the network's feature_info; "stem" before the first stage, "head" after the last.
         kind: What the layer does; see KINDS for a VAN.
-        params: Numbers that are learned.
+        params: Number of parameters.
         macs: Multiply-accumulates of convolutions, linear layers and matrix products (Eq. 4).
-        bias_and_norm: Additions of biases, and two operations for each number that a norm puts out.
+        bias_and_norm: Additions of biases, and two operations for each output of a norm.
     """
 
     name: str
@@ -128,7 +109,7 @@ def _general_kind(module: nn.Module) -> str:
 
 
 def _stages(model: nn.Module) -> list[str]:
-    """Return the module names of the stages that have weights, or nothing for a network that does not tell."""
+    """Return the module names of the stages that have weights; none for a network that does not list its stages."""
     info: Any = getattr(model, "feature_info", None)
     info = getattr(info, "info", info)
     names = [entry["module"] for entry in info] if isinstance(info, list) else []
@@ -147,12 +128,11 @@ def layer_costs(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
     """Count parameters and multiply-accumulates of each layer for one image.
 
     Args:
-        model: Any network that maps (1, C, H, W); it is moved to the meta device.
-        input_size: (C, H, W).
+        model: Any network that takes (1, C, H, W); it is moved to the meta device.
+        input_size: Size (C, H, W) of the image.
 
     Returns:
-        Layers that have parameters or do multiply-accumulates, in the network's order. Their sums are those of
-        complexity.
+        Layers with parameters or multiply-accumulates, in the network's order. They add up to what complexity counts.
     """
     model = model.to("meta").eval()
     extra: dict[str, int] = {}
@@ -191,15 +171,14 @@ def layer_costs(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
 
 
 def total_costs(costs: Sequence[LayerCost]) -> tuple[int, int, int]:
-    """Return the sums of parameters, multiply-accumulates, and those with biases and norms.
+    """Return the sums of parameters, of multiply-accumulates, and of multiply-accumulates with biases and norms.
 
-    The paper does not say how it counted. Eq. 4's multiply-accumulates plus one addition for each number to which a
-    bias is added plus two operations for each number that a BatchNorm or LayerNorm puts out agree with T5, T6, T8 and
-    T3 in every digit (VAN-B0: 0.880 G, printed 0.88; Eq. 4 alone is 0.864 G), except for the 38.4 G of B6 in T5, which
-    T8 gives as 38.9.
+    The paper does not say how it counts. The multiply-accumulates of Eq. 4, plus one operation for each output with a
+    bias, plus two for each output of a BatchNorm or LayerNorm match T3, T5, T6 and T8 exactly (VAN-B0: 0.880 G,
+    printed 0.88; Eq. 4 alone gives 0.864 G), except for B6 in T5: 38.4 G, which T8 prints as 38.9.
 
     Args:
-        costs: Of all layers of a network.
+        costs: Costs of all layers of a network.
     """
     macs = sum(cost.macs for cost in costs)
     return sum(cost.params for cost in costs), macs, macs + sum(cost.bias_and_norm for cost in costs)
@@ -209,11 +188,11 @@ def grouped_costs(costs: Sequence[LayerCost], by: str) -> dict[str, Complexity]:
     """Sum parameters and multiply-accumulates by "stage" or "kind", in the network's order.
 
     Args:
-        costs: Of the layers of a network.
-        by: Attribute of LayerCost.
+        costs: Costs of the layers of a network.
+        by: "stage" or "kind".
 
     Raises:
-        ValueError: by is something else.
+        ValueError: by is neither.
     """
     if by not in ("stage", "kind"):
         raise ValueError(f"by is {by!r}, expected 'stage' or 'kind'.")
@@ -229,7 +208,7 @@ def variant_costs(image_size: tuple[int, int] = (224, 224), num_classes: int = 1
 
     Args:
         image_size: Height and width in pixels.
-        num_classes: Classes of the head.
+        num_classes: Number of classes.
     """
     return {
         name: layer_costs(create_model(name, num_classes=num_classes, device="meta"), (3, *image_size))
@@ -246,7 +225,7 @@ def _check_channels(channels: int) -> None:
 
 
 def lka_parameters(kernel_size: int, channels: int, dilation: int | None = None) -> int:
-    """Return P(K, d) = C (ceil(K/d)^2 + (2d-1)^2 + C), biases left out (Eq. 3).
+    """Return P(K, d) = C (ceil(K/d)^2 + (2d-1)^2 + C), the parameters without biases (Eq. 3).
 
     Args:
         kernel_size: K.
@@ -270,15 +249,15 @@ def lka_macs(kernel_size: int, channels: int, height: int, width: int, dilation:
     Args:
         kernel_size: K.
         channels: C.
-        height: H of the map.
-        width: W of the map.
+        height: Height H of the feature map.
+        width: Width W of the feature map.
         dilation: d, from 1 to K; None for the best.
 
     Raises:
         VanError: an argument is out of range.
     """
     if min(height, width) < 1:
-        raise VanError(f"The map is {height} x {width}, expected a height and a width of at least 1.")
+        raise VanError(f"The feature map is {height} x {width}, expected a height and a width of at least 1.")
     return lka_parameters(kernel_size, channels, dilation) * height * width
 
 
@@ -295,7 +274,7 @@ def mobilenet_parameters(kernel_size: int, channels: int) -> int:
 
 
 def parameter_curve(kernel_size: int, channels: int) -> list[int]:
-    """Return P(K, d) for d = 1 to K (Eq. 3); its smallest value is at decompose(K).dilation.
+    """Return P(K, d) for d = 1 to K (Eq. 3); its minimum is at decompose(K).dilation.
 
     Args:
         kernel_size: K.
@@ -309,15 +288,15 @@ def parameter_curve(kernel_size: int, channels: int) -> list[int]:
 
 
 def theoretical_extent(model: nn.Module) -> int:
-    """Return the side, in pixels, of the square of the image that one output position of a VAN can see.
+    """Return the theoretical receptive field of a VAN: the side in pixels of the square that one output position sees.
 
-    Each convolution adds (k-1) dilation steps of its input; counted are all of them on the longest path.
+    Each convolution on the longest path adds (k-1) * dilation steps of its input.
 
     Args:
         model: A VAN.
 
     Raises:
-        VanError: it is another network.
+        VanError: it is not a VAN.
     """
     if not isinstance(model, VAN):
         raise VanError(f"The theoretical extent is known for VAN, not for {type(model).__name__}.")
@@ -339,10 +318,10 @@ def theoretical_extent(model: nn.Module) -> int:
 
 
 def gated_attention_macs(positions: int, channels: int, kernel_size: int = 21) -> int:
-    """Return what the attention half of a VAN block costs: Eq. 4 and its two 1 x 1 convolutions; linear in positions.
+    """Return the cost of the attention part of a VAN block: Eq. 4 and two 1 x 1 convolutions, linear in the positions.
 
     Args:
-        positions: n = H W of the map.
+        positions: Number of positions n = H W.
         channels: C.
         kernel_size: K.
     """
@@ -350,25 +329,25 @@ def gated_attention_macs(positions: int, channels: int, kernel_size: int = 21) -
 
 
 def self_attention_macs(positions: int, channels: int) -> int:
-    """Return what global self-attention costs: four projections, n 4 C^2, and two products, 2 n^2 C.
+    """Return the cost of global self-attention: four projections, 4 n C^2, and two products, 2 n^2 C.
 
     Args:
-        positions: n = H W of the map.
+        positions: Number of positions n = H W.
         channels: C.
     """
     return positions * 4 * channels**2 + 2 * positions**2 * channels
 
 
 class SizeCosts(NamedTuple):
-    """Multiply-accumulates over the side of a square image.
+    """Multiply-accumulates for square images of several sizes.
 
     Attributes:
-        sides: In pixels.
-        lka: Of one attention half of the first stage with LKA.
-        self_attention: Of one with global self-attention instead.
-        network_lka: Of the whole network.
-        network_self_attention: Of the network with global self-attention in every block instead.
-        windowed: Of one with self-attention inside windows of 7 x 7.
+        sides: Height and width of each image in pixels.
+        lka: Cost of the attention part of one block of the first stage.
+        self_attention: Its cost with global self-attention instead.
+        network_lka: Cost of the whole network.
+        network_self_attention: Its cost with global self-attention in every block.
+        windowed: Cost of the attention part with self-attention inside windows of 7 x 7 positions.
     """
 
     sides: list[int]
@@ -380,14 +359,14 @@ class SizeCosts(NamedTuple):
 
 
 def size_costs(name: str = "van_b2", sides: Sequence[int] = (224, 384, 512, 768, 1024, 1536, 2048)) -> SizeCosts:
-    """Count what a VAN costs on larger and larger images, and what self-attention would cost in its place.
+    """Count what a VAN costs on larger and larger images, and what it would cost with self-attention.
 
     Args:
-        name: A variant.
+        name: Variant.
         sides: Heights and widths in pixels, multiples of 32.
 
     Raises:
-        VanError: a side is no multiple of 32, or there is no such variant.
+        VanError: a side is not a multiple of 32, or there is no such variant.
     """
     if not sides or any(side < 32 or side % 32 for side in sides):
         raise VanError(f"Image sides are {list(sides)}, expected multiples of 32.")
