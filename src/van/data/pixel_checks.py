@@ -1,7 +1,7 @@
 """Find what is wrong with masks of classes, segments and salient objects before training does."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from van.data.coco_checks import ImageSizes, OnProblem
 from van.data.loaders import loading_processes
-from van.data.pairs import read_mask, sizes_differ
+from van.data.pairs import Split, read_mask, sizes_differ
 from van.data.panoptic import PanopticSplit, read_ids
 from van.data.saliency import THRESHOLD, SaliencySplit
 from van.data.semantic import IGNORED, SemanticSplit
@@ -291,3 +291,24 @@ def usable_pixels(
         kept = split.without(places)
     note = f"{_name(split)}: {len(places)} of {len(split)} images are left out, {there} {count}:\n{listed}"
     return kept, [note]
+
+
+def usable_splits(
+    find: Callable[[Path, Split], _P], folder: Path, on_problem: OnProblem, decode: bool, workers: int | None
+) -> tuple[_P, _P, list[str]]:
+    """Return what can be trained on and validated with, and notes that say what was left out and why.
+
+    Args:
+        find: Finds a split in a folder.
+        folder: Of the data set.
+        on_problem: What to do with images that have a problem; see usable_pixels.
+        decode: Decode the images too, not only their masks.
+        workers: Processes that read files.
+
+    Raises:
+        DataError: a split is missing or cannot be used.
+    """
+    train, val = find(folder, "train"), find(folder, "val")  # a missing split should show before the long check
+    train, notes = usable_pixels(train, on_problem, decode, workers)
+    val, more = usable_pixels(val, on_problem, decode, workers, empty_classes=False)
+    return train, val, notes + more

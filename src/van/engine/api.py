@@ -228,6 +228,8 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})
     what = "Measure trained weights on labeled images" if command == "evaluate" else "Run a model on images"
     about = f"{what}. Task: {task.name}." if task else f"{what}. With --weights, --help shows the options of its task."
+    if own:
+        about += f" By default {', '.join(name for name, *_ in own)} are as in the weight file."
     positional = "images" if command == "predict" else ""
     return option_parser(options, prog=f"van {command}", description=about, positional=positional), options
 

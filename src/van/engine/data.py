@@ -1,5 +1,6 @@
 """What the engine asks of the data of a task."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning import LightningDataModule
@@ -63,3 +64,58 @@ class DataModule(LightningDataModule):
         Raises:
             DataError: some are broken; the message lists them.
         """
+
+
+class StepData(DataModule):
+    """Samples that train in batches counted by passes over the data or by steps, and are validated as they are.
+
+    Batches are shared among processes here, so that Lightning's own sampler stays away.
+
+    Args:
+        train: Training samples, pairs of image and target.
+        val: Validation samples; their batches are lists of images (3, H, W) uint8 and of targets.
+        class_names: Names in the order of the labels.
+        batch_size: Samples per step and process.
+        workers: Loading processes.
+        split: What the evaluation of the task takes for the validation split.
+        collate: Joins training samples.
+        steps: Steps of an epoch; None takes those of a pass over the data.
+        seed: Of the order.
+    """
+
+    shares_itself = True
+
+    def __init__(
+        self,
+        train: Any,
+        val: Any,
+        class_names: list[str],
+        batch_size: int,
+        workers: int,
+        split: Any,
+        collate: Callable[[list[Any]], Any],
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(train, val, class_names, batch_size, workers, split)
+        self.collate = collate
+        self.steps_per_epoch = steps
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Return shuffled batches; an epoch goes on where the one before ended."""
+        from van.data.loaders import StepBatches, batch_loader, processes_and_rank
+
+        steps = self.steps(processes_and_rank()[0])
+        order = StepBatches(len(self.train), self.batch_size, steps, self.seed)
+        return batch_loader(self.train, order, self.collate, self.workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """Return the validation samples in order."""
+        from van.data.loaders import evaluation_loader
+
+        return evaluation_loader(self.val, self.batch_size, self.workers)
+
+    def steps(self, processes: int) -> int:
+        """Return how many batches each of so many processes trains on in an epoch."""
+        return self.steps_per_epoch or max(1, len(self.train) // (self.batch_size * processes))

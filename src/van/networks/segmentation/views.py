@@ -34,8 +34,8 @@ class View:
     """How a network sees an image.
 
     Attributes:
-        fit: Short and long edge in pixels that images are scaled to fit into, proportions kept; null keeps their size.
-            Results always have the size of the image.
+        fit: Short and long edge in pixels that images are scaled to fit into, proportions kept. Results always have the
+            size of the image.
         image_size: Height and width that images are scaled to whatever their proportions, instead of fit.
         slide: Slide a window over the image and average where windows overlap. Large images then need little memory.
         crop: Height and width of the window; by default 512 x 512.

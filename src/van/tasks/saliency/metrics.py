@@ -1,124 +1,60 @@
-"""How well maps of salient pixels agree with the truth, as pysodmetrics measures it."""
+"""How well saliency maps agree with the truth, as pysodmetrics measures it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import ndimage
 
-from van.analysis.semantic_measures import gathered
+from van.engine.metric import Metric
 from van.errors import DataError
 
-FIGURES = (
-    "max_F",
-    "mean_F",
-    "adaptive_F",
-    "weighted_F",
-    "S",
-    "max_E",
-    "mean_E",
-    "adaptive_E",
-    "MAE",
-    "max_F_of_means",
+METRICS = (
+    Metric("max_F", "max F", ""),
+    Metric("mean_F", "mean F", ""),
+    Metric("adaptive_F", "adaptive F", ""),
+    Metric("weighted_F", "weighted F", ""),
+    Metric("S", "S-measure", ""),
+    Metric("max_E", "max E", ""),
+    Metric("mean_E", "mean E", ""),
+    Metric("adaptive_E", "adaptive E", ""),
+    Metric("MAE", "MAE", "", higher_is_better=False),
+    Metric("max_F_of_means", "max F of means", ""),
 )
+LEVELS = 256  # thresholds of the curves
 _BETA = 0.3  # weight of the precision in F
 _EPS = float(np.spacing(1))
 _SCALARS = 5
+VALUES = _SCALARS + 4 * LEVELS
+"""How many numbers `measured` gives."""
 
 
-class SaliencyEvaluator:
-    """Measures maps one by one and averages over them.
+def mean_values(sums: np.ndarray, count: int) -> dict[str, float]:
+    """Return the metrics by key, from 0 to 1; -1 without images.
 
-    Before they are measured maps are rounded to 8 bits, as if they were saved, and stretched so that their smallest
-    value is 0 and their largest 1, as the published figures have it.
+    max_F and mean_F (Achanta et al. 2009, precision weighted with 0.3) are the largest and the mean value of the curve
+    of F over 256 thresholds, the mean of the images' curves; adaptive_F takes twice a map's mean as threshold.
+    max_F_of_means is the largest F of the mean precision and mean recall, which some papers call max-F. weighted_F is
+    that of Margolin et al. (CVPR 2014), S that of Fan et al. (ICCV 2017); E that of Fan et al. (IJCAI 2018), with the
+    variants of F. MAE is the mean absolute error.
 
     Args:
-        stretch: Whether maps are stretched.
+        sums: Sum of what `measured` gives for each image, (1029,).
+        count: Number of images.
     """
-
-    def __init__(self, stretch: bool = True) -> None:
-        self.stretch = stretch
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self._count = 0
-        self._sums = np.zeros(_SCALARS + 4 * 256)
-
-    def update(
-        self, predictions: torch.Tensor | np.ndarray | Sequence[Any], masks: torch.Tensor | np.ndarray | Sequence[Any]
-    ) -> None:
-        """Add some images.
-
-        Args:
-            predictions: Maps (H, W), (B, H, W), (B, 1, H, W), or a sequence of maps (H, W) or (1, H, W); floats from 0
-                to 1 or bytes.
-            masks: The truth in the same form: boolean, or numbers that are 0 where nothing stands out.
-
-        Raises:
-            DataError: shapes differ, or a prediction is out of range.
-        """
-        pairs = list(zip(_maps(predictions), _maps(masks), strict=True))
-        for prediction, mask in pairs:
-            self._sums += measured(_bytes(prediction), mask != 0, self.stretch)
-            self._count += 1
-
-    def compute(self) -> dict[str, float]:
-        """Return the figures by name, as shares of 1; -1 without images.
-
-        max_F and mean_F (Achanta et al. 2009, precision weighted with 0.3) are the largest and the mean value of the
-        curve of F over 256 thresholds, the mean of the images' curves; adaptive_F takes twice a map's mean as
-        threshold. max_F_of_means is the largest F of the mean precision and mean recall, which some papers call max-F.
-        weighted_F is that of Margolin et al. (CVPR 2014), S that of Fan et al. (ICCV 2017); E that of Fan et al.
-        (IJCAI 2018), with the variants of F. MAE is the mean absolute error, the less the better.
-        """
-        count, sums = np.sum(gathered(np.array([self._count, self._sums], object)), axis=0)
-        if not count:
-            return dict.fromkeys(FIGURES, -1.0)
-        mae, adaptive_f, weighted_f, structure, adaptive_e = (sums[:_SCALARS] / count).tolist()
-        f, e, precision, recall = (sums[_SCALARS:] / count).reshape(4, 256)
-        pooled = _f_measure(precision, recall)
-        values = [
-            f.max(),
-            f.mean(),
-            adaptive_f,
-            weighted_f,
-            structure,
-            e.max(),
-            e.mean(),
-            adaptive_e,
-            mae,
-            pooled.max(),
-        ]
-        return dict(zip(FIGURES, map(float, values), strict=True))
-
-    def curves(self) -> dict[str, np.ndarray]:
-        """Return F, E, precision and recall (256,) over the thresholds from 1 down to 0, means over the images."""
-        count, sums = np.sum(gathered(np.array([self._count, self._sums], object)), axis=0)
-        curves = (sums[_SCALARS:] / max(count, 1)).reshape(4, 256)
-        return dict(zip(("F", "E", "precision", "recall"), curves, strict=True))
+    if not count:
+        return {metric.key: -1.0 for metric in METRICS}
+    mae, adaptive_f, weighted_f, structure, adaptive_e = (sums[:_SCALARS] / count).tolist()
+    f, e, precision, recall = mean_curves(sums, count).values()
+    pooled = _f_measure(precision, recall)
+    values = [
+        f.max(), f.mean(), adaptive_f, weighted_f, structure, e.max(), e.mean(), adaptive_e, mae, pooled.max()
+    ]  # fmt: skip
+    return {metric.key: float(value) for metric, value in zip(METRICS, values, strict=True)}
 
 
-def _maps(values: Any) -> list[np.ndarray]:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.is_floating_point() else values).numpy()
-    if isinstance(values, np.ndarray):
-        if values.ndim == 2:
-            return [values]
-        if values.ndim == 3 or (values.ndim == 4 and values.shape[1] == 1):
-            return list(values.reshape(-1, *values.shape[-2:]))
-        raise DataError(f"Maps have the shape {values.shape}, expected (H, W), (B, H, W) or (B, 1, H, W).")
-    return [one for value in values for one in _maps(value)]
-
-
-def _bytes(prediction: np.ndarray) -> np.ndarray:
-    if prediction.dtype == np.uint8:
-        return prediction
-    if not (np.issubdtype(prediction.dtype, np.floating) and prediction.min() >= 0 and prediction.max() <= 1):
-        raise DataError(f"A map of {prediction.dtype} goes from {prediction.min()} to {prediction.max()}, not 0 to 1.")
-    return (prediction * 255).round().astype(np.uint8)
+def mean_curves(sums: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Return F, E, precision and recall (256,) over the thresholds from 1 down to 0, means over the images."""
+    curves = (sums[_SCALARS:] / max(count, 1)).reshape(4, LEVELS)
+    return dict(zip(("F", "E", "precision", "recall"), curves, strict=True))
 
 
 def measured(prediction: np.ndarray, mask: np.ndarray, stretch: bool = True) -> np.ndarray:
@@ -193,6 +129,8 @@ def _alignment(right: Any, wrong: Any, salient: int, size: int) -> Any:
 
 def _weighted_f(values: np.ndarray, mask: np.ndarray) -> float:
     """Return the weighted F-measure: errors count by their distance from the object, and spread over it."""
+    from scipy import ndimage
+
     transformed: Any = ndimage.distance_transform_edt(~mask, return_indices=True)
     distance, nearest = transformed
     error = np.abs(values - mask)

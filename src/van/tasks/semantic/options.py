@@ -26,7 +26,8 @@ class SemanticTrainOptions(StepOptions):
         model: Architecture, backbone and sizes.
         num_classes: Number of classes, where it should be checked against the data.
         augmentation: Random changes of the training images.
-        inference: How validation images are seen; the weight file keeps it.
+        inference: How validation images are seen, at their own size where fit and image_size are null; the weight file
+            keeps it.
         check_data: Decode every image before the first epoch; masks are decoded in any case.
     """
 

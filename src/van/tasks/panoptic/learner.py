@@ -1,0 +1,33 @@
+"""Training and validation of panoptic segmentation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from van.engine.learner import Learner
+from van.tasks.panoptic.evaluation import PanopticEvaluator, find_segments
+from van.tasks.panoptic.metrics import METRICS
+from van.tasks.panoptic.options import PanopticTrainOptions
+
+
+class PanopticLearner(Learner):
+    """A network that finds segments, validated as its options of inference say.
+
+    Args:
+        model: Maps images (B, 3, H, W) and the masks and labels of their segments to losses by name.
+        class_names: Names in the order of the labels.
+        isthing: Whether each class is countable.
+        options: Options of training.
+    """
+
+    def __init__(
+        self, model: nn.Module, class_names: list[str], isthing: Sequence[bool], options: PanopticTrainOptions
+    ) -> None:
+        super().__init__(model, METRICS, PanopticEvaluator(class_names, isthing), options)
+        self.inference = options.inference
+
+    def found(self, batch: Any) -> tuple[Any, Any]:
+        """Return the segments found on images of any sizes, and the true ones."""
+        images, targets = batch
+        return find_segments(self.model, images, self.evaluator.isthing, self.inference), targets

@@ -1,0 +1,82 @@
+"""The segments of an image, and all of them in COCO's panoptic format."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from van.engine.result import FolderWriter, Result
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(kw_only=True)
+class Panoptic(Result):
+    """The segments of an image: objects of countable classes (things), and one segment for each other class (stuff).
+
+    Attributes:
+        segmentation: The id of the segment of every pixel, 0 where there is none, shape (H, W), int32.
+        segments: For each segment a dictionary with id, label, isthing and score.
+        best_score: Highest score of all candidates.
+        score_threshold: Candidates with a lower score were dropped.
+    """
+
+    segmentation: np.ndarray = field(repr=False)
+    segments: list[dict[str, Any]]
+    best_score: float
+    score_threshold: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return image, height, width and segments: class, id, label, isthing, score and area (pixels) of each."""
+        areas = np.bincount(self.segmentation.ravel(), minlength=1 + max([s["id"] for s in self.segments] + [0]))
+        segments = [
+            {"class": self.class_names[segment["label"]], **segment, "area": int(areas[segment["id"]])}
+            for segment in self.segments
+        ]
+        return {**super().to_dict(), "segments": segments}
+
+    def summary(self) -> str:
+        """Return how many segments of each class there are."""
+        names = [self.class_names[segment["label"]] for segment in self.segments]
+        if names:
+            return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        best = f"(best {self.best_score:.2f})"
+        if self.best_score > self.score_threshold:
+            return f"no segment is left of those above {self.score_threshold:g} {best}; lower --overlap-threshold"
+        return f"nothing above {self.score_threshold:g} {best}; lower --score-threshold"
+
+    def draw(self) -> "Image":
+        """Return the image colored by segment, with the names of things and a legend."""
+        from van.engine.drawing import draw_segments
+
+        return draw_segments(self.shown(), self.segmentation, self.segments, self.class_names)
+
+
+class PanopticFolderWriter(FolderWriter):
+    """Writes pictures and predictions.json, and all segments in COCO's format: panoptic.json and panoptic/NAME.png.
+
+    Args:
+        folder: An existing folder.
+        about: The predictor that makes the results.
+    """
+
+    def __init__(self, folder: Path, about: Any) -> None:
+        from van.data.panoptic import PanopticWriter, panoptic_categories
+
+        super().__init__(folder, about)
+        categories = panoptic_categories(about.class_names, about.extra["category_ids"], about.extra["isthing"])
+        self._panoptic = PanopticWriter(folder / "panoptic.json", categories)
+
+    def add(self, result: Any) -> None:
+        """Write a result. Images are numbered from 1 in the order of predictions.json."""
+        super().add(result)
+        number, name = len(self.entries), Path(result.path or "image").name
+        png = self._panoptic.add(number, name, result.segmentation, result.segments)
+        self.entries[-1] |= {"panoptic": f"panoptic/{png.name}", "image_id": number}
+
+    def close(self) -> None:
+        """Write predictions.json and panoptic.json."""
+        super().close()
+        self._panoptic.close()

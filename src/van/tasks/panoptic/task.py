@@ -1,0 +1,85 @@
+"""Panoptic segmentation: every pixel belongs to an object of a countable class or to other stuff."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from van.engine.result import Result
+from van.engine.task import Task
+from van.tasks.panoptic.metrics import METRICS
+from van.tasks.panoptic.options import (
+    PanopticEvaluateOptions,
+    PanopticInference,
+    PanopticPredictOptions,
+    PanopticTrainOptions,
+)
+from van.tasks.panoptic.results import Panoptic, PanopticFolderWriter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.engine.data import DataModule
+    from van.engine.learner import Learner
+    from van.engine.predictor import Predictor
+
+
+class PanopticTask(Task):
+    """Panoptic segmentation."""
+
+    name = "panoptic"
+    summary = "every pixel belongs to an object or to stuff such as sky"
+    metrics = METRICS[::3]  # PQ of all classes, of things and of stuff
+    formats = ("COCO's panoptic format",)
+    demo = "panoptic/mask2former_van_b0_shapes"
+    demo_data = "shapes"
+    result = Panoptic
+    train_options = PanopticTrainOptions
+    evaluate_options = PanopticEvaluateOptions
+    predict_options = PanopticPredictOptions
+    inference = PanopticInference
+    writer = PanopticFolderWriter
+    architecture = "mask2former"
+
+    def data(self, options: PanopticTrainOptions, processes: int) -> "DataModule":
+        """Return images with segments."""
+        from van.tasks.panoptic.data import panoptic_data
+
+        return panoptic_data(options, processes)
+
+    def learner(self, network: "nn.Module", options: PanopticTrainOptions, data: "DataModule") -> "Learner":
+        """Return the network's own loss, measured by panoptic quality."""
+        from van.tasks.panoptic.learner import PanopticLearner
+
+        return PanopticLearner(network, data.class_names, data.extra["isthing"], options)
+
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
+        """Return the segments of each image."""
+        from van.tasks.panoptic.evaluation import find_segments
+
+        images = [item.to(predictor.device) for item in items]
+        found = find_segments(predictor.model, images, predictor.extra["isthing"], predictor.inference)
+        return [
+            Panoptic(
+                class_names=predictor.class_names,
+                size=size,
+                segmentation=one["segmentation"].cpu().numpy(),
+                segments=one["segments"],
+                best_score=one["best_score"],
+                score_threshold=predictor.inference.score_threshold,
+            )
+            for size, one in zip(sizes, found, strict=True)
+        ]
+
+    def open_split(self, options: PanopticEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
+        """Return images with segments, whose classes the predictor knows."""
+        from van.tasks.panoptic.data import evaluation_split
+
+        return evaluation_split(options, predictor.class_names)
+
+    def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
+        """Return what measures segments."""
+        from van.tasks.panoptic.evaluation import PanopticEvaluation
+
+        return PanopticEvaluation(predictor, split, workers)
+
+
+TASK = PanopticTask()

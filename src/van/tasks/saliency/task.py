@@ -1,0 +1,77 @@
+"""Salient object detection: how much every pixel attracts the eye."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from van.engine.result import Result
+from van.engine.task import Task
+from van.tasks.saliency.metrics import METRICS
+from van.tasks.saliency.options import (
+    SaliencyEvaluateOptions,
+    SaliencyInference,
+    SaliencyPredictOptions,
+    SaliencyTrainOptions,
+)
+from van.tasks.saliency.results import Saliency
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.engine.data import DataModule
+    from van.engine.learner import Learner
+    from van.engine.predictor import Predictor
+
+
+class SaliencyTask(Task):
+    """Salient object detection."""
+
+    name = "saliency"
+    summary = "which pixels belong to salient objects"
+    metrics = tuple(metric for metric in METRICS if metric.key in ("max_F", "weighted_F", "S", "MAE"))
+    formats = ("images with black-and-white masks", "DUTS")
+    demo = "saliency/edn_van_b0_shapes"
+    demo_data = "shapes"
+    result = Saliency
+    train_options = SaliencyTrainOptions
+    evaluate_options = SaliencyEvaluateOptions
+    predict_options = SaliencyPredictOptions
+    inference = SaliencyInference
+    architecture = "edn"
+
+    def data(self, options: SaliencyTrainOptions, processes: int) -> "DataModule":
+        """Return images with masks of salient objects."""
+        from van.tasks.saliency.data import saliency_data
+
+        return saliency_data(options, processes)
+
+    def learner(self, network: "nn.Module", options: SaliencyTrainOptions, data: "DataModule") -> "Learner":
+        """Return the network's own loss, measured by F, S, E and mean absolute error."""
+        from van.tasks.saliency.learner import SaliencyLearner
+
+        return SaliencyLearner(network, options)
+
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
+        """Return the saliency of every pixel."""
+        from van.networks.segmentation.inference import saliency_maps
+
+        images = [item.to(predictor.device) for item in items]
+        maps = saliency_maps(predictor.model, images, predictor.inference)
+        return [
+            Saliency(class_names=predictor.class_names, size=size, saliency=one.cpu().numpy())
+            for size, one in zip(sizes, maps, strict=True)
+        ]
+
+    def open_split(self, options: SaliencyEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
+        """Return images with masks."""
+        from van.tasks.saliency.data import evaluation_split
+
+        return evaluation_split(options)
+
+    def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
+        """Return what measures maps."""
+        from van.tasks.saliency.evaluation import SaliencyEvaluation
+
+        return SaliencyEvaluation(predictor, split, workers)
+
+
+TASK = SaliencyTask()
