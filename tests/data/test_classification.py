@@ -28,7 +28,7 @@ def build(helpers):
     return build
 
 
-# ------------------------------------------------------------------------------------------------ parts and classes
+# ------------------------------------------------------------------------------------------------ splits and classes
 
 
 def test_split_where_there_is_no_validation_part(tmp_path, helpers, build):
@@ -48,14 +48,14 @@ def test_validation_classes_are_matched_by_name(tmp_path, helpers, build):
     assert data.class_names == ["a", "b", "c"]
     assert [labels.tolist() for _, labels in data.val_dataloader()] == [[1, 2]]
     assert data.notes == [
-        "The validation part has no image of 1 classes (a): how well they are recognised is not measured."
+        "The validation split has no image of 1 classes (a): how well they are recognised is not measured."
     ]
 
 
 def test_class_that_only_the_validation_part_has(tmp_path, helpers, build):
     helpers.write_folder(tmp_path / "train", {"a": [1], "b": [2]})
     helpers.write_folder(tmp_path / "val", {"a": [3], "z": [4]})
-    with pytest.raises(DataError, match="1 classes of the data are unknown to the train part: z"):
+    with pytest.raises(DataError, match="1 classes of the data are unknown to the train split: z"):
         build(tmp_path)
 
 
@@ -64,10 +64,10 @@ def test_data_that_cannot_train(tmp_path, helpers, build):
     with pytest.raises(DataError, match=r"one has one class only \(cat\). A classifier needs two or more"):
         build(one)
     helpers.write_folder(tmp_path / "v" / "val", {"a": [1], "b": [2]})
-    with pytest.raises(DataError, match="has a val part but no train part"):
+    with pytest.raises(DataError, match="has a val split but no train split"):
         build(tmp_path / "v")
     files = {"train/a/1.png": helpers.png(1), "val/a/2.png": helpers.png(2), "val/b/3.png": helpers.png(3)}
-    with pytest.raises(DataError, match=r"The train part of .*x\.tar has no image of b"):
+    with pytest.raises(DataError, match=r"The train split of .*x\.tar has no image of b"):
         build(helpers.write_tar(tmp_path / "x.tar", files))
 
 
@@ -146,8 +146,8 @@ def test_shards_without_a_validation_part(tmp_path, helpers, build):
 
 def test_check_of_shards(tmp_path, helpers, build):
     pytest.importorskip("webdataset")
-    for part in ("train", "val"):
-        helpers.write_shard(tmp_path / f"{part}.tar", {1: 0, 2: 1})
+    for split in ("train", "val"):
+        helpers.write_shard(tmp_path / f"{split}.tar", {1: 0, 2: 1})
     with pytest.raises(DataError, match="WebDataset shards are not checked"):
         build(tmp_path).check()
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from van.data.coco import CocoDetectionDataset, CocoPart, decode_masks, find_part, find_parts
+from van.data.coco import CocoDetectionDataset, CocoSplit, decode_masks, find_split, find_splits
 from van.errors import DataError, VanError
 
 IMAGES = [
@@ -33,12 +33,12 @@ def save(path, **content):
 
 
 @pytest.fixture
-def part(tmp_path):
+def split(tmp_path):
     save(tmp_path / "annotations/instances_train.json", images=IMAGES, annotations=ANNOTATIONS)
     (tmp_path / "train").mkdir()
     for i, image in enumerate(IMAGES):
         Image.new("RGB", (image["width"], image["height"]), (i, 10, 20)).save(tmp_path / "train" / image["file_name"])
-    return CocoPart(find_part(tmp_path, "train"))
+    return CocoSplit(find_split(tmp_path, "train"))
 
 
 @pytest.mark.parametrize(
@@ -55,43 +55,43 @@ def part(tmp_path):
 def test_layouts(tmp_path, json_name, folder):
     save(tmp_path / json_name)
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    files = find_part(tmp_path, "train")
+    files = find_split(tmp_path, "train")
     assert (files.annotations, files.images) == (tmp_path / json_name, tmp_path / folder)
-    assert find_parts(tmp_path) == {"train": files}
+    assert find_splits(tmp_path) == {"train": files}
     with pytest.raises(DataError, match="annotations for val"):
-        find_part(tmp_path, "val")
+        find_split(tmp_path, "val")
 
 
 def test_validation_part_of_roboflow_and_the_last_year(tmp_path):
     save(tmp_path / "valid/_annotations.coco.json")
-    assert find_part(tmp_path, "val").images == tmp_path / "valid"
-    assert list(find_parts(tmp_path)) == ["val"]
+    assert find_split(tmp_path, "val").images == tmp_path / "valid"
+    assert list(find_splits(tmp_path)) == ["val"]
     for year in ("2014", "2017", ""):
         save(tmp_path / f"annotations/person_keypoints_val{year}.json")
         (tmp_path / f"val{year}").mkdir()
-    files = find_part(tmp_path, "val", "person_keypoints")
+    files = find_split(tmp_path, "val", "person_keypoints")
     assert (files.annotations.name, files.images.name) == ("person_keypoints_val2017.json", "val2017")
 
 
 def test_what_was_looked_for_is_said(tmp_path):
     with pytest.raises(DataError, match=r"instances_train2017\.json.*train/_annotations\.coco\.json"):
-        find_part(tmp_path, "train")
+        find_split(tmp_path, "train")
     with pytest.raises(DataError, match="panoptic annotations for train"):
-        find_parts(tmp_path, "panoptic")
+        find_splits(tmp_path, "panoptic")
     with pytest.raises(DataError, match="not a folder"):
-        find_part(tmp_path / "nowhere", "train")
+        find_split(tmp_path / "nowhere", "train")
     save(tmp_path / "annotations/instances_val2017.json")
     with pytest.raises(DataError, match=r"no images: none of .*val2017.*images/val "):
-        find_part(tmp_path, "val")
+        find_split(tmp_path, "val")
 
 
-def test_classes_are_in_the_order_of_ids_with_gaps(part):
-    assert part.class_names == ["cat", "dog"]
-    assert part.category_ids == [3, 7]
-    assert part.labels == {3: 0, 7: 1}
-    assert [image["id"] for image in part.images] == [4, 9, 30]
-    assert [a["id"] for a in part.annotations(9)] == [1, 2, 3]
-    assert part.annotations(30) == []
+def test_classes_are_in_the_order_of_ids_with_gaps(split):
+    assert split.class_names == ["cat", "dog"]
+    assert split.category_ids == [3, 7]
+    assert split.labels == {3: 0, 7: 1}
+    assert [image["id"] for image in split.images] == [4, 9, 30]
+    assert [a["id"] for a in split.annotations(9)] == [1, 2, 3]
+    assert split.annotations(30) == []
 
 
 @pytest.mark.parametrize(
@@ -108,31 +108,31 @@ def test_classes_are_in_the_order_of_ids_with_gaps(part):
 )
 def test_other_files_are_refused_by_name(tmp_path, text, told):
     save(tmp_path / "train/_annotations.coco.json")
-    files = find_part(tmp_path, "train")
+    files = find_split(tmp_path, "train")
     files.annotations.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(DataError, match=told) as error:
-        CocoPart(files)
+        CocoSplit(files)
     assert str(files.annotations) in str(error.value)
     files.annotations.unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        CocoPart(files)
+        CocoSplit(files)
 
 
 def test_keypoints_of_the_file(tmp_path):
     posed = {"id": 1, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2], [1, 3]]}
     save(tmp_path / "train/_annotations.coco.json", categories=[{"id": 0, "name": "all"}, posed])
-    part = CocoPart(find_part(tmp_path, "train", "person_keypoints"), "person_keypoints")
-    assert part.keypoint_names == ["nose", "left_eye", "right_eye"]
-    assert part.skeleton == [(0, 1), (0, 2)]
-    assert part.flip_pairs == [(1, 2)]
-    assert part.posed_ids == [1]
+    split = CocoSplit(find_split(tmp_path, "train", "person_keypoints"), "person_keypoints")
+    assert split.keypoint_names == ["nose", "left_eye", "right_eye"]
+    assert split.skeleton == [(0, 1), (0, 2)]
+    assert split.flip_pairs == [(1, 2)]
+    assert split.posed_ids == [1]
     save(tmp_path / "train/_annotations.coco.json")
     with pytest.raises(DataError, match="no category has keypoints"):
-        CocoPart(part.files, "person_keypoints")
+        CocoSplit(split.files, "person_keypoints")
 
 
-def test_items(part):
-    dataset = CocoDetectionDataset(part, masks=True)
+def test_items(split):
+    dataset = CocoDetectionDataset(split, masks=True)
     assert len(dataset) == 3
     image, target = dataset[1]
     assert type(image) is tv_tensors.Image
@@ -155,8 +155,8 @@ def test_items(part):
     assert empty["labels"].dtype == torch.int64
 
 
-def test_transforms_keep_boxes_and_masks_in_step(part):
-    flip = CocoDetectionDataset(part, v2.RandomHorizontalFlip(p=1.0), masks=True)
+def test_transforms_keep_boxes_and_masks_in_step(split):
+    flip = CocoDetectionDataset(split, v2.RandomHorizontalFlip(p=1.0), masks=True)
     _, target = flip[1]
     assert target["boxes"].tolist() == [[14, 3, 18, 8], [16, 0, 18, 4]]
     for box, mask in zip(target["boxes"].int().tolist(), target["masks"], strict=True):
@@ -166,28 +166,28 @@ def test_transforms_keep_boxes_and_masks_in_step(part):
     assert target["image_id"] == 9
 
 
-def test_left_out(part):
-    assert [i["id"] for i in CocoDetectionDataset(part, keep_empty=False).images] == [4, 9]
-    dataset = CocoDetectionDataset(part, drop={1, 5}, keep_empty=False)
+def test_left_out(split):
+    assert [i["id"] for i in CocoDetectionDataset(split, keep_empty=False).images] == [4, 9]
+    dataset = CocoDetectionDataset(split, drop={1, 5}, keep_empty=False)
     assert [i["id"] for i in dataset.images] == [9]
     assert dataset[0][1]["labels"].tolist() == [0]
-    assert [i["id"] for i in CocoDetectionDataset(part, drop_images={9}).images] == [4, 30]
+    assert [i["id"] for i in CocoDetectionDataset(split, drop_images={9}).images] == [4, 30]
 
 
-def test_part_without_some_records(part):
-    less = part.without({1}, {4})
+def test_part_without_some_records(split):
+    less = split.without({1}, {4})
     assert [image["id"] for image in less.images] == [9, 30]
     assert [a["id"] for a in less.all_annotations()] == [2, 3]
     assert [a["id"] for a in less.content["annotations"]] == [2, 3]
-    assert len(list(part.all_annotations())) == 4
-    assert less.class_names == part.class_names
+    assert len(list(split.all_annotations())) == 4
+    assert less.class_names == split.class_names
 
 
-def test_broken_image_is_named(part):
-    path = part.files.images / "b.png"
+def test_broken_image_is_named(split):
+    path = split.files.images / "b.png"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=r"b\.png"):
-        CocoDetectionDataset(part)[1]
+        CocoDetectionDataset(split)[1]
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,10 @@ def test_broken_image_is_named(part):
         {"segmentation": {"counts": "zz", "size": [10, 20]}},
     ],
 )
-def test_malformed_annotation_is_an_error_that_names_the_image(part, change):
+def test_malformed_annotation_is_an_error_that_names_the_image(split, change):
     broken = [{**ANNOTATIONS[0], **change}]
-    save(part.files.annotations, images=IMAGES, annotations=broken)
-    dataset = CocoDetectionDataset(CocoPart(part.files), masks=True)
+    save(split.files.annotations, images=IMAGES, annotations=broken)
+    dataset = CocoDetectionDataset(CocoSplit(split.files), masks=True)
     with pytest.raises(DataError, match=r"b\.png, image 9 of .*instances_train\.json.*van check-data"):
         dataset[1]
 
@@ -224,8 +224,8 @@ def test_masks_of_any_form():
     assert decode_masks([{"counts": "5?", "size": [4, 5]}], 4, 5)[0].T.ravel().tolist() == [0] * 5 + [1] * 15
 
 
-def test_missing_package_is_named_before_training(part, monkeypatch):
+def test_missing_package_is_named_before_training(split, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faster_coco_eval.core", None)
-    CocoDetectionDataset(part)[1]
+    CocoDetectionDataset(split)[1]
     with pytest.raises(VanError, match=r"visual-attention-network\[detection\]"):
-        CocoDetectionDataset(part, masks=True)
+        CocoDetectionDataset(split, masks=True)

@@ -8,8 +8,8 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
-from van.data.coco import CocoPart, find_part
-from van.data.detection import DetectionAugmentation, DetectionData, OrientedBatches, evaluation_batches, usable_part
+from van.data.coco import CocoSplit, find_split
+from van.data.detection import DetectionAugmentation, DetectionData, OrientedBatches, evaluation_batches, usable_split
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
@@ -27,8 +27,8 @@ def own_shapes(shapes, tmp_path):
     return shutil.copytree(shapes, tmp_path / "own")
 
 
-def change(folder, part, function):
-    path = folder / "annotations" / f"instances_{part}.json"
+def change(folder, split, function):
+    path = folder / "annotations" / f"instances_{split}.json"
     content = json.loads(path.read_text())
     function(content)
     path.write_text(json.dumps(content))
@@ -196,11 +196,11 @@ def test_batches_of_the_module(shapes, workers):
 
 
 def test_evaluation_shows_images_as_they_are(shapes):
-    part = CocoPart(find_part(shapes, "val"))
-    for images, targets in evaluation_batches(part, 3, 0):
+    split = CocoSplit(find_split(shapes, "val"))
+    for images, targets in evaluation_batches(split, 3, 0):
         for image, target in zip(images, targets, strict=True):
-            record = next(i for i in part.images if i["id"] == target["image_id"])
-            assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(part.image_path(record))))
+            record = next(i for i in split.images if i["id"] == target["image_id"])
+            assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(split.image_path(record))))
             assert target["size"] == tuple(image.shape[1:])
 
 
@@ -218,7 +218,7 @@ def test_bad_annotations_are_refused_or_skipped(own_shapes):
         make(own_shapes)
     data = make(own_shapes, on_problem="skip")
     assert any("2 of" in note for note in data.notes)
-    whole = CocoPart(find_part(own_shapes, "train"))
+    whole = CocoSplit(find_split(own_shapes, "train"))
     assert sum(1 for _ in data.train.all_annotations()) == sum(1 for _ in whole.all_annotations()) - 2
     assert len(list(data.train_dataloader())) == data.steps(1)
 
@@ -258,4 +258,4 @@ def test_no_data_there(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         make(tmp_path / "nowhere")
     with pytest.raises(DataError, match="instances_train2017"):
-        usable_part(tmp_path, "train", "refuse")
+        usable_split(tmp_path, "train", "refuse")

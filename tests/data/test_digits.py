@@ -21,7 +21,7 @@ def test_stratified():
 
 def test_always_the_same_and_disjoint():
     first, second = load_split(), load_split()
-    names = [[part.name(i) for i in range(len(part))] for part in (*first, *second)]
+    names = [[split.name(i) for i in range(len(split))] for split in (*first, *second)]
     assert names[:2] == names[2:]
     assert not set(names[0]) & set(names[1])
     assert set(names[0]) | set(names[1]) == {f"digit {i}" for i in range(1797)}

@@ -14,7 +14,7 @@ from van.data.panoptic import (
     decode_ids,
     encode_ids,
     find_panoptic,
-    find_panoptic_parts,
+    find_panoptic_splits,
     panoptic_categories,
 )
 from van.data.semantic import find_semantic
@@ -52,10 +52,10 @@ def test_ids_and_colours():
 
 
 def test_an_item_has_masks_to_learn_and_segments_to_measure(tmp_path):
-    part = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7), info(260, 3, crowd=1)]), "train")
-    assert part.class_names == ["cat", "dog", "sky"]
-    assert part.things == {0, 1}
-    image, target = PanopticDataset(part)[0]
+    split = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7), info(260, 3, crowd=1)]), "train")
+    assert split.class_names == ["cat", "dog", "sky"]
+    assert split.things == {0, 1}
+    image, target = PanopticDataset(split)[0]
     assert image.shape == (3, 2, 4)
     assert target["image_id"] == 4
     assert target["size"] == (2, 4)
@@ -70,34 +70,34 @@ def test_an_item_has_masks_to_learn_and_segments_to_measure(tmp_path):
     assert target["isthing"].tolist() == [False, True]
     assert target["masks"].tolist() == [(IDS == 5).tolist(), (IDS == 70000).tolist()]
     assert target["class_map"].tolist() == [[1, 1, 2, 255], [1, 0, 2, 2]]
-    assert "masks" not in PanopticDataset(part, masks=False)[0][1]
+    assert "masks" not in PanopticDataset(split, masks=False)[0][1]
 
 
 def test_what_a_transform_cuts_off_is_not_learned_and_padding_is_no_segment(tmp_path):
-    part = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7), info(260, 3)]), "train")
+    split = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7), info(260, 3)]), "train")
     fill = {torch.Tensor: 0, "others": 255}
     change = v2.Compose([v2.CenterCrop((2, 2)), v2.Pad([0, 0, 1, 0], fill=fill)])
-    _, target = PanopticDataset(part, change)[0]
+    _, target = PanopticDataset(split, change)[0]
     assert target["segmentation"].tolist() == [[2, 1, 0], [3, 1, 0]]
     assert target["class_map"].tolist() == [[1, 2, 255], [0, 2, 255]]
-    _, target = PanopticDataset(part, v2.Lambda(lambda x: x[..., :1, :1]))[0]
+    _, target = PanopticDataset(split, v2.Lambda(lambda x: x[..., :1, :1]))[0]
     assert target["labels"].tolist() == [1]
     assert target["masks"].tolist() == [[[True]]]
 
 
 def test_more_segments_than_bytes(tmp_path):
     ids = np.arange(1, 301).reshape(15, 20)
-    part = find_panoptic(write(tmp_path, [{"id": i, "category_id": 3} for i in range(1, 301)], ids), "train")
-    _, target = PanopticDataset(part, v2.Resize((15, 20)))[0]
+    split = find_panoptic(write(tmp_path, [{"id": i, "category_id": 3} for i in range(1, 301)], ids), "train")
+    _, target = PanopticDataset(split, v2.Resize((15, 20)))[0]
     assert len(target["labels"]) == 300
     assert target["masks"].sum((1, 2)).tolist() == [1] * 300
     assert {s["id"] for s in target["segments"]} == set(target["segmentation"].unique().tolist())
 
 
 def test_json_and_png_must_match(tmp_path):
-    part = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7)]), "train")
+    split = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7)]), "train")
     with pytest.raises(DataError, match=r"b\.png has pixels of segment 260, which .*train2017\.json does not list"):
-        PanopticDataset(part)[0]
+        PanopticDataset(split)[0]
 
 
 @pytest.mark.parametrize(("image", "what"), [(Image.new("L", (4, 2)), "PNG of mode L"), (None, "does not exist")])
@@ -118,11 +118,11 @@ def test_categories_must_say_what_is_a_thing(tmp_path):
 
 def test_shapes_agree_with_their_semantic_masks(tmp_path):
     make_shapes(tmp_path / "shapes", 10, 48)
-    parts = find_panoptic_parts(tmp_path / "shapes")
-    assert {name: len(part) for name, part in parts.items()} == {"train": 8, "val": 2}
+    splits = find_panoptic_splits(tmp_path / "shapes")
+    assert {name: len(split) for name, split in splits.items()} == {"train": 8, "val": 2}
     semantic = find_semantic(tmp_path / "shapes", "train")
-    assert parts["train"].class_names == semantic.class_names
-    for i, (_, target) in enumerate(PanopticDataset(parts["train"])):
+    assert splits["train"].class_names == semantic.class_names
+    for i, (_, target) in enumerate(PanopticDataset(splits["train"])):
         assert np.array_equal(target["class_map"].numpy(), semantic.labels(i))
 
 

@@ -28,8 +28,8 @@ def shapes(made, tmp_path):
     return tmp_path / "shapes"
 
 
-def found(part, **options):
-    return [str(problem) for problem in find_pixel_problems(part, **options)]
+def found(split, **options):
+    return [str(problem) for problem in find_pixel_problems(split, **options)]
 
 
 def pixels(path):
@@ -40,9 +40,9 @@ def pixels(path):
 @pytest.mark.parametrize("find", [find_semantic, find_saliency, find_panoptic])
 @pytest.mark.parametrize("workers", [None, 2])
 def test_nothing_is_wrong_with_the_shapes(made, find, workers):
-    part = find(made, "train")
-    assert found(part, workers=workers) == []
-    assert usable_pixels(part, "refuse") == (part, [])
+    split = find(made, "train")
+    assert found(split, workers=workers) == []
+    assert usable_pixels(split, "refuse") == (split, [])
 
 
 def spoil_semantic(shapes, case):
@@ -90,15 +90,15 @@ def spoil_semantic(shapes, case):
 )
 def test_bad_masks_of_classes(shapes, case, expected):
     spoil_semantic(shapes, case)
-    part = find_semantic(shapes, "train")
-    (problem,) = found(part)
+    split = find_semantic(shapes, "train")
+    (problem,) = found(split)
     assert problem.startswith(str(shapes))
     with pytest.raises(DataError, match=expected):
         raise DataError(problem)
     decode = case == "broken image"
     with pytest.raises(DataError, match=rf"has 1 problem:\n{shapes}/{expected}.*\nCorrect the data"):
-        usable_pixels(part, "refuse", decode=decode)
-    kept, (note,) = usable_pixels(part, "skip", decode=decode)
+        usable_pixels(split, "refuse", decode=decode)
+    kept, (note,) = usable_pixels(split, "skip", decode=decode)
     assert "there is 1 problem" in note
     assert len(kept) == (12 if case == "class" else 11)
     assert case == "class" or "000003" not in {path.stem for path in (*kept.images, *kept.masks)}
@@ -114,19 +114,19 @@ def test_headers_alone_tell_sizes(shapes):
 
 
 def test_a_part_for_validation_need_not_show_every_class(shapes):
-    part = find_semantic(shapes, "val").without([0])
-    for path in part.masks:
+    split = find_semantic(shapes, "val").without([0])
+    for path in split.masks:
         Image.fromarray(np.where(pixels(path) == 5, 6, pixels(path)).astype(np.uint8)).save(path)
-    assert "sky" in found(part)[-1]
-    assert found(part, empty_classes=False) == []
+    assert "sky" in found(split)[-1]
+    assert found(split, empty_classes=False) == []
 
 
 def test_nothing_left_is_refused_even_when_skipping(shapes):
-    part = find_semantic(shapes, "val")
-    for path in part.masks:
+    split = find_semantic(shapes, "val")
+    for path in split.masks:
         Image.new("RGB", (4, 4)).save(path)
     with pytest.raises(DataError, match=r"semantic/val: no image can be used, there are 4 problems"):
-        usable_pixels(part, "skip")
+        usable_pixels(split, "skip")
 
 
 def test_bad_salient_masks(shapes):
@@ -135,18 +135,18 @@ def test_bad_salient_masks(shapes):
     Image.fromarray(pixels(masks[1])).convert("RGB").save(masks[1])
     Image.fromarray(pixels(masks[2])[:, :-1]).save(masks[2])
     masks[3].unlink()
-    part = find_saliency(shapes, "train")
-    unpaired, zero_one, colours, size = found(part)
+    split = find_saliency(shapes, "train")
+    unpaired, zero_one, colours, size = found(split)
     assert "000004.jpg: it has no mask in" in unpaired
     assert "000001.png: its brightest pixel has 1, expected 0 and 255" in zero_one
     assert "000002.png: is an image of mode RGB, expected a mask with one channel, from 0 to 255" in colours
     assert "000003.png: has" in size
     with pytest.raises(DataError, match="has 4 problems"):
-        usable_pixels(part, "refuse")
-    assert len(usable_pixels(part, "skip")[0]) == len(masks) - 4
-    for path in part.masks:
+        usable_pixels(split, "refuse")
+    assert len(usable_pixels(split, "skip")[0]) == len(masks) - 4
+    for path in split.masks:
         Image.fromarray(0 * pixels(path)).save(path)
-    assert any("in no mask does anything stand out" in problem for problem in found(part))
+    assert any("in no mask does anything stand out" in problem for problem in found(split))
 
 
 def test_bad_segments(shapes):
@@ -169,8 +169,8 @@ def test_bad_segments(shapes):
     content["annotations"].append({**by_image[1], "image_id": 99})
     content["images"][11]["width"] += 1
     file.write_text(json.dumps(content))
-    part = find_panoptic(shapes, "train")
-    problems = found(part)
+    split = find_panoptic(shapes, "train")
+    problems = found(split)
     expected = [
         f"{file}: it has segments of image 99, which is not among its images",
         f"train/000011.jpg: {file} has no segments of it (image 11)",
@@ -191,9 +191,9 @@ def test_bad_segments(shapes):
     for problem, part_of_it in zip(problems, expected, strict=True):
         assert part_of_it in problem
     with pytest.raises(DataError, match=r"panoptic_train\.json has 14 problems"):
-        usable_pixels(part, "refuse")
+        usable_pixels(split, "refuse")
     with pytest.raises(DataError, match="no image can be used"):
-        usable_pixels(part, "skip")
+        usable_pixels(split, "skip")
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ def test_a_json_of_odd_values_is_no_crash(shapes, change, expected):
     content = json.loads(file.read_text())
     change(next(record for record in content["annotations"] if record["image_id"] == 3))
     file.write_text(json.dumps(content))
-    part = find_panoptic(shapes, "train")
-    assert any(expected in problem for problem in found(part))
-    kept, _ = usable_pixels(part, "skip", empty_classes=False)
+    split = find_panoptic(shapes, "train")
+    assert any(expected in problem for problem in found(split))
+    kept, _ = usable_pixels(split, "skip", empty_classes=False)
     assert len(kept) == 11
     assert 3 not in {image["id"] for image in kept.images}
 

@@ -33,8 +33,8 @@ class TestStepBatches:
         assert seen[:10] != seen[10:20]
 
     def test_processes_share_each_pass(self):
-        parts = [StepBatches(12, 2, steps=2, processes=3, rank=rank) for rank in range(3)]
-        assert sorted(place for part in parts for batch in part for place in batch) == list(range(12))
+        splits = [StepBatches(12, 2, steps=2, processes=3, rank=rank) for rank in range(3)]
+        assert sorted(place for split in splits for batch in split for place in batch) == list(range(12))
 
     def test_order_follows_from_seed_and_epoch(self):
         def order(seed, epoch):
@@ -63,7 +63,7 @@ def test_semantic_batches(shapes):
     assert type(images) is type(labels) is torch.Tensor
     whole = [item for batch in data.val_dataloader() for item in zip(*batch, strict=True)]
     assert len(whole) == 2
-    for (image, truth), file in zip(whole, data.part.images, strict=True):  # shapes has wide and high images
+    for (image, truth), file in zip(whole, data.split.images, strict=True):  # shapes has wide and high images
         with Image.open(file) as original:
             assert (3, *original.size[::-1]) == image.shape == (3, *truth.shape)
 
@@ -103,14 +103,14 @@ def test_evaluation_sees_every_image_once(shapes):
 
 
 def bad_folder(tmp_path, **masks):
-    for part in ("train", "val"):
+    for split in ("train", "val"):
         for kind in ("images", "masks"):
-            (tmp_path / kind / part).mkdir(parents=True)
+            (tmp_path / kind / split).mkdir(parents=True)
         for name in "ab":
-            Image.new("RGB", (20, 20), "red").save(tmp_path / "images" / part / f"{name}.png")
+            Image.new("RGB", (20, 20), "red").save(tmp_path / "images" / split / f"{name}.png")
             labels = np.zeros((20, 20), np.uint8)
             labels[10:] = 1
-            Image.fromarray(labels).save(tmp_path / "masks" / part / f"{name}.png")
+            Image.fromarray(labels).save(tmp_path / "masks" / split / f"{name}.png")
     (tmp_path / "classes.txt").write_text("no\nyes\n")
     Image.new("L", (10, 20)).save(tmp_path / "masks" / "train" / "b.png")
     return tmp_path
@@ -128,7 +128,7 @@ def test_bad_masks_are_refused_or_skipped(tmp_path):
 def test_other_classes_for_validation(tmp_path):
     folder = bad_folder(tmp_path)
     (folder / "classes.txt").unlink()
-    for part, names in (("train", "no\nyes\n"), ("val", "yes\nno\n")):
-        (folder / "masks" / part / "classes.txt").write_text(names)
+    for split, names in (("train", "no\nyes\n"), ("val", "yes\nno\n")):
+        (folder / "masks" / split / "classes.txt").write_text(names)
     with pytest.raises(DataError, match="different classes"):
         semantic_data(str(folder), None, SemanticFormat(), SemanticAugmentation(), "skip")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from van.data.saliency import SaliencyDataset, find_saliency, find_saliency_parts
+from van.data.saliency import SaliencyDataset, find_saliency, find_saliency_splits
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
@@ -17,7 +17,7 @@ def write(root, images, masks, mask):
 
 
 @pytest.mark.parametrize(
-    ("part", "images", "masks"),
+    ("split", "images", "masks"),
     [
         ("train", "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
         ("val", "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
@@ -28,14 +28,14 @@ def write(root, images, masks, mask):
         ("all", "imgs", "gt"),
     ],
 )
-def test_layouts(tmp_path, part, images, masks):
+def test_layouts(tmp_path, split, images, masks):
     write(tmp_path, images, masks, Image.fromarray(np.array([[0, 128, 129, 255]], np.uint8)))
-    ((name, found),) = find_saliency_parts(tmp_path).items()
-    assert name == part
+    ((name, found),) = find_saliency_splits(tmp_path).items()
+    assert name == split
     image, mask = SaliencyDataset(found)[0]
     assert image.shape == (3, 1, 4)
     assert mask.tolist() == [[0, 0, 1, 1]]
-    assert found.masks == find_saliency(tmp_path, part).masks == [tmp_path / masks / "a.png"]
+    assert found.masks == find_saliency(tmp_path, split).masks == [tmp_path / masks / "a.png"]
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "I;16"])
@@ -62,6 +62,6 @@ def test_colours_and_other_sizes_are_refused(tmp_path):
 
 def test_shapes(tmp_path):
     make_shapes(tmp_path / "shapes", 5, 48)
-    parts = find_saliency_parts(tmp_path / "shapes")
-    assert {name: len(part) for name, part in parts.items()} == {"train": 4, "val": 1}
-    assert SaliencyDataset(parts["train"])[0][1].unique().tolist() == [0, 1]
+    splits = find_saliency_splits(tmp_path / "shapes")
+    assert {name: len(split) for name, split in splits.items()} == {"train": 4, "val": 1}
+    assert SaliencyDataset(splits["train"])[0][1].unique().tolist() == [0, 1]

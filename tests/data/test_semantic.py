@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from van.data.semantic import SemanticDataset, find_semantic, find_semantic_parts, read_classes
+from van.data.semantic import SemanticDataset, find_semantic, find_semantic_splits, read_classes
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
@@ -37,12 +37,12 @@ def write(root, images, masks, names, mask=MASK, classes="classes.txt"):
 )
 def test_layouts_with_parts(tmp_path, images, masks, classes):
     write(tmp_path, images, masks, ["a", "b"], classes=classes)
-    part = find_semantic(tmp_path, "train")
-    assert [path.name for path in part.images] == [path.name for path in part.masks] == ["a.png", "b.png"]
-    assert part.images[0].parent == tmp_path / images
-    assert part.masks[0].parent == tmp_path / masks
-    assert part.class_names == ["a", "b", "c"]
-    assert list(find_semantic_parts(tmp_path)) == ["train"]
+    split = find_semantic(tmp_path, "train")
+    assert [path.name for path in split.images] == [path.name for path in split.masks] == ["a.png", "b.png"]
+    assert split.images[0].parent == tmp_path / images
+    assert split.masks[0].parent == tmp_path / masks
+    assert split.class_names == ["a", "b", "c"]
+    assert list(find_semantic_splits(tmp_path)) == ["train"]
     with pytest.raises(DataError, match=r"no images with masks for val.*images/val with masks/val"):
         find_semantic(tmp_path, "val")
 
@@ -57,7 +57,7 @@ def test_an_item_is_an_image_and_its_labels(tmp_path):
     assert image[0].unique().tolist() == [1]
     assert labels.dtype == torch.uint8
     assert labels.tolist() == MASK.tolist()
-    flipped = SemanticDataset(dataset.part, v2.RandomHorizontalFlip(1.0))[1][1]
+    flipped = SemanticDataset(dataset.split, v2.RandomHorizontalFlip(1.0))[1][1]
     assert flipped.tolist() == MASK[:, ::-1].tolist()
 
 
@@ -66,7 +66,7 @@ def test_without_parts_every_fifth_pair_is_held_out(tmp_path):
     assert [path.stem for path in find_semantic(tmp_path, "val").images] == ["4", "9"]
     assert [path.stem for path in find_semantic(tmp_path, "train").images] == [*list("01235678"), "10", "11"]
     assert len(find_semantic(tmp_path, "all")) == 12
-    assert list(find_semantic_parts(tmp_path)) == ["all"]
+    assert list(find_semantic_splits(tmp_path)) == ["all"]
 
 
 def test_ade20k(tmp_path):
@@ -75,16 +75,16 @@ def test_ade20k(tmp_path):
     mask = np.array([[0, 1, 2, 3]], np.uint8)
     write(tmp_path, "images/training", "annotations/training", ["a"], mask, classes=None)
     (tmp_path / "objectInfo150.txt").write_text("\n".join(rows) + "\n")
-    part = find_semantic(tmp_path, "train")
-    assert part.class_names == ["wall", "screen, door", "screen, crt"]
-    assert part.labels(0).tolist() == [[255, 0, 1, 2]]
+    split = find_semantic(tmp_path, "train")
+    assert split.class_names == ["wall", "screen, door", "screen, crt"]
+    assert split.labels(0).tolist() == [[255, 0, 1, 2]]
     assert find_semantic(tmp_path, "train", reduce_zero_label=False).table()[:4].tolist() == [0, 1, 2, -1]
 
 
 def test_another_number_may_mark_pixels_that_do_not_count(tmp_path):
     write(tmp_path, "images/train", "masks/train", ["a"], np.array([[0, 1, 2, 9, 255]], np.uint8))
-    part = find_semantic(tmp_path, "train", ignore_index=9)
-    assert part.labels(0).tolist() == [[0, 1, 2, 255, 255]]
+    split = find_semantic(tmp_path, "train", ignore_index=9)
+    assert split.labels(0).tolist() == [[0, 1, 2, 255, 255]]
     with pytest.raises(DataError, match=r"ignore_index is -1, expected .* 0 to 65535"):
         find_semantic(tmp_path, "train", ignore_index=-1)
 
@@ -125,11 +125,11 @@ def test_broken_and_jpeg_masks_are_refused(tmp_path):
     Image.new("L", (4, 2)).save(tmp_path / "masks/train/a.png", "JPEG")
     path = tmp_path / "masks/train/b.png"
     path.write_bytes(path.read_bytes()[:45])
-    part = find_semantic(tmp_path, "train")
+    split = find_semantic(tmp_path, "train")
     with pytest.raises(DataError, match=r"a\.png is a JPEG"):
-        part.labels(0)
+        split.labels(0)
     with pytest.raises(DataError, match=r"b\.png cannot be decoded"):
-        part.labels(1)
+        split.labels(1)
 
 
 def test_files_without_a_partner_are_noted(tmp_path):
@@ -137,9 +137,9 @@ def test_files_without_a_partner_are_noted(tmp_path):
     (tmp_path / "masks/train/a.png").unlink()
     (tmp_path / "images/train/b.png").unlink()
     Image.new("RGB", (4, 2)).save(tmp_path / "images/train/c.jpg")
-    part = find_semantic(tmp_path, "train")
-    assert [path.name for path in part.images] == ["c.jpg"]
-    assert {(path.name, what.split(tmp_path.as_posix())[0]) for path, what in part.unpaired} == {
+    split = find_semantic(tmp_path, "train")
+    assert [path.name for path in split.images] == ["c.jpg"]
+    assert {(path.name, what.split(tmp_path.as_posix())[0]) for path, what in split.unpaired} == {
         ("a.png", "it has no mask in "),
         ("b.png", "it has no image in "),
         ("c.png", "another image has the same name: c.jpg"),
@@ -175,9 +175,9 @@ def test_without_a_class_file_it_says_where_it_looked(tmp_path):
 
 def test_shapes(tmp_path):
     make_shapes(tmp_path / "shapes", 10, 48)
-    parts = find_semantic_parts(tmp_path / "shapes")
-    assert {name: len(part) for name, part in parts.items()} == {"train": 8, "val": 2}
-    assert parts["train"].class_names[-2:] == ["sky", "ground"]
-    image, labels = SemanticDataset(parts["train"])[0]
+    splits = find_semantic_splits(tmp_path / "shapes")
+    assert {name: len(split) for name, split in splits.items()} == {"train": 8, "val": 2}
+    assert splits["train"].class_names[-2:] == ["sky", "ground"]
+    image, labels = SemanticDataset(splits["train"])[0]
     assert image.shape[-2:] == labels.shape
     assert set(labels.unique().tolist()) <= {*range(7), 255}

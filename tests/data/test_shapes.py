@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from van.data.coco import CocoPart, decode_masks, find_part
+from van.data.coco import CocoSplit, decode_masks, find_split
 from van.data.shapes import KEYPOINTS, make_shapes, shapes_folder
 from van.errors import DataError
 
@@ -23,8 +23,8 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def read(folder, kind, part="train"):
-    return json.loads((folder / "annotations" / f"{kind}_{part}.json").read_text())
+def read(folder, kind, split="train"):
+    return json.loads((folder / "annotations" / f"{kind}_{split}.json").read_text())
 
 
 def pixels(path):
@@ -42,15 +42,15 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 
 def test_last_fifth_is_for_validation_and_every_image_has_its_files(folder):
-    for part, numbers in (("train", range(1, 49)), ("val", range(49, 61))):
+    for split, numbers in (("train", range(1, 49)), ("val", range(49, 61))):
         names = [f"{number:06d}" for number in numbers]
-        for path in (part, f"annotations/panoptic_{part}", f"semantic/{part}"):
+        for path in (split, f"annotations/panoptic_{split}", f"semantic/{split}"):
             assert sorted(file.stem for file in (folder / path).iterdir()) == names
         for kind in ("instances", "person_keypoints", "panoptic"):
-            images = read(folder, kind, part)["images"]
+            images = read(folder, kind, split)["images"]
             assert [image["id"] for image in images] == list(numbers)
             for image in images:
-                assert pixels(folder / part / image["file_name"]).shape == (image["height"], image["width"], 3)
+                assert pixels(folder / split / image["file_name"]).shape == (image["height"], image["width"], 3)
 
 
 def test_variety(folder):
@@ -74,10 +74,10 @@ def test_variety(folder):
 
 
 def test_masks_boxes_areas_and_panoptic_segments_are_of_the_same_visible_pixels(folder):
-    part = CocoPart(find_part(folder, "train"))
+    split = CocoSplit(find_split(folder, "train"))
     panoptic = {entry["image_id"]: entry for entry in read(folder, "panoptic")["annotations"]}
-    for image in part.images:
-        annotations = part.annotations(image["id"])
+    for image in split.images:
+        annotations = split.annotations(image["id"])
         masks = decode_masks([a["segmentation"] for a in annotations], image["height"], image["width"])
         # drawn as polygons they share a pixel of their borders here and there
         assert masks.sum(0).max(initial=0) <= 2
@@ -175,12 +175,12 @@ def test_keypoints(folder):
 
 def test_objects_stand_out_from_what_is_around_them(folder):
     """Most objects differ from the ring of background around their mask by more than the noise."""
-    part = CocoPart(find_part(folder, "train"))
+    split = CocoSplit(find_split(folder, "train"))
     distances = []
-    for image in part.images:
+    for image in split.images:
         picture = pixels(folder / "train" / image["file_name"])
         semantic = pixels(folder / "semantic/train" / f"{image['id']:06d}.png")
-        annotations = [a for a in part.annotations(image["id"]) if not a["iscrowd"]]
+        annotations = [a for a in split.annotations(image["id"]) if not a["iscrowd"]]
         for annotation, mask in zip(
             annotations,
             decode_masks([a["segmentation"] for a in annotations], image["height"], image["width"]).astype(bool),

@@ -28,9 +28,9 @@ def described(samples, helpers):
 
 def test_class_folders(tmp_path, helpers):
     helpers.write_folder(tmp_path, {"dog": [3, 20, 100], "cat": [1, 2]})
-    parts = open_data(str(tmp_path))
-    assert list(parts) == ["all"]
-    samples = parts["all"]
+    splits = open_data(str(tmp_path))
+    assert list(splits) == ["all"]
+    samples = splits["all"]
     assert samples.class_names == ["cat", "dog"]
     assert described(samples, helpers) == {1: "cat", 2: "cat", 3: "dog", 20: "dog", 100: "dog"}
     assert samples.name(0) == str(tmp_path / "cat" / "1.png")
@@ -48,23 +48,23 @@ def test_class_names_are_in_natural_order(tmp_path, helpers):
 def test_part_folders(tmp_path, helpers, train, val):
     helpers.write_folder(tmp_path / train, {"cat": [1], "dog": [2, 3]})
     helpers.write_folder(tmp_path / val, {"cat": [4], "dog": [5]})
-    parts = open_data(str(tmp_path))
-    assert sorted(parts) == ["train", "val"]
-    assert described(parts["train"], helpers) == {1: "cat", 2: "dog", 3: "dog"}
-    assert described(parts["val"], helpers) == {4: "cat", 5: "dog"}
+    splits = open_data(str(tmp_path))
+    assert sorted(splits) == ["train", "val"]
+    assert described(splits["train"], helpers) == {1: "cat", 2: "dog", 3: "dog"}
+    assert described(splits["val"], helpers) == {4: "cat", 5: "dog"}
 
 
 def test_validation_comes_before_test(tmp_path, helpers):
-    for part, value in (("test", 1), ("validation", 2), ("train", 3)):
-        helpers.write_folder(tmp_path / part, {"cat": [value]})
-    parts = open_data(str(tmp_path))
-    assert {part: helpers.values(samples) for part, samples in parts.items()} == {"train": [3], "val": [2]}
+    for split, value in (("test", 1), ("validation", 2), ("train", 3)):
+        helpers.write_folder(tmp_path / split, {"cat": [value]})
+    splits = open_data(str(tmp_path))
+    assert {split: helpers.values(samples) for split, samples in splits.items()} == {"train": [3], "val": [2]}
 
 
 def test_a_class_called_train(tmp_path, helpers):
     helpers.write_folder(tmp_path, {"bus": [1], "train": [2], "tram": [3]})
-    parts = open_data(str(tmp_path))
-    assert described(parts["all"], helpers) == {1: "bus", 2: "train", 3: "tram"}
+    splits = open_data(str(tmp_path))
+    assert described(splits["all"], helpers) == {1: "bus", 2: "train", 3: "tram"}
 
 
 def test_parts_without_class_folders(tmp_path, helpers):
@@ -151,11 +151,11 @@ def images(helpers, files):
 def test_tar_of_class_folders(tmp_path, helpers):
     files = {"./flowers/rose/2.png": 2, "flowers/daisy/1.png": 1, "flowers/rose/10.png": 10}
     path = helpers.write_tar(tmp_path / "flowers.tar", images(helpers, files) | {"flowers/rose/._2.png": b"macOS"})
-    parts = open_data(str(path))
-    assert list(parts) == ["all"]
-    assert parts["all"].class_names == ["daisy", "rose"]
-    assert described(parts["all"], helpers) == {1: "daisy", 2: "rose", 10: "rose"}
-    assert {parts["all"].name(i) for i in range(3)} == {f"{path}:{name.removeprefix('./')}" for name in files}
+    splits = open_data(str(path))
+    assert list(splits) == ["all"]
+    assert splits["all"].class_names == ["daisy", "rose"]
+    assert described(splits["all"], helpers) == {1: "daisy", 2: "rose", 10: "rose"}
+    assert {splits["all"].name(i) for i in range(3)} == {f"{path}:{name.removeprefix('./')}" for name in files}
     # a folder that holds nothing else says the same
     assert described(open_data(str(tmp_path))["all"], helpers) == {1: "daisy", 2: "rose", 10: "rose"}
 
@@ -164,38 +164,38 @@ def test_tar_of_class_folders(tmp_path, helpers):
 def test_tar_with_parts(tmp_path, helpers, top):
     files = {"train/a/1.png": 1, "train/b/2.png": 2, "val/a/3.png": 3, "val/b/4.png": 4, "test/a/5.png": 5}
     path = helpers.write_tar(tmp_path / "x.tar", images(helpers, {top + k: v for k, v in files.items()}))
-    parts = open_data(str(path))
-    assert described(parts["train"], helpers) == {1: "a", 2: "b"}
-    assert described(parts["val"], helpers) == {3: "a", 4: "b"}
-    assert parts["val"].name(1) == f"{path}:{top}val/b/4.png"
+    splits = open_data(str(path))
+    assert described(splits["train"], helpers) == {1: "a", 2: "b"}
+    assert described(splits["val"], helpers) == {3: "a", 4: "b"}
+    assert splits["val"].name(1) == f"{path}:{top}val/b/4.png"
 
 
 def test_one_tar_per_part(tmp_path, helpers):
-    for part, value in (("train", 1), ("val", 10), ("test", 20)):
-        helpers.write_tar(tmp_path / f"{part}.tar", images(helpers, {"a/1.png": value, "b/1.png": value + 1}))
-    parts = open_data(str(tmp_path))
-    assert described(parts["train"], helpers) == {1: "a", 2: "b"}
-    assert described(parts["val"], helpers) == {10: "a", 11: "b"}
+    for split, value in (("train", 1), ("val", 10), ("test", 20)):
+        helpers.write_tar(tmp_path / f"{split}.tar", images(helpers, {"a/1.png": value, "b/1.png": value + 1}))
+    splits = open_data(str(tmp_path))
+    assert described(splits["train"], helpers) == {1: "a", 2: "b"}
+    assert described(splits["val"], helpers) == {10: "a", 11: "b"}
 
 
 def test_one_tar_per_class(tmp_path, helpers):
-    # as `tar -C cat .` writes it, as `tar cat` does, and with a name that starts like a part's
+    # as `tar -C cat .` writes it, as `tar cat` does, and with a name that starts like a split's
     helpers.write_tar(tmp_path / "cat.tar", images(helpers, {"./1.png": 1, "./2.png": 2}))
     helpers.write_tar(tmp_path / "dog.tar", images(helpers, {"dog/3.png": 3}))
     helpers.write_tar(tmp_path / "train.tar", images(helpers, {"4.png": 4}))
     helpers.write_tar(tmp_path / "valley.tar", images(helpers, {"5.png": 5}))
-    parts = open_data(str(tmp_path))
-    assert list(parts) == ["all"]
-    assert described(parts["all"], helpers) == {1: "cat", 2: "cat", 3: "dog", 4: "train", 5: "valley"}
+    splits = open_data(str(tmp_path))
+    assert list(splits) == ["all"]
+    assert described(splits["all"], helpers) == {1: "cat", 2: "cat", 3: "dog", 4: "train", 5: "valley"}
 
 
 def test_tars_per_class_in_part_folders(tmp_path, helpers):
-    for part, value in (("train", 1), ("val", 10)):
+    for split, value in (("train", 1), ("val", 10)):
         for i, name in enumerate(("cat", "dog")):
-            helpers.write_tar(tmp_path / part / f"{name}.tar", images(helpers, {"1.png": value + i}))
-    parts = open_data(str(tmp_path))
-    assert described(parts["train"], helpers) == {1: "cat", 2: "dog"}
-    assert described(parts["val"], helpers) == {10: "cat", 11: "dog"}
+            helpers.write_tar(tmp_path / split / f"{name}.tar", images(helpers, {"1.png": value + i}))
+    splits = open_data(str(tmp_path))
+    assert described(splits["train"], helpers) == {1: "cat", 2: "dog"}
+    assert described(splits["val"], helpers) == {10: "cat", 11: "dog"}
 
 
 def test_tar_of_tars(tmp_path, helpers):
@@ -284,10 +284,10 @@ def test_shards(tmp_path, helpers):
         helpers.write_shard(tmp_path / f"train-{i:03}.tar", {i * 4 + v: v % 2 for v in range(1, 5)})
     helpers.write_shard(tmp_path / "val-000.tar", {20: 0, 21: 1, 22: 1})
     helpers.write_shard(tmp_path / "test-000.tar", {30: 0})
-    parts = open_data(str(tmp_path))
-    assert {part: len(source) for part, source in parts.items()} == {"train": 8, "val": 3}
-    assert parts["val"].labels == [0, 1, 1]
-    assert parts["train"].class_names == ["0", "1"]
+    splits = open_data(str(tmp_path))
+    assert {split: len(source) for split, source in splits.items()} == {"train": 8, "val": 3}
+    assert splits["val"].labels == [0, 1, 1]
+    assert splits["train"].class_names == ["0", "1"]
     named = open_data(f"wds/{tmp_path}")
     assert named["train"].files == ["train-000.tar", "train-001.tar"]
 
@@ -299,7 +299,7 @@ def test_other_names_of_shards(tmp_path, helpers, form):
         helpers.write_shard(tmp_path / name, {value: 0})
     for i in range(2):
         helpers.write_shard(tmp_path / form.split()[0].replace("0", str(i + 1)), {3 + i: 1})
-    assert {part: len(source) for part, source in open_data(str(tmp_path)).items()} == {"train": 3, "val": 1}
+    assert {split: len(source) for split, source in open_data(str(tmp_path)).items()} == {"train": 3, "val": 1}
 
 
 def test_one_shard_and_class_names(tmp_path, helpers):
@@ -367,12 +367,12 @@ def cifar(tmp_path, monkeypatch):
 
 
 def test_torchvision(cifar, helpers):
-    parts = open_data("torch/cifar10", str(cifar))
-    assert {part: len(samples) for part, samples in parts.items()} == {"train": 20, "val": 10}
-    assert parts["train"].class_names[3] == "cat"
-    assert parts["train"].labels == list(range(10)) * 2
-    assert helpers.values(parts["val"]) == [10 * c for c in range(10)]
-    assert parts["val"].name(4) == "torch/cifar10 val 4"
+    splits = open_data("torch/cifar10", str(cifar))
+    assert {split: len(samples) for split, samples in splits.items()} == {"train": 20, "val": 10}
+    assert splits["train"].class_names[3] == "cat"
+    assert splits["train"].labels == list(range(10)) * 2
+    assert helpers.values(splits["val"]) == [10 * c for c in range(10)]
+    assert splits["val"].name(4) == "torch/cifar10 val 4"
 
 
 def test_unknown_or_unreachable_torchvision_sets(tmp_path, monkeypatch):
@@ -412,16 +412,16 @@ def hub_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("image", "label"), [("image", "label"), ("picture", "fine kind")])
 def test_hugging_face(hub_folder, helpers, image, label):
     splits = {"train": {1: 0, 2: 1, 3: 1}, "validation": {4: 1, 5: 0}, "test": {6: 0}}
-    parts = open_data(*hub_folder(splits, image, label))
-    assert described(parts["train"], helpers) == {1: "cat", 2: "dog", 3: "dog"}
-    assert described(parts["val"], helpers) == {4: "dog", 5: "cat"}
-    assert parts["val"].name(0).endswith("set validation 0")
+    splits = open_data(*hub_folder(splits, image, label))
+    assert described(splits["train"], helpers) == {1: "cat", 2: "dog", 3: "dog"}
+    assert described(splits["val"], helpers) == {4: "dog", 5: "cat"}
+    assert splits["val"].name(0).endswith("set validation 0")
 
 
 def test_hugging_face_with_one_split(hub_folder, helpers):
-    parts = open_data(*hub_folder({"train": {1: 0, 2: 1}}))
-    assert described(parts["train"], helpers) == {1: "cat", 2: "dog"}
-    assert list(parts) == ["train"]
+    splits = open_data(*hub_folder({"train": {1: 0, 2: 1}}))
+    assert described(splits["train"], helpers) == {1: "cat", 2: "dog"}
+    assert list(splits) == ["train"]
 
 
 def test_unusable_hugging_face_sets(hub_folder, tmp_path):
@@ -477,5 +477,5 @@ def test_unknown_classes(tmp_path, helpers):
 
 
 def test_digits():
-    parts = open_data("digits")
-    assert {part: len(samples) for part, samples in parts.items()} == {"train": 1437, "val": 360}
+    splits = open_data("digits")
+    assert {split: len(samples) for split, samples in splits.items()} == {"train": 1437, "val": 360}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch.distributed as dist
 
-from van.data.coco import CocoPart
+from van.data.coco import CocoSplit
 from van.errors import DataError, VanError
 from van.inference.detection import detections_of
 
@@ -33,7 +33,7 @@ class CocoEvaluator:
     """Collects results and compares them with an annotation file.
 
     Args:
-        truth: Annotation file in COCO's format, a CocoPart, or the content of such a file.
+        truth: Annotation file in COCO's format, a CocoSplit, or the content of such a file.
         kind: What is compared: boxes, masks or keypoints.
         image_ids: Images that count; None takes all of the file.
         drop: Ids of annotations that do not count, such as those that `van check-data` finds fault with.
@@ -46,7 +46,7 @@ class CocoEvaluator:
 
     def __init__(
         self,
-        truth: CocoPart | dict[str, Any] | str | Path,
+        truth: CocoSplit | dict[str, Any] | str | Path,
         kind: Kind = "bbox",
         image_ids: Iterable[int] | None = None,
         drop: Iterable[int] = (),
@@ -160,11 +160,11 @@ class CocoEvaluator:
         return path
 
 
-def _read(truth: CocoPart | dict[str, Any] | str | Path) -> tuple[dict[str, Any], str]:
+def _read(truth: CocoSplit | dict[str, Any] | str | Path) -> tuple[dict[str, Any], str]:
     """Return the content of an annotation file and what to call it."""
     if isinstance(truth, dict):
         return truth, "The annotations"
-    if isinstance(truth, CocoPart):
+    if isinstance(truth, CocoSplit):
         return truth.content, str(truth.files.annotations)
     path = Path(truth)
     try:
@@ -215,7 +215,7 @@ class DetectionEvaluator:
         category_ids: Category of each label of the detector, where its labels are others than those of the data.
     """
 
-    def __init__(self, truth: CocoPart, masks: bool, category_ids: Sequence[int] | None = None) -> None:
+    def __init__(self, truth: CocoSplit, masks: bool, category_ids: Sequence[int] | None = None) -> None:
         self.category_ids = list(truth.category_ids if category_ids is None else category_ids)
         self.boxes = CocoEvaluator(truth, "bbox")
         self.masks = CocoEvaluator(truth, "segm") if masks else None

@@ -1,26 +1,62 @@
-"""How training images are changed at random: one set of options for command line, recipes and Python."""
+"""Options of the random changes to training images: one dataclass per task, free of torch."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from van.errors import DataError
 
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+
+    from van.data.pose import RandomRegion
+
+
+def _check(
+    augmentation: object, *names: str, low: float = 0.0, high: float = 1.0, above: bool = False, pair: str = ""
+) -> None:
+    """Check that options lie in a range.
+
+    Args:
+        augmentation: The options.
+        names: The options to check.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        above: Whether low itself is excluded.
+        pair: What two values mean, such as "height and width"; empty for single numbers. Pairs that are a "range" must
+            not decrease.
+
+    Raises:
+        DataError: a value is out of range.
+    """
+    for name in names:
+        value: Any = getattr(augmentation, name)
+        values: list[float] = list(value) if pair else [value]
+        inside = all((v > low if above else v >= low) and v <= high for v in values)
+        if inside and (not pair or len(values) == 2) and (pair != "range" or values[0] <= values[1]):
+            continue
+        limits = f"above {low:g}" if above else f"from {low:g}"
+        limits += f" to {high:g}" if high < math.inf else "" if above else " up"
+        what = {"": "a number", "range": "two increasing numbers"}.get(pair, f"two numbers ({pair})")
+        raise DataError(f"augmentation.{name} is {value}, expected {what} {limits}.")
+
 
 @dataclass
-class Augmentation:
-    """Random changes of the training images, as timm names and applies them.
+class ClassificationAugmentation:
+    """Random changes to the training images, named and applied as in timm.
 
     Attributes:
-        scale: Smallest and largest share of the image's area that a random crop keeps.
+        scale: Smallest and largest fraction of the image's area that a random crop keeps.
         ratio: Smallest and largest aspect ratio of a random crop.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast and saturation; not used beside auto_augment, as in timm.
-        auto_augment: timm's policy string, such as rand-m9-mstd0.5-inc1.
-        random_erasing: Probability of erasing a rectangle, filled with noise.
+        color_jitter: Strength of random brightness, contrast and saturation; as in timm, auto_augment replaces it.
+        auto_augment: timm's policy string, such as rand-m9-mstd0.5-inc1; null for none.
+        random_erasing: Probability of erasing a rectangle and filling it with noise.
         mixup: Alpha of mixup, applied to whole batches; 0 for none.
-        cutmix: Alpha of CutMix, taking turns with mixup; 0 for none.
-        interpolation: bilinear, bicubic, or random between them.
+        cutmix: Alpha of CutMix, which alternates with mixup; 0 for none.
+        interpolation: bilinear, bicubic, or random to alternate between them.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -35,59 +71,195 @@ class Augmentation:
     interpolation: str = "random"
 
     def transform(self, preprocessing: dict[str, Any]) -> Any:
-        """Return timm's training transform to tensors of the preprocessing's size, mean and std.
+        """Return timm's training transform, from a PIL image to a tensor.
+
+        Args:
+            preprocessing: timm's data configuration: input_size (C, H, W), mean and std.
 
         Raises:
-            DataError: timm does not know the policy or interpolation, or a value is out of range.
+            DataError: timm has no such policy or interpolation, or a value is out of range.
         """
-        from timm.data import auto_augment, create_transform
+        _check(self, "hflip", "vflip", "random_erasing")
+        _check(self, "color_jitter", "mixup", "cutmix", high=math.inf)
+        _check(self, "scale", "ratio", high=math.inf, above=True, pair="range")
+        from van.data.transforms import timm_transform
 
-        self._check()
-        auto_augment.NAME_TO_OP.update({name: _posterize for name in auto_augment.NAME_TO_OP if "Posterize" in name})
-        try:
-            return create_transform(
-                input_size=preprocessing["input_size"],
-                mean=preprocessing["mean"],
-                std=preprocessing["std"],
-                is_training=True,
-                scale=self.scale,
-                ratio=self.ratio,
-                hflip=self.hflip,
-                vflip=self.vflip,
-                color_jitter=cast(Any, self.color_jitter or None),
-                auto_augment=self.auto_augment,
-                re_prob=self.random_erasing,
-                re_mode="pixel",
-                interpolation=self.interpolation,
-            )
-        except (AssertionError, KeyError, ValueError) as error:
+        return timm_transform(self, preprocessing)
+
+
+@dataclass
+class DetectionAugmentation:
+    """Random changes to the training images; boxes and masks change with them.
+
+    The size that the detector resizes images to is an option of the detector, even where it is drawn at random.
+
+    Attributes:
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+        scale_range: Smallest and largest factor of large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177), such as
+            0.1 and 2.0; factor 1 fits an image into crop_size. Null for none.
+        crop_size: Height and width in pixels that images are cropped or padded to after large-scale jitter; needed for
+            scale_range only.
+        min_box_size: Boxes with a side shorter than this, in pixels, are dropped afterwards.
+    """
+
+    hflip: float = 0.5
+    photometric: float = 0.0
+    scale_range: tuple[float, float] | None = None
+    crop_size: tuple[int, int] | None = None
+    min_box_size: float = 1.0
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of an image and its target.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        _check(self, "hflip", "photometric")
+        _check(self, "min_box_size", high=math.inf)
+        if (self.scale_range is None) != (self.crop_size is None):
             raise DataError(
-                f"timm knows no auto_augment {self.auto_augment!r} with interpolation {self.interpolation!r} "
-                f"({error!r}). Give a policy such as rand-m9-mstd0.5-inc1, and bilinear, bicubic or random."
-            ) from error
+                f"augmentation.scale_range is {self.scale_range} and augmentation.crop_size {self.crop_size}, but "
+                "large-scale jitter needs both. Give both or neither."
+            )
+        if self.scale_range is not None:
+            _check(self, "scale_range", high=math.inf, above=True, pair="range")
+            _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+        from van.data.transforms import detection_transform
 
-    def _check(self) -> None:
-        """Refuse numbers that timm takes without a word."""
-        for name in ("hflip", "vflip", "random_erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataError(f"augmentation.{name} is {getattr(self, name)}, expected a probability from 0 to 1.")
-        for name in ("color_jitter", "mixup", "cutmix"):
-            if not getattr(self, name) >= 0:
-                raise DataError(f"augmentation.{name} is {getattr(self, name)}, expected 0 or more.")
-        for name in ("scale", "ratio"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise DataError(
-                    f"augmentation.{name} is {low}, {high}, expected a smaller and a larger number above 0."
-                )
+        return detection_transform(self)
 
 
-def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
-    """Keep the highest bits of each channel as timm does, down to none of them, which newer Pillows refuse."""
-    from PIL import ImageOps
+@dataclass
+class PoseAugmentation:
+    """Random changes to the training crops; the defaults are those of SimpleBaseline and HRNet.
 
-    if bits_to_keep >= 8:
-        return image
-    return (
-        ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else image.point([0] * 256 * len(image.getbands()))
-    )
+    Attributes:
+        scale: Standard deviation of the crop's size around 1; sizes are clipped to one standard deviation.
+        rotation: Standard deviation of the rotation in degrees; angles are clipped to two standard deviations.
+        rotation_probability: Probability of a rotation.
+        hflip: Probability of a horizontal flip.
+        half_body: Probability of cropping to the upper or lower half of a person with more than 8 visible keypoints.
+    """
+
+    scale: float = 0.35
+    rotation: float = 40.0
+    rotation_probability: float = 0.6
+    hflip: float = 0.5
+    half_body: float = 0.3
+
+    def transform(self, names: Sequence[str], size: tuple[int, int]) -> "RandomRegion":
+        """Return what draws the region to crop.
+
+        Args:
+            names: Names of the keypoints.
+            size: Height and width of the crops.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        _check(self, "rotation_probability", "hflip", "half_body")
+        _check(self, "rotation", high=math.inf)
+        _check(self, "scale")
+        if self.scale == 1:
+            raise DataError("augmentation.scale is 1.0, expected a number below 1: crops would have no area.")
+        from van.data.pose import RandomRegion
+
+        return RandomRegion(self, names, size)
+
+
+@dataclass
+class SemanticAugmentation:
+    """Random changes to the training images and their labels.
+
+    Attributes:
+        fit: Short and long edge in pixels that factor 1 fits an image into.
+        scale_range: Smallest and largest factor of the random scale.
+        crop_size: Height and width of the random crop; smaller images are padded, with labels that are ignored.
+        max_class_share: Largest fraction of the crop's labeled pixels that one class may have; crops that exceed it are
+            drawn again, up to ten times (cat_max_ratio in MMSegmentation). 1 takes the first crop.
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+    """
+
+    fit: tuple[int, int] = (512, 2048)
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    crop_size: tuple[int, int] = (512, 512)
+    max_class_share: float = 0.75
+    hflip: float = 0.5
+    photometric: float = 0.5
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of an image and its labels.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        _check(self, "max_class_share", "hflip", "photometric")
+        _check(self, "fit", low=1, high=math.inf, pair="range")
+        _check(self, "scale_range", high=math.inf, above=True, pair="range")
+        _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+        from van.data.transforms import semantic_transform
+
+        return semantic_transform(self)
+
+
+@dataclass
+class PanopticAugmentation:
+    """Random changes to the training images and their segments: large-scale jitter (arXiv 2012.07177).
+
+    Attributes:
+        scale_range: Smallest and largest factor of the random scale; factor 1 fits an image into crop_size.
+        crop_size: Height and width that images are cropped or padded to.
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+    """
+
+    scale_range: tuple[float, float] = (0.1, 2.0)
+    crop_size: tuple[int, int] = (1024, 1024)
+    hflip: float = 0.5
+    photometric: float = 0.0
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of an image and its map of segments.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        _check(self, "hflip", "photometric")
+        _check(self, "scale_range", high=math.inf, above=True, pair="range")
+        _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+        from van.data.transforms import panoptic_transform
+
+        return panoptic_transform(self)
+
+
+@dataclass
+class SaliencyAugmentation:
+    """Random changes to the training images and their masks.
+
+    Attributes:
+        crop_size: Height and width of the training images.
+        crop_margin: Images are resized to crop_size plus this many pixels, whatever their proportions, and then cropped
+            at random.
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
+    """
+
+    crop_size: tuple[int, int] = (384, 384)
+    crop_margin: int = 12
+    hflip: float = 0.5
+    photometric: float = 0.0
+
+    def transform(self) -> "v2.Transform":
+        """Return the changes as one transform of an image and its mask.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        _check(self, "hflip", "photometric")
+        _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+        _check(self, "crop_margin", high=math.inf)
+        from van.data.transforms import saliency_transform
+
+        return saliency_transform(self)

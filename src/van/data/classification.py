@@ -1,42 +1,34 @@
-"""Labelled images for training and evaluating a classifier: parts, transforms, loaders."""
+"""Labeled images for training and evaluating a classifier: splits, transforms, loaders."""
 
-import os
 from typing import Any
 
-from lightning import LightningDataModule
 from timm.data import create_transform
 from torch.utils.data import DataLoader
 
-from van.data.augmentation import Augmentation
+from van.data.augmentation import ClassificationAugmentation
+from van.data.checks import listed
 from van.data.images import mode_for
-from van.data.samples import ImageDataset, Samples, check_images, split_samples
-from van.data.sources import Source, open_data, relabel
+from van.data.loaders import loading_processes
+from van.data.module import DataModule
+from van.data.samples import ImageDataset, Samples, find_problems, split_samples
+from van.data.sources import Source, describe_split, open_data, relabel
 from van.errors import DataError
 
 
-def loading_processes(data: str) -> int:
-    """Return how many processes load images where nobody says: one per processor, at most 8, none for the digits."""
-    return 0 if data == "digits" else min(8, os.cpu_count() or 1)
-
-
-class ClassificationData(LightningDataModule):
+class ClassificationData(DataModule):
     """Training and validation images of one data set.
 
-    The files are found at construction, so that what is wrong with them shows before anything is built.
+    The files are found at construction, so that problems show before anything is built.
 
     Args:
-        data: Path or name, see van.data.sources.open_data.
-        root: Where named sets are stored.
+        data: Path or name; see van.data.sources.open_data.
+        root: Where named data sets are stored.
         preprocessing: timm's data configuration of the model: input_size (C, H, W), mean, std, interpolation, crop_pct.
-        augmentation: Random changes of the training images.
+        augmentation: Random changes to the training images.
         batch_size: Images per step and process.
-        val_fraction: Share that becomes the validation part where the data has none.
+        val_fraction: Fraction of the images used for validation where the data has no validation split.
         seed: Of the split and the shuffling of shards.
         workers: Loading processes; None takes one per processor, at most 8, and none for the digits.
-
-    Attributes:
-        class_names: Names in the order of the labels.
-        notes: Sentences about the data that the user should know.
 
     Raises:
         DataError: the data cannot be used.
@@ -47,45 +39,53 @@ class ClassificationData(LightningDataModule):
         data: str,
         root: str | None,
         preprocessing: dict[str, Any],
-        augmentation: Augmentation,
+        augmentation: ClassificationAugmentation,
         batch_size: int,
         val_fraction: float = 0.2,
         seed: int = 0,
         workers: int | None = None,
     ) -> None:
-        super().__init__()
+        self.transform = augmentation.transform(preprocessing)
         self.preprocessing = preprocessing
-        self.augmentation = augmentation
-        self.batch_size = batch_size
         self.seed = seed
-        self.workers = loading_processes(data) if workers is None else workers
         self.mode = mode_for(preprocessing["input_size"][0])
-        self.notes: list[str] = []
 
-        parts = open_data(data, root)
-        whole = parts.get("train", parts.get("all"))
-        if whole is None:
-            raise DataError(f"{data} has a val part but no train part. Add a train folder beside it.")
-        self.train: Source = whole
-        if "val" in parts:
-            self.val: Source = parts["val"]
-            relabel(self.val, self.train.class_names, "the train part")
-        elif isinstance(whole, Samples):
-            self.train, self.val = split_samples(whole, val_fraction, seed)
+        splits = open_data(data, root)
+        self._description = {} if "val" in splits else describe_split(splits, val_fraction, seed)
+        train = splits.get("train", splits.get("all"))
+        if train is None:
+            raise DataError(f"{data} has a val split but no train split. Add a train folder beside it.")
+        if "val" in splits:
+            val: Source = splits["val"]
+            relabel(val, train.class_names, f"The val split of {data}", "the train split")
+        elif isinstance(train, Samples):
+            train, val = split_samples(train, val_fraction, seed)
         else:
-            raise DataError(f"{data} has no validation shards. Name shards train-*.tar and val-*.tar.")
-        self.class_names = self.train.class_names
-        if len(self.class_names) < 2:
+            raise DataError(f"{data} has no validation shards. Name the shards train-*.tar and val-*.tar.")
+        if len(train.class_names) < 2:
             raise DataError(
-                f"{data} has one class only ({self.class_names[0]}). A classifier needs two or more class folders."
+                f"{data} has only one class ({train.class_names[0]}). A classifier needs at least two class folders."
             )
-        if missing := self.train.missing_classes():
-            raise DataError(f"The train part of {data} has no image of {', '.join(missing[:5])}. Add some.")
-        if missing := self.val.missing_classes():
+        if missing := train.missing_classes():
+            raise DataError(f"The train split of {data} has no image of {', '.join(missing[:5])}. Add some.")
+        # the digits are in memory
+        workers = loading_processes(workers, 0 if data == "digits" else None)
+        super().__init__(train, val, train.class_names, batch_size, workers)
+        if self._description:
+            self.extra = {"split": self._description}
+        if missing := val.missing_classes():
             self.notes.append(
-                f"The validation part has no image of {len(missing)} classes ({', '.join(missing[:5])}): how well they "
-                "are recognised is not measured."
+                f"The val split has no image of {len(missing)} of {len(val.class_names)} classes "
+                f"({', '.join(missing[:5])}): their accuracy is not measured."
             )
+
+    def split_description(self) -> dict[str, Any]:
+        """Return what van.data.sources.open_split needs to find the validation images again.
+
+        Returns:
+            val_fraction, seed and images, which JSON can hold; empty where the data has splits of its own.
+        """
+        return dict(self._description)
 
     def check(self) -> None:
         """Decode every image once.
@@ -93,35 +93,34 @@ class ClassificationData(LightningDataModule):
         Raises:
             DataError: some are broken; the message lists them.
         """
-        for part in (self.train, self.val):
-            if isinstance(part, Samples):
-                check_images(part, self.workers)
-            else:
-                raise DataError("--check-data reads single files; WebDataset shards are not checked. Leave it out.")
+        for split in (self.train, self.val):
+            if not isinstance(split, Samples):
+                raise DataError("WebDataset shards cannot be checked, only single files. Leave out --check-data.")
+            if problems := find_problems(split, workers=self.workers, few=0):
+                raise DataError(f"{len(problems)} of {len(split)} images cannot be used:\n{listed(problems)}")
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented batches (B, C, H, W) with labels (B,); the last, incomplete one is left out."""
-        transform = self.augmentation.transform(self.preprocessing)
+        """Return shuffled, augmented batches (B, C, H, W) with labels (B,); the last, incomplete one is dropped."""
         if isinstance(self.train, Samples):
             return DataLoader(
-                ImageDataset(self.train, transform, self.mode),
+                ImageDataset(self.train, self.transform, self.mode),
                 batch_size=self.batch_size,
                 shuffle=True,
                 drop_last=len(self.train) > self.batch_size,
                 **self._loading(self.workers),
             )
-        # every process reads its own files: with as many files for each, all samples come equally often
+        # every process reads its own files: with equally many files for each, all samples occur equally often
         files = len(self.train.files)
         workers = next((n for n in range(min(self.workers, files), 0, -1) if files % n == 0), 0)
-        dataset = self.train.dataset(transform, self.mode, True, self.batch_size, workers, self.seed)
+        dataset = self.train.dataset(self.transform, self.mode, True, self.batch_size, workers, self.seed)
         return DataLoader(dataset, batch_size=self.batch_size, **self._loading(workers))
 
     def val_dataloader(self) -> DataLoader:
-        """Return batches of the validation part in order, with the model's own preprocessing."""
-        return evaluation_loader(self.val, self.preprocessing, 2 * self.batch_size, self.workers)
+        """Return batches of the validation split in order, with the model's own preprocessing."""
+        return classification_loader(self.val, self.preprocessing, 2 * self.batch_size, self.workers)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Tell the reader of shards which epoch comes next: it shuffles by it."""
+        """Tell the reader of shards which epoch comes next: it shuffles accordingly."""
         if not isinstance(self.train, Samples) and self.trainer is not None and self.trainer.training:
             loader = self.trainer.train_dataloader
             if loader is not None:
@@ -133,11 +132,11 @@ class ClassificationData(LightningDataModule):
         return {"num_workers": workers, "persistent_workers": workers > 0}
 
 
-def evaluation_loader(source: Source, preprocessing: dict[str, Any], batch_size: int, workers: int) -> DataLoader:
-    """Return batches (B, C, H, W) and labels (B,) of a source in order, preprocessed as a checkpoint asks for.
+def classification_loader(source: Source, preprocessing: dict[str, Any], batch_size: int, workers: int) -> DataLoader:
+    """Return batches (B, C, H, W) and labels (B,) of a source in order, preprocessed for evaluation.
 
     Args:
-        source: Labelled images.
+        source: Labeled images.
         preprocessing: timm's data configuration.
         batch_size: Images per batch.
         workers: Loading processes.

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torchvision.transforms.v2 import functional
 
 from van.data.coco import mask_functions
 from van.data.images import ImageLike
@@ -181,7 +182,7 @@ class DetectionPredictor:
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
         """
-        return results_in_order(self.detect, ImageFiles(images), self.batch_size, workers)
+        return results_in_order(self.detect, ImageFiles(images, functional.pil_to_tensor), self.batch_size, workers)
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
         """Find objects on one image or several.

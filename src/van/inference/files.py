@@ -7,43 +7,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional
+from torch.utils.data import DataLoader
 
-from van.data.images import ImageLike, read_image
+from van.data.images import ImageFiles, ImageLike
 from van.errors import DataError
-
-
-class ImageFiles(Dataset):
-    """Images as tensors, or the error that each of them gave.
-
-    Args:
-        images: Paths and whatever else read_image takes.
-        transform: Makes a tensor of a PIL image; by default (3, H, W) of uint8.
-        mode: Colours that are read, in Pillow's words.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[ImageLike],
-        transform: Callable[[Any], Any] = functional.pil_to_tensor,
-        mode: str = "RGB",
-    ) -> None:
-        self.images = images
-        self.transform = transform
-        self.mode = mode
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor | DataError:
-        try:
-            image = self.images[index]
-            named = isinstance(image, str | Path) or getattr(image, "filename", None) or getattr(image, "name", None)
-            name = None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
-            return self.transform(read_image(image, self.mode, name))
-        except DataError as error:
-            return error
 
 
 def _as_list(batch: list[Any]) -> list[Any]:
@@ -63,7 +30,7 @@ def results_in_order(
         workers: Processes that decode; 0 decodes in this one.
     """
     for batch in DataLoader(files, batch_size, num_workers=workers, collate_fn=_as_list):
-        good = [item for item in batch if not isinstance(item, DataError)]
+        good = [image.item for image in batch if not isinstance(image, DataError)]
         found = iter(find(good) if good else ())
         for item in batch:
             yield item if isinstance(item, DataError) else next(found)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torchvision.transforms.v2 import functional
 
 from van.data.images import ImageLike
-from van.data.pixel_transforms import fitted
+from van.data.transforms import fitted
 from van.errors import DataError, VanError, WeightsError
 from van.heads.pixels import (
     SaliencyOptions,
@@ -353,7 +353,7 @@ class PixelPredictor(Generic[Result]):
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
         """
-        return results_in_order(self._results, ImageFiles(images), self.batch_size, workers)
+        return results_in_order(self._results, ImageFiles(images, functional.pil_to_tensor), self.batch_size, workers)
 
     @torch.inference_mode()
     def _results(self, images: Sequence[torch.Tensor]) -> list[Result]:
