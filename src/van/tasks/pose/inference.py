@@ -79,7 +79,8 @@ def suppress(keypoints: np.ndarray, scores: np.ndarray, areas: np.ndarray, thres
 
 def heat_maps(predictor: "Predictor", crops: torch.Tensor) -> torch.Tensor:
     """Return the heat maps (B, K, h, w) of crops (B, 3, H, W) of bytes, averaged with those of their mirror images if
-    flip_test is on."""
+    flip_test is on.
+    """
     crops = crops.to(predictor.device)
     maps = predictor.model(crops)
     if not predictor.inference.flip_test:
