@@ -114,12 +114,13 @@ class PosePredictor:
         content = read_task_weights(weights)
         if content.task != "pose":
             raise WeightsError(f"{weights} is for the task {content.task!r}. Give weights of van train --task pose.")
+        options = from_dict("pose", content.model)
         self.keypoint_names: list[str] = content.extra["keypoint_names"]
         self.flip_pairs = [(left, right) for left, right in content.extra["flip_pairs"]]
         self.skeleton = [(start, end) for start, end in content.extra["skeleton"]]
         self.category_ids: list[int] = content.extra["category_ids"]
         self.class_name = content.class_names[0]
-        model = cast(SimpleBaseline, from_dict("pose", content.model).build(len(self.keypoint_names)))
+        model = cast(SimpleBaseline, options.build(len(self.keypoint_names)))
         try:
             model.load_state_dict(content.tensors)
         except RuntimeError as error:
