@@ -301,9 +301,11 @@ class CocoDetectionDataset(Dataset):
         split: The annotations.
         transform: Called with image and target, as the transforms v2 of torchvision; returns both.
         masks: Decode masks; every object must have one.
-        drop: Ids of annotations to leave out; see `van.data.coco_checks.usable`.
         keep_empty: Keep images without objects.
-        drop_images: Ids of images to leave out.
+
+    Attributes:
+        images: Records of the images, in order.
+        ratios: Width divided by height of each image.
     """
 
     def __init__(
@@ -311,25 +313,22 @@ class CocoDetectionDataset(Dataset):
         split: CocoSplit,
         transform: Callable[[Any, Any], Any] | None = None,
         masks: bool = False,
-        drop: Collection[int] = (),
         keep_empty: bool = True,
-        drop_images: Collection[int] = (),
     ) -> None:
         if masks:
             mask_functions()  # says now what is not installed
         self.split = split
         self.transform = transform
         self.masks = masks
-        self._drop = frozenset(drop)
-        gone = frozenset(drop_images)
-        self.images = [i for i in split.images if i["id"] not in gone and (keep_empty or self.objects(i["id"]))]
+        self.images = [image for image in split.images if keep_empty or self.objects(image["id"])]
+        self.ratios = [(image.get("width") or 1) / (image.get("height") or 1) for image in self.images]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def objects(self, image_id: int) -> list[dict[str, Any]]:
-        """Return the records of an image that are learned from: not dropped, not crowd regions."""
-        return [a for a in self.split.annotations(image_id) if not a.get("iscrowd") and a.get("id") not in self._drop]
+        """Return the records of an image that are learned from: all but crowd regions."""
+        return [a for a in self.split.annotations(image_id) if not a.get("iscrowd")]
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
         record = self.images[index]

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from van.data.coco import CocoSplit, Split, find_split, segmentation_error
+from van.data.coco import AnnotationKind, CocoSplit, Split, find_split, segmentation_error
 from van.data.images import read_image
 from van.data.loaders import loading_processes
 from van.errors import DataError
@@ -249,7 +249,8 @@ def usable(
 def usable_split(
     folder: str | Path,
     split: Split,
-    on_problem: OnProblem,
+    on_problem: OnProblem = "refuse",
+    kind: AnnotationKind = "instances",
     masks: bool = False,
     decode: bool = False,
     workers: int | None = None,
@@ -260,6 +261,7 @@ def usable_split(
         folder: In COCO's layout.
         split: "train" or "val".
         on_problem: What to do with annotations and images that cannot be used: refuse them all, or skip these.
+        kind: What is annotated.
         masks: Whether each object must have a mask.
         decode: Decode every image too; without it damage behind a file's header is not found.
         workers: Processes that read images; None takes one per processor, at most 8.
@@ -270,7 +272,7 @@ def usable_split(
     Raises:
         DataError: the data cannot be read, or cannot be used and should not be skipped.
     """
-    whole = CocoSplit(find_split(folder, split))
+    whole = CocoSplit(find_split(folder, split, kind), kind)
     annotations, images, notes = usable(whole, on_problem, masks, workers)
     kept = whole.without(annotations, images) if annotations or images else whole
     if decode and (broken := find_problems(kept, True, workers, masks)):

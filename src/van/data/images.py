@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -199,6 +199,8 @@ class ImageFiles(Dataset):
             image = read_image(
                 source, self.mode, None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
             )
+            if path:
+                cast(Any, image).filename = path  # as images have that Pillow opens
             kept = image if self.keep else None
             return Prepared(self.prepare(image), (image.height, image.width), path, kept)
         except DataError as error:

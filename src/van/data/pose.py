@@ -1,4 +1,4 @@
-"""Persons cut out of images for pose estimation: boxes, crops, random changes, loaders. Data in COCO's format."""
+"""Crops of persons for pose estimation: boxes, crops, random changes. Data in COCO format."""
 
 import json
 import math
@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from van.data.augmentation import PoseAugmentation
-from van.data.coco import CocoSplit, Split, find_split
-from van.data.coco_checks import OnProblem, usable
+from van.data.coco import CocoSplit, Split
+from van.data.coco_checks import OnProblem, usable_split
 from van.data.images import read_image
-from van.data.loaders import loading_processes
 from van.errors import DataError
 
 PADDING = 1.25  # of Xiao et al.: how much larger than the box the crop is
@@ -164,19 +162,22 @@ class PoseDataset(Dataset):
         persons: Whom to cut out.
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
+        boxes: File that the persons' boxes are from; None for the annotation file.
     """
 
     def __init__(
         self,
         split: CocoSplit,
         persons: Sequence[Person],
-        size: tuple[int, int],
+        size: Sequence[int],
         augmentation: PoseAugmentation | None = None,
+        boxes: str | Path | None = None,
     ) -> None:
         self.split = split
         self.persons = list(persons)
-        self.size = size
+        self.size = (size[0], size[1])
         self.augmentation = augmentation
+        self.boxes = None if boxes is None else str(boxes)
         self.names = split.keypoint_names
         self.order = np.arange(len(self.names))
         for left, right in split.flip_pairs:
@@ -257,13 +258,13 @@ def annotated_persons(split: CocoSplit) -> list[Person]:
     return persons
 
 
-def detected_persons(split: CocoSplit, path: str | Path, min_score: float = 0.0) -> list[Person]:
+def detected_persons(split: CocoSplit, path: str | Path, score_threshold: float = 0.0) -> list[Person]:
     """Return the persons that a detector found, image by image.
 
     Args:
         split: The images, and the categories that have keypoints.
         path: COCO's results JSON: a list of objects with image_id, category_id, bbox (x, y, width, height) and score.
-        min_score: Less certain boxes are left out.
+        score_threshold: Boxes with a lower score are left out.
 
     Raises:
         DataError: the file is another one, belongs to other images, or holds no person.
@@ -283,7 +284,7 @@ def detected_persons(split: CocoSplit, path: str | Path, min_score: float = 0.0)
     empty = np.zeros((len(split.keypoint_names), 3))
     persons = []
     for number, detection in enumerate(found):
-        if detection["category_id"] not in wanted or not detection["score"] >= min_score:
+        if detection["category_id"] not in wanted or not detection["score"] >= score_threshold:
             continue
         image_id = detection["image_id"]
         if image_id not in images:
@@ -300,7 +301,8 @@ def detected_persons(split: CocoSplit, path: str | Path, min_score: float = 0.0)
             persons.append(Person(image_id, detection["category_id"], box, float(detection["score"]), empty))
     if not persons:
         raise DataError(
-            f"{path} has no box of category {', '.join(map(str, sorted(wanted)))} with a score of at least {min_score}."
+            f"{path} has no box of category {', '.join(map(str, sorted(wanted)))} with a score of at least "
+            f"{score_threshold}. Lower score_threshold, or give other detections."
         )
     return sorted(persons, key=lambda person: person.image_id)
 
@@ -317,89 +319,34 @@ def _inside(box: Sequence[float], image: dict[str, Any]) -> tuple[float, float, 
 
 def open_persons(
     folder: str | Path,
-    name: Split,
-    size: tuple[int, int],
+    split: Split,
+    size: Sequence[int],
     augmentation: PoseAugmentation | None = None,
     on_problem: OnProblem = "refuse",
     boxes: str | Path | None = None,
-    min_score: float = 0.0,
+    score_threshold: float = 0.0,
+    decode: bool = False,
+    workers: int | None = None,
 ) -> tuple[PoseDataset, list[str]]:
     """Open a split of a data set.
 
     Args:
         folder: See van.data.coco.find_split.
-        name: The split.
+        split: "train" or "val".
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
-        on_problem: What to do about annotations and images that cannot be used.
-        boxes: Results JSON of a detector; None takes the annotated boxes.
-        min_score: Least score of the detector's boxes.
+        on_problem: What to do about annotations and images that cannot be used: refuse them all, or skip these.
+        boxes: Detections in COCO's results format; None takes the annotated boxes.
+        score_threshold: Detected boxes with a lower score are left out.
+        decode: Decode every image too; without it damage behind a file's header is not found.
+        workers: Processes that read images; None takes one per processor, at most 8.
 
     Returns:
-        The persons, without what cannot be used, and sentences about the data that the user should know.
+        The persons, without what cannot be used, and sentences that say what was skipped.
 
     Raises:
         DataError: the data cannot be used.
     """
-    split = CocoSplit(find_split(folder, name, "person_keypoints"), "person_keypoints")
-    annotations, images, notes = usable(split, on_problem)
-    split = split.without(annotations, images)
-    persons = annotated_persons(split) if boxes is None else detected_persons(split, boxes, min_score)
-    return PoseDataset(split, persons, size, augmentation), notes
-
-
-class PoseData(LightningDataModule):
-    """Training and validation persons of one data set in COCO's format.
-
-    Args:
-        root: Folder of the data set, see van.data.coco.find_split.
-        size: Height and width of the crops.
-        augmentation: Random changes of the training crops.
-        batch_size: Crops per step and process.
-        workers: Loading processes; None takes one per processor, at most 8.
-        on_problem: What to do about annotations and images that cannot be used.
-
-    Attributes:
-        train: Training crops.
-        val: Validation crops, from the boxes of the annotation file.
-        notes: Sentences about the data that the user should know.
-
-    Raises:
-        DataError: the data cannot be used.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        size: tuple[int, int],
-        augmentation: PoseAugmentation,
-        batch_size: int,
-        workers: int | None = None,
-        on_problem: OnProblem = "refuse",
-    ) -> None:
-        super().__init__()
-        self.batch_size = batch_size
-        self.workers = loading_processes(workers)
-        self.train, notes = open_persons(root, "train", size, augmentation, on_problem)
-        self.val, more = open_persons(root, "val", size, None, on_problem)
-        self.notes = [*notes, *more]
-        if self.train.names != self.val.names:
-            raise DataError(
-                f"The train split of {root} has keypoints {', '.join(self.train.names)}, the val split "
-                f"{', '.join(self.val.names)}. Give both the same."
-            )
-
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled, changed crops; the last, incomplete batch is left out."""
-        return DataLoader(
-            self.train,
-            self.batch_size,
-            shuffle=True,
-            drop_last=len(self.train) > self.batch_size,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        """Return the validation crops in order."""
-        return DataLoader(self.val, 2 * self.batch_size, num_workers=self.workers, persistent_workers=self.workers > 0)
+    kept, notes = usable_split(folder, split, on_problem, "person_keypoints", decode=decode, workers=workers)
+    persons = annotated_persons(kept) if boxes is None else detected_persons(kept, boxes, score_threshold)
+    return PoseDataset(kept, persons, size, augmentation, boxes), notes

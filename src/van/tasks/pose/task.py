@@ -98,9 +98,7 @@ class PoseTask(Task):
         detector = predictor.state.get("detector")
         return Prepare(detector and detector.task.prepare(detector))
 
-    def predict(
-        self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]
-    ) -> list[Result]:
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the persons on each image."""
         from van.tasks.pose.inference import find_poses, persons_of
 
@@ -121,12 +119,12 @@ class PoseTask(Task):
 
     def open_split(self, options: PoseEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return crops of the persons, from the annotated boxes or those of a detector."""
-        from van.data.folders import data_folder
         from van.data.pose import open_persons
+        from van.data.shapes import data_folder
 
         persons, notes = open_persons(
             data_folder(options.data, options.data_root),
-            options.split or "val",
+            options.split,
             predictor.model.input_size[1:],
             None,
             options.on_problem,
