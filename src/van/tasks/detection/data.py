@@ -1,16 +1,13 @@
 """Annotated images for training a detector."""
 
-from functools import partial
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from van.data.coco import CocoDetectionDataset
 from van.data.coco_checks import usable_split
-from van.data.loaders import OrientedBatches, as_lists, batch_loader, evaluation_loader, loading_processes
-from van.data.shapes import data_folder
-from van.data.targets import check_targets
+from van.data.folders import data_folder
+from van.data.loaders import OrientedBatches, batch_loader, collate_objects, evaluation_loader, loading_processes
 from van.engine.data import DataModule
 from van.errors import DataError
 from van.tasks.detection.options import DetectionTrainOptions
@@ -42,14 +39,11 @@ class DetectionData(DataModule):
         val, more = usable_split(folder, "val", options.on_problem, **common)
         if (val.class_names, val.category_ids) != (train.class_names, train.category_ids):
             raise DataError(
-                f"{val.files.annotations} has other categories than {train.files.annotations}. Give both the same list "
-                "of categories."
+                f"{val.name} has other categories than {train.name}. Give both the same list of categories."
             )
         dataset = CocoDetectionDataset(train, transform, masks)
         if not any(dataset.objects(image["id"]) for image in dataset.images):
-            raise DataError(
-                f"{train.files.annotations} has no annotations to learn from. See van check-data {options.data}."
-            )
+            raise DataError(f"{train.name} has no annotations to learn from. See van check-data {options.data}.")
         workers = loading_processes(options.workers)
         super().__init__(dataset, CocoDetectionDataset(val), train.class_names, batch_size, workers, split=val)
         self.masks, self.seed = masks, options.seed
@@ -63,18 +57,8 @@ class DetectionData(DataModule):
     def train_dataloader(self) -> DataLoader:
         """Return shuffled, augmented batches, in each of which all images are landscape or all portrait."""
         batches = OrientedBatches(self.train.ratios, self.batch_size, self.seed)
-        collate = partial(lists, num_classes=len(self.class_names), masks=self.masks)
-        return batch_loader(self.train, batches, collate, self.workers)
+        return batch_loader(self.train, batches, collate_objects(len(self.class_names), self.masks), self.workers)
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation images as they are."""
         return evaluation_loader(self.val, self.batch_size, self.workers, self.val.ratios)
-
-
-def lists(
-    items: list[tuple[Any, Any]], num_classes: int, masks: bool
-) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
-    """Return images and targets as two lists; the targets are checked here, not on the device."""
-    images, targets = as_lists(items)
-    check_targets(targets, num_classes, masks)
-    return images, targets

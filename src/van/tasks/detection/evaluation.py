@@ -112,8 +112,7 @@ def category_ids_of(class_names: Sequence[str], split: CocoSplit) -> tuple[list[
         DataError: a class with annotations is unknown to the detector.
     """
     used = {split.labels.get(annotation.get("category_id")) for annotation in split.all_annotations()}
-    unused = set(range(len(split.class_names))) - used
-    labels = match_classes(split.class_names, class_names, str(split.files.annotations), unused)
+    labels = match_classes(split.class_names, class_names, split.name, used)
     ids = [-1] * len(class_names)
     for label, number in zip(labels, split.category_ids, strict=True):
         if label >= 0:

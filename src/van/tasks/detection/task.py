@@ -106,7 +106,7 @@ class DetectionTask(Task):
     def open_split(self, options: DetectionEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return annotated images, without what cannot be used."""
         from van.data.coco_checks import usable_split
-        from van.data.shapes import data_folder
+        from van.data.folders import data_folder
         from van.tasks.detection.evaluation import category_ids_of
 
         folder = data_folder(options.data, options.data_root)

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, default_collate
 
+from van.data.folders import data_folder
 from van.data.loaders import OrderedBatches, batch_loader, loading_processes
 from van.data.pose import PoseDataset, open_persons
-from van.data.shapes import data_folder
 from van.engine.data import DataModule
 from van.errors import DataError
 from van.tasks.pose.options import PoseTrainOptions
@@ -57,5 +57,5 @@ class PoseData(DataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation crops in order, each in one process only."""
-        batches = OrderedBatches(len(self.val), 2 * self.batch_size)
+        batches = OrderedBatches(range(len(self.val)), 2 * self.batch_size)
         return batch_loader(self.val, batches, default_collate, self.workers)

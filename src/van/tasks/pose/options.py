@@ -33,7 +33,6 @@ class PoseTrainOptions(TrainOptions):
         """Refuse numbers that could only fail later; see TrainOptions."""
         super().check()
         at_least("keypoints", self.keypoints, 1)
-        self.augmentation.check()
 
 
 @dataclass(kw_only=True)

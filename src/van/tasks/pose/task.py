@@ -119,8 +119,8 @@ class PoseTask(Task):
 
     def open_split(self, options: PoseEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return crops of the persons, from the annotated boxes or those of a detector."""
+        from van.data.folders import data_folder
         from van.data.pose import open_persons
-        from van.data.shapes import data_folder
 
         persons, notes = open_persons(
             data_folder(options.data, options.data_root),
