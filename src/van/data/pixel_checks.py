@@ -1,7 +1,7 @@
 """Checks of semantic, panoptic and saliency data before training."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from van.data.checks import ImageSizes, Problem, said, without_problems
-from van.data.folders import OnProblem
+from van.data.folders import OnProblem, Split
 from van.data.formats import IGNORED
 from van.data.loaders import as_is, loading_processes
 from van.data.pairs import read_mask, sizes_differ

@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+_DETECTION: dict[str, str | None] = {
+    "augmentation.jitter": "augmentation.scale_range",
+    "augmentation.jitter_size": "augmentation.crop_size",
+    "augmentation.min_box": "augmentation.min_box_size",
+}
+
 # old key (dotted) to the new one, by the task of the file; None drops what has no effect any more
 _RENAMED: dict[str, dict[str, str | None]] = {
-    "pose": {"augmentation.flip": "augmentation.hflip"},
+    "detection": _DETECTION,
+    "instances": _DETECTION,
+    "pose": {"augmentation.flip": "augmentation.hflip", "augmentation.rotated": "augmentation.rotation_probability"},
     "semantic": {"augmentation.most": "augmentation.max_class_share"},
     "panoptic": {"inference.size": "inference.fit", "inference.object_threshold": "inference.score_threshold"},
 }
@@ -22,6 +30,8 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
 
     options = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
     task = options.get("task", task)
+    if task in ("detection", "instances") and isinstance(options.get("augmentation"), dict):
+        _complete_jitter(options["augmentation"])
     for old, new in _RENAMED.get(task or "", {}).items():
         _rename(options, old, new)
     if isinstance(options.get("model"), dict):
@@ -39,6 +49,14 @@ def _rename(options: dict[str, Any], old: str, new: str | None) -> None:
         value = place.pop(name)
         if new is not None:
             place[new.rpartition(".")[2]] = value
+
+
+def _complete_jitter(options: dict[str, Any]) -> None:
+    """Give jitter the size that it had by default, and drop the size where there was no jitter."""
+    if options.get("jitter") is not None:
+        options.setdefault("jitter_size", [1024, 1024])
+    elif "jitter" in options:
+        options.pop("jitter_size", None)
 
 
 def _view(options: dict[str, Any], proportions: bool) -> dict[str, Any]:

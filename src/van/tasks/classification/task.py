@@ -64,7 +64,6 @@ class ClassificationTask(Task):
     inference = ClassificationInference
     predict_only = ("top_k",)
     results_in_folder = False
-    result = Classification
 
     metrics = (TOP1, TOP5)
 

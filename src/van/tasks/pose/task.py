@@ -99,9 +99,7 @@ class PoseTask(Task):
         detector = predictor.state.get("detector")
         return Prepare(detector and detector.task.prepare(detector))
 
-    def predict(
-        self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]
-    ) -> list[Result]:
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the persons on each image."""
         from van.tasks.pose.inference import find_poses, persons_of
 
@@ -127,7 +125,7 @@ class PoseTask(Task):
 
         persons, notes = open_persons(
             data_folder(options.data, options.data_root),
-            options.split or "val",
+            options.split,
             predictor.model.input_size[1:],
             None,
             options.on_problem,
