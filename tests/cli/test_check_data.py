@@ -114,7 +114,7 @@ def test_format_of_semantic_masks(van, tmp_path):
     assert status == 1
     assert "2, 9, expected 0 to 1" in out
     assert "reduce_zero_label" in out
-    status, out, err = van(*arguments, "--format.reduce-zero-label", "true", "--format.ignore-index", "9")
+    status, out, err = van(*arguments, "--format.reduce-zero-label", "--format.ignore-index", "9")
     assert (status, out) == (0, f"{tmp_path}, semantic, all: 1 images, no problems\n"), err
     (tmp_path / "options.yaml").write_text(
         f"format: {{classes: {tmp_path / 'names.txt'}, reduce_zero_label: true, ignore_index: 9}}\n"
