@@ -24,6 +24,7 @@ _S = TypeVar("_S", SemanticSplit, SaliencySplit, PanopticSplit)
 _Found = tuple[list[tuple[str, str]], np.ndarray]  # files with what is wrong, and how much there is of each class
 _FEW = 128  # no progress bar for up to this many images
 _IDS = 256**3  # colors of a panoptic PNG
+_SUSPICIOUS = 0.01  # more ignored pixels than this may be a class that is stored as 255
 _LISTED = 5  # unknown segments of an image that get a line each
 
 
@@ -236,7 +237,7 @@ def _empty_classes(split: PixelSplit, total: np.ndarray) -> str:
     hint = (
         f". The value {IGNORED} means ignored and marks {ignored:.1%} of all pixels: if it is meant to be a class, "
         "replace it with the number of that class"
-        if ignored
+        if ignored > _SUSPICIOUS
         else ""
     )
     return f"{len(missing)} of {len(split.class_names)} classes occur in no mask: {shown}{hint}"

@@ -473,7 +473,7 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
         try:
             splits = datasets.get_dataset_split_names(name)
             chosen = _split_names(splits) or {"all": splits[0]}
-            return {split: HuggingFaceSamples(name, root, split) for split, split in chosen.items()}
+            return {split: HuggingFaceSamples(name, root, theirs) for split, theirs in chosen.items()}
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{data} cannot be loaded ({error}). Check the name, the network and its columns."
