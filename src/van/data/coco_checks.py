@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,11 @@ def find_problems(
             errors = _annotation_errors(split, annotation, sizes[image_id], masks)
         problems += [Problem(file, what, annotation=number, fatal=number is None) for what in errors if what]
     return problems
+
+
+def check(splits: Mapping[Split, CocoSplit], decode: bool = True, workers: int | None = None) -> list[Problem]:
+    """List the problems of all splits of a data set; see `find_problems` and `van.data.coco.find_coco_splits`."""
+    return [problem for split in splits.values() for problem in find_problems(split, decode, workers)]
 
 
 def usable_split(

@@ -1,7 +1,7 @@
 """Checks of semantic, panoptic and saliency data before training."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from van.data.checks import ImageSizes, Problem, said, without_problems
-from van.data.folders import OnProblem
+from van.data.folders import OnProblem, Split
 from van.data.formats import IGNORED
 from van.data.loaders import as_is, loading_processes
 from van.data.pairs import read_mask, sizes_differ
@@ -241,6 +241,15 @@ def _empty_classes(split: PixelSplit, total: np.ndarray) -> str:
         else ""
     )
     return f"{len(missing)} of {len(split.class_names)} classes occur in no mask: {shown}{hint}"
+
+
+def check(splits: Mapping[Split, PixelSplit], decode: bool = True, workers: int | None = None) -> list[Problem]:
+    """List the problems of all splits of a data set; see `find_problems` and the find_..._splits of each format."""
+    return [
+        problem
+        for name, split in splits.items()
+        for problem in find_problems(split, decode, workers, empty_classes=name != "val")
+    ]
 
 
 def usable_split(
