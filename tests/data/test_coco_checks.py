@@ -110,7 +110,7 @@ ON_ANNOTATION_12 = [
 ON_KEYPOINTS = [
     (annotation(keypoints=[2, 3, 2, 4, 5, 1]), "it has 6 keypoint values, expected 9"),
     (remove_field("keypoints"), "it has no keypoint values"),
-    (annotation(num_keypoints=3), "num_keypoints is 3, but 2 keypoints are labelled"),
+    (annotation(num_keypoints=3), "num_keypoints is 3, but 2 keypoints are labeled"),
     (annotation(keypoints=[2, 3, 2, 4, 5, 5, 0, 0, 0]), "visibility 5"),
     (annotation(keypoints=[2, math.nan, 2, 4, 5, 1, 0, 0, 0]), "keypoints that are not finite"),
 ]

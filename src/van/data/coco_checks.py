@@ -45,9 +45,9 @@ def _keypoints_error(annotation: dict[str, Any], count: int) -> str:
         return "it has keypoints that are not finite numbers"
     if wrong := [v for v in keypoints[2::3] if v not in (0, 1, 2)]:
         return f"a keypoint has visibility {wrong[0]}, expected 0, 1 or 2"
-    labelled = sum(v > 0 for v in keypoints[2::3])
-    if annotation.get("num_keypoints", labelled) != labelled:
-        return f"num_keypoints is {annotation['num_keypoints']}, but {labelled} keypoints are labelled"
+    labeled = sum(v > 0 for v in keypoints[2::3])
+    if annotation.get("num_keypoints", labeled) != labeled:
+        return f"num_keypoints is {annotation['num_keypoints']}, but {labeled} keypoints are labeled"
     return ""
 
 
