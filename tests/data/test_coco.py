@@ -62,7 +62,7 @@ def test_layouts(tmp_path, json_name, folder):
         find_split(tmp_path, "val")
 
 
-def test_validation_part_of_roboflow_and_the_last_year(tmp_path):
+def test_validation_split_of_roboflow_and_the_last_year(tmp_path):
     save(tmp_path / "valid/_annotations.coco.json")
     assert find_split(tmp_path, "val").images == tmp_path / "valid"
     assert list(find_splits(tmp_path)) == ["val"]

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from van.data.checks import Problem
-from van.data.coco import CocoDetectionDataset, CocoSplit, find_split
-from van.data.coco_checks import find_problems, usable_split
+from van.data.coco import CocoDetectionDataset, CocoSplit, find_coco_splits, find_split
+from van.data.coco_checks import check, find_problems, usable_split
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
@@ -110,7 +110,7 @@ ON_ANNOTATION_12 = [
 ON_KEYPOINTS = [
     (annotation(keypoints=[2, 3, 2, 4, 5, 1]), "it has 6 keypoint values, expected 9"),
     (remove_field("keypoints"), "it has no keypoint values"),
-    (annotation(num_keypoints=3), "num_keypoints is 3, but 2 keypoints are labelled"),
+    (annotation(num_keypoints=3), "num_keypoints is 3, but 2 keypoints are labeled"),
     (annotation(keypoints=[2, 3, 2, 4, 5, 5, 0, 0, 0]), "visibility 5"),
     (annotation(keypoints=[2, math.nan, 2, 4, 5, 1, 0, 0, 0]), "keypoints that are not finite"),
 ]
@@ -312,3 +312,4 @@ def test_shapes_have_no_problems(tmp_path):
         for kind in ("instances", "person_keypoints"):
             data = CocoSplit(find_split(tmp_path / "shapes", split, kind), kind)
             assert find_problems(data, masks=True) == []
+    assert check(find_coco_splits(tmp_path / "shapes")) == []

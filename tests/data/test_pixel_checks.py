@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from van.data.panoptic import encode_ids, find_panoptic, read_ids
-from van.data.pixel_checks import find_problems, usable_split
+from van.data.pixel_checks import check, find_problems, usable_split
 from van.data.saliency import find_saliency
 from van.data.semantic import find_semantic
 from van.data.shapes import make_shapes
@@ -119,6 +119,8 @@ def test_a_split_for_validation_need_not_show_every_class(shapes):
         Image.fromarray(np.where(pixels(path) == 5, 6, pixels(path)).astype(np.uint8)).save(path)
     assert "sky" in found(split)[-1]
     assert found(split, empty_classes=False) == []
+    assert check({"val": split}) == []
+    assert len(check({"train": split})) == 1
 
 
 def test_nothing_left_is_refused_even_when_skipping(shapes):

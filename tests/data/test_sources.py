@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from van.data.samples import ImageDataset
-from van.data.sources import open_data, relabel
+from van.data.sources import check, open_data, relabel
 from van.errors import DataError
 
 
@@ -45,7 +45,7 @@ def test_class_names_are_in_natural_order(tmp_path, helpers):
     ("train", "val"),
     [("train", "val"), ("training", "validation"), ("train", "test"), ("Train", "Test"), ("Training", "Testing")],
 )
-def test_part_folders(tmp_path, helpers, train, val):
+def test_split_folders(tmp_path, helpers, train, val):
     helpers.write_folder(tmp_path / train, {"cat": [1], "dog": [2, 3]})
     helpers.write_folder(tmp_path / val, {"cat": [4], "dog": [5]})
     splits = open_data(str(tmp_path))
@@ -67,7 +67,7 @@ def test_a_class_called_train(tmp_path, helpers):
     assert described(splits["all"], helpers) == {1: "bus", 2: "train", 3: "tram"}
 
 
-def test_parts_without_class_folders(tmp_path, helpers):
+def test_splits_without_class_folders(tmp_path, helpers):
     helpers.write_folder(tmp_path, {"train": [1], "val": [2]})
     with pytest.raises(DataError, match="train has no class folders"):
         open_data(str(tmp_path))
@@ -189,7 +189,7 @@ def test_one_tar_per_class(tmp_path, helpers):
     assert described(splits["all"], helpers) == {1: "cat", 2: "cat", 3: "dog", 4: "train", 5: "valley"}
 
 
-def test_tars_per_class_in_part_folders(tmp_path, helpers):
+def test_tars_per_class_in_split_folders(tmp_path, helpers):
     for split, value in (("train", 1), ("val", 10)):
         for i, name in enumerate(("cat", "dog")):
             helpers.write_tar(tmp_path / split / f"{name}.tar", images(helpers, {"1.png": value + i}))
@@ -477,3 +477,14 @@ def test_unknown_classes(tmp_path, helpers):
 def test_digits():
     splits = open_data("digits")
     assert {split: len(samples) for split, samples in splits.items()} == {"train": 1437, "val": 360}
+
+
+def test_check_of_class_folders(tmp_path, helpers):
+    helpers.write_folder(tmp_path / "one", {"cat": [1, 2], "dog": [3]})
+    (tmp_path / "one" / "cat" / "2.png").write_bytes(b"nothing")
+    small, broken = map(str, check(open_data(str(tmp_path / "one")), workers=1))
+    assert small == "dog: the class has 1 image, expected at least 2"
+    assert "cat/2.png: is not an image" in broken
+    helpers.write_folder(tmp_path / "two" / "train", {"cat": [1, 2], "dog": [3]})
+    helpers.write_folder(tmp_path / "two" / "val", {"cat": [4]})
+    assert check(open_data(str(tmp_path / "two")), workers=1) == []
