@@ -29,3 +29,9 @@ class SemanticFormat:
         from van.data.semantic import find_semantic
 
         return find_semantic(folder, split, self.classes, self.reduce_zero_label, self.ignore_index)
+
+    def find_all(self, folder: str | Path) -> "dict[Split, SemanticSplit]":
+        """Find the images and masks of all splits; see van.data.semantic.find_semantic_splits."""
+        from van.data.semantic import find_semantic_splits
+
+        return find_semantic_splits(folder, self.classes, self.reduce_zero_label, self.ignore_index)

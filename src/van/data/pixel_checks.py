@@ -1,10 +1,10 @@
 """Find what is wrong with masks of classes, segments and salient objects before training does."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -57,7 +57,7 @@ def _size(path: Path, decode: bool) -> tuple[list[tuple[str, str]], tuple[int, i
 def _look_semantic(split: SemanticSplit, place: int, decode: bool) -> _Found:
     image, mask = split.images[place], split.masks[place]
     errors, size = _size(image, decode)
-    counts = np.zeros(len(split.class_names), np.int64)
+    counts = np.zeros(len(split.class_names) + 1, np.int64)  # the last one is that of ignored pixels
     try:
         numbers = read_mask(mask)
     except DataError as error:
@@ -67,8 +67,9 @@ def _look_semantic(split: SemanticSplit, place: int, decode: bool) -> _Found:
     if unknown := split.unknown(numbers):
         errors.append((str(mask), unknown))
     else:
-        counts += np.bincount(split.look_up(numbers).ravel(), minlength=IGNORED + 1)[: len(counts)]
-        if not counts.any():
+        found = np.bincount(split.look_up(numbers).ravel(), minlength=IGNORED + 1)
+        counts += [*found[: len(split.class_names)], found[IGNORED]]
+        if not counts[:-1].any():
             errors.append((str(mask), "it has no pixel that counts: all are marked as ignored"))
     return errors, counts
 
@@ -241,11 +242,33 @@ def find_pixel_problems(
     elif isinstance(split, SaliencySplit):
         if empty_classes and not total.any():
             problems.append(PixelProblem(_name(split), "in no mask does anything stand out"))
-    elif empty_classes and (missing := [split.class_names[i] for i in np.flatnonzero(total == 0)]):
+    elif empty_classes and (missing := [n for n, count in zip(split.class_names, total, strict=False) if not count]):
         shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
         what = f"{len(missing)} of {len(split.class_names)} classes occur in no mask: {shown}"
+        if len(total) > len(split.class_names) and total[-1]:
+            share = f"{100 * total[-1] / total.sum():.0f} % of the pixels"
+            first = int(cast(SemanticSplit, split).reduce_zero_label)
+            what += f" ({share} are ignored, which is what 255 means; classes have the numbers {first}, {first + 1}, ...)"
         problems.append(PixelProblem(_name(split), what))
     return problems
+
+
+def check_pixels(
+    splits: Mapping[Split, PixelSplit], decode: bool, workers: int | None
+) -> tuple[list[PixelProblem], str]:
+    """Return the problems of all splits of a data set, and what was checked in a few words.
+
+    Args:
+        splits: The splits by name; all but val must show each class.
+        decode: Decode the images too; see find_pixel_problems.
+        workers: Processes that read files.
+    """
+    problems = [
+        problem
+        for name, split in splits.items()
+        for problem in find_pixel_problems(split, decode, workers, empty_classes=name != "val")
+    ]
+    return problems, f"{' and '.join(splits)}: {sum(len(split) for split in splits.values())} images"
 
 
 def usable_pixels(

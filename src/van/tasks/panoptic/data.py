@@ -10,7 +10,7 @@ from van.data.loaders import as_stacks, loading_processes
 from van.data.panoptic import PanopticDataset, PanopticSplit, find_panoptic
 from van.data.pixel_checks import usable_pixels, usable_splits
 from van.data.shapes import data_folder
-from van.data.targets import check_labels
+from van.data.targets import check_segments
 from van.engine.data import StepData
 from van.engine.fit import length
 from van.errors import DataError
@@ -55,8 +55,7 @@ def stack_segments(
 ) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
     """Return images (B, 3, H, W), and masks and labels of the segments of each, which are checked here."""
     images, targets = as_stacks(items)
-    for target in targets:
-        check_labels(target["labels"], num_classes)
+    check_segments(targets, num_classes)
     return images, [{"masks": target["masks"], "labels": target["labels"]} for target in targets]
 
 

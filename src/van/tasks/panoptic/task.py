@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.tasks.panoptic.metrics import METRICS
@@ -80,6 +81,22 @@ class PanopticTask(Task):
         from van.tasks.panoptic.evaluation import PanopticEvaluation
 
         return PanopticEvaluation(predictor, split, workers)
+
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find the folder of panoptic annotations in COCO's format."""
+        from van.data.coco import find_splits
+        from van.data.shapes import data_folder
+
+        folder = data_folder(options.data, options.data_root)
+        find_splits(folder, "panoptic")
+        return folder
+
+    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+        """Look for broken files, and segments of the JSON that are not those of the PNG files."""
+        from van.data.panoptic import find_panoptic_splits
+        from van.data.pixel_checks import check_pixels
+
+        return check_pixels(find_panoptic_splits(found), options.decode, options.workers)
 
 
 TASK = PanopticTask()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.tasks.saliency.metrics import METRICS
@@ -72,6 +73,19 @@ class SaliencyTask(Task):
         from van.tasks.saliency.evaluation import SaliencyEvaluation
 
         return SaliencyEvaluation(predictor, split, workers)
+
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find images and masks of all splits."""
+        from van.data.saliency import find_saliency_splits
+        from van.data.shapes import data_folder
+
+        return find_saliency_splits(data_folder(options.data, options.data_root))
+
+    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+        """Look for broken files and masks that do not fit."""
+        from van.data.pixel_checks import check_pixels
+
+        return check_pixels(found, options.decode, options.workers)
 
 
 TASK = SaliencyTask()

@@ -8,6 +8,7 @@ from van.engine.result import Result
 from van.engine.task import Task
 from van.tasks.semantic.metrics import METRICS
 from van.tasks.semantic.options import (
+    SemanticCheckOptions,
     SemanticEvaluateOptions,
     SemanticInference,
     SemanticPredictOptions,
@@ -39,6 +40,7 @@ class SemanticTask(Task):
     train_options = SemanticTrainOptions
     evaluate_options = SemanticEvaluateOptions
     predict_options = SemanticPredictOptions
+    check_options = SemanticCheckOptions
     inference = SemanticInference
     architecture = "semantic_fpn"
 
@@ -93,6 +95,18 @@ class SemanticTask(Task):
         from van.tasks.semantic.evaluation import SemanticEvaluation
 
         return SemanticEvaluation(predictor, split, workers)
+
+    def find_data(self, options: SemanticCheckOptions) -> Any:
+        """Find images, masks and class file of all splits."""
+        from van.data.shapes import data_folder
+
+        return options.format.find_all(data_folder(options.data, options.data_root))
+
+    def check(self, found: Any, options: SemanticCheckOptions) -> tuple[list[Any], str]:
+        """Look for broken files, masks that do not fit, numbers that are no classes, and classes without pixels."""
+        from van.data.pixel_checks import check_pixels
+
+        return check_pixels(found, options.decode, options.workers)
 
 
 TASK = SemanticTask()
