@@ -40,6 +40,8 @@ def test_options_of_architectures_lie_beside_the_others():
     old = {"task": "panoptic", "model": {"architecture": "mask2former", "arguments": {"channels": 64, "heads": 2}}}
     new = {"architecture": "mask2former", "pyramid_channels": 64, "heads": 2}
     assert upgraded(old) == {"task": "panoptic", "model": new}
+    del old["model"]["architecture"], new["architecture"]
+    assert upgraded(old) == {"task": "panoptic", "model": new}
 
 
 def test_names_of_today_stay():
