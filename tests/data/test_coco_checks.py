@@ -45,7 +45,7 @@ def content():
     }
 
 
-def open_part(folder, content, kind="instances"):
+def open_split(folder, content, kind="instances"):
     path = folder / "annotations" / f"{kind}_train.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
@@ -122,7 +122,7 @@ def check_only_annotation_12(split, told):
 @pytest.mark.parametrize(("damage", "told"), ON_ANNOTATION_12)
 def test_each_damage_of_an_annotation_is_found_and_can_be_left_out(folder, content, damage, told):
     damage(content, folder)
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     drop = check_only_annotation_12(split, told)
     dataset = CocoDetectionDataset(split, masks=True, drop=drop)
     assert [len(dataset[i][1]["boxes"]) for i in range(3)] == [1, 1, 0]
@@ -131,15 +131,15 @@ def test_each_damage_of_an_annotation_is_found_and_can_be_left_out(folder, conte
 @pytest.mark.parametrize(("damage", "told"), ON_KEYPOINTS)
 def test_wrong_keypoints_are_found_where_keypoints_are_asked_for(folder, content, damage, told):
     damage(content, folder)
-    check_only_annotation_12(open_part(folder, content, "person_keypoints"), told)
-    assert find_problems(open_part(folder, content)) == []
+    check_only_annotation_12(open_split(folder, content, "person_keypoints"), told)
+    assert find_problems(open_split(folder, content)) == []
 
 
 def test_good_data_has_no_problems(folder, content):
     content["annotations"][1].update(category_id=2, bbox=[17.5, 3, 4, 5])  # a bit outside is common
     del content["annotations"][1]["keypoints"]  # cats have none
     for kind in ("instances", "person_keypoints"):
-        split = open_part(folder, content, kind)
+        split = open_split(folder, content, kind)
         assert find_problems(split) == []
         assert usable(split, "refuse", masks=True) == (set(), set(), [])
 
@@ -147,11 +147,11 @@ def test_good_data_has_no_problems(folder, content):
 def test_masks_are_expected_of_all_if_any_has_one_or_if_asked_for(folder, content):
     for entry in content["annotations"]:
         entry["segmentation"] = []
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     assert find_problems(split) == []
     assert [problem.id for problem in find_problems(split, masks=True)] == [11, 12, 21]
     content["annotations"][0]["segmentation"] = SQUARE
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     assert [problem.id for problem in find_problems(split)] == [12, 21]
     assert usable(split, "refuse") == (set(), set(), [])  # boxes alone
 
@@ -175,35 +175,35 @@ def check_image_1_is_left_out(split):
 
 def test_missing_image(folder, content):
     (folder / "train" / "1.png").unlink()
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     check_only_image_1(split, "does not exist")
     check_image_1_is_left_out(split)
 
 
 def test_size_that_differs(folder, content):
     content["images"][0].update(width=40)
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     for decode in (True, False):
         check_only_image_1(split, "the file has 20 x 10 pixels, the JSON says 40 x 10", decode)
     content["images"][0].update(width=10, height=20)
     del content["annotations"][0]["segmentation"], content["annotations"][1]["segmentation"]
-    (problem,) = find_problems(open_part(folder, content), masks=False)
+    (problem,) = find_problems(open_split(folder, content), masks=False)
     assert "EXIF" in problem.what
     check_image_1_is_left_out(split)
 
 
 def test_size_that_is_not_given(folder, content):
     del content["images"][0]["width"]
-    check_only_image_1(open_part(folder, content), "gives no width and height")
+    check_only_image_1(open_split(folder, content), "gives no width and height")
     (folder / "train" / "1.png").unlink()
-    check_only_image_1(open_part(folder, content), "does not exist")
+    check_only_image_1(open_split(folder, content), "does not exist")
 
 
 def test_exif_rotation_counts(folder, content):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (10, 20)).save(folder / "train" / "1.png", exif=exif)
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     for decode in (True, False):
         assert find_problems(split, decode=decode) == []
 
@@ -212,7 +212,7 @@ def test_exif_rotation_counts(folder, content):
 def test_image_without_a_header(folder, content, keep):
     path = folder / "train" / "1.png"
     path.write_bytes(path.read_bytes()[:keep])
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     check_only_image_1(split, "", decode=False)
     check_image_1_is_left_out(split)
 
@@ -220,27 +220,27 @@ def test_image_without_a_header(folder, content, keep):
 def test_image_that_is_damaged_behind_its_header_is_found_by_decoding(folder, content):
     path = folder / "train" / "1.png"
     path.write_bytes(path.read_bytes()[:-25])
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     check_only_image_1(split, "broken", decode=True)
     assert find_problems(split, decode=False) == []
 
 
 def test_loading_processes_find_the_same(folder, content):
     (folder / "train" / "1.png").unlink()
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     assert find_problems(split, workers=1) == find_problems(split, workers=0) != []
 
 
 def test_ids_used_twice(folder, content):
     content["annotations"][1]["id"] = 11
-    problems = find_problems(open_part(folder, content))
+    problems = find_problems(open_split(folder, content))
     assert [(p.id, p.annotation, p.what) for p in problems] == [(11, True, "another annotation has the same id")] * 2
-    assert usable(open_part(folder, content), "skip")[0] == {11}
+    assert usable(open_split(folder, content), "skip")[0] == {11}
 
     content["annotations"][1]["id"] = 12
     content["images"][1]["id"] = 1
     content["annotations"][2]["image_id"] = 3
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     problems = find_problems(split)
     assert [(p.id, p.annotation, p.what) for p in problems] == [(1, False, "another image has the same id")] * 2
     assert {p.file for p in problems} == {str(folder / "train" / name) for name in ("1.png", "2.png")}
@@ -257,32 +257,32 @@ def check_refused_even_when_skipping(split, told):
 
 def test_category_id_used_twice_cannot_be_left_out(folder, content):
     content["categories"][0]["id"] = 7
-    check_refused_even_when_skipping(open_part(folder, content), "2 categories have the id 7")
+    check_refused_even_when_skipping(open_split(folder, content), "2 categories have the id 7")
 
 
 def test_no_annotations_at_all(folder, content):
     content["annotations"] = []
-    check_refused_even_when_skipping(open_part(folder, content), "no annotations at all")
+    check_refused_even_when_skipping(open_split(folder, content), "no annotations at all")
     del content["annotations"]
-    check_refused_even_when_skipping(open_part(folder, content), "no annotations at all")
+    check_refused_even_when_skipping(open_split(folder, content), "no annotations at all")
 
 
 def test_annotation_without_id(folder, content):
     del content["annotations"][0]["id"]
-    check_refused_even_when_skipping(open_part(folder, content), "an annotation of image 1 has the id None")
+    check_refused_even_when_skipping(open_split(folder, content), "an annotation of image 1 has the id None")
 
 
 def test_nothing_left(folder, content):
     for entry in content["annotations"]:
         entry["bbox"] = [0, 0, 0, 0]
     with pytest.raises(DataError, match="nothing is left without the 3 annotations"):
-        usable(open_part(folder, content), "skip")
+        usable(open_split(folder, content), "skip")
 
 
 def test_long_lists_are_cut_with_their_count(folder, content):
     template = content["annotations"][0]
     content["annotations"] += [{**copy.deepcopy(template), "id": 100 + i, "bbox": [0, 0, 0, 0]} for i in range(25)]
-    split = open_part(folder, content)
+    split = open_split(folder, content)
     assert len(find_problems(split)) == 25
     with pytest.raises(DataError, match="25 problems") as error:
         usable(split, "refuse")

@@ -62,7 +62,7 @@ def person(number=1, image_id=1, box=(18, 8, 44, 44), keypoints=None, **changes)
     return {**new, "keypoints": keypoints, "num_keypoints": count, **changes}
 
 
-def part_of(folder) -> CocoSplit:
+def split_of(folder) -> CocoSplit:
     return CocoSplit(find_split(folder, "val", "person_keypoints"), "person_keypoints")
 
 
@@ -208,15 +208,15 @@ class TestWhoIsTaken:
     def test_persons_with_keypoints_that_are_no_crowd(self, write):
         none = [0.0] * 51
         folder = write([person(1), person(2, 2), person(3, keypoints=none), person(4, iscrowd=1)])
-        assert [(p.image_id, p.score) for p in annotated_persons(part_of(folder))] == [(1, 1.0), (2, 1.0)]
+        assert [(p.image_id, p.score) for p in annotated_persons(split_of(folder))] == [(1, 1.0), (2, 1.0)]
 
     def test_boxes_are_cut_at_the_border(self, write):
         folder = write([person(box=(-10, 30, 100, 100))])
-        assert annotated_persons(part_of(folder))[0].box == (0.0, 30.0, 80.0, 30.0)
+        assert annotated_persons(split_of(folder))[0].box == (0.0, 30.0, 80.0, 30.0)
 
     def test_nobody_is_an_error(self, write):
         with pytest.raises(DataError, match="no person with keypoints"):
-            annotated_persons(part_of(write([])))
+            annotated_persons(split_of(write([])))
 
     def test_wrong_count_of_keypoints_is_refused_or_skipped(self, write):
         folder = write([person(1), person(7, keypoints=body()[:48])])
@@ -226,7 +226,7 @@ class TestWhoIsTaken:
         assert len(dataset) == 1
         assert len(notes) == 1
         with pytest.raises(DataError, match="annotation 7 has 48 numbers for 17 keypoints"):
-            annotated_persons(part_of(folder))
+            annotated_persons(split_of(folder))
 
     def test_a_broken_image_is_named(self, write):
         folder = write([person()])
@@ -242,7 +242,7 @@ class TestDetectorBoxes:
             {"image_id": 2, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.7, **change} for change in changes
         ]
         (folder / "boxes.json").write_text(json.dumps(found))
-        return detected_persons(part_of(folder), folder / "boxes.json", min_score=0.5)
+        return detected_persons(split_of(folder), folder / "boxes.json", min_score=0.5)
 
     def test_persons_above_the_score_image_by_image(self, write):
         persons = self.detections(write([person()]), {}, {"image_id": 1}, {"score": 0.4}, {"category_id": 2})
@@ -278,11 +278,11 @@ class TestDetectorBoxes:
         folder = write([person()])
         (folder / "boxes.json").write_text(content)
         with pytest.raises(DataError, match=r"boxes\.json"):
-            detected_persons(part_of(folder), folder / "boxes.json")
+            detected_persons(split_of(folder), folder / "boxes.json")
 
     def test_a_missing_file_is_named(self, write):
         with pytest.raises(DataError, match=r"none\.json"):
-            detected_persons(part_of(write([person()])), "none.json")
+            detected_persons(split_of(write([person()])), "none.json")
 
 
 class TestLoaders:

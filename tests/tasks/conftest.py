@@ -49,14 +49,14 @@ TINY = {
         needs="faster_coco_eval",
     ),
     "pose": Tiny(
-        {"model": _model("simple_baseline", image_size=[64, 64], deconvolution_channels=8)},
+        {"model": _model("simple_baseline", image_size=[64, 64], channels=8)},
         "AP",
         per_class=False,
         needs="faster_coco_eval",
     ),
     "semantic": Tiny(
         {
-            "model": _model("semantic_fpn", pyramid_channels=8, head_channels=8),
+            "model": _model("semantic_fpn", pyramid_channels=8, channels=8),
             "augmentation": {"scale": [48, 48], "crop": [48, 48]},
         },
         "mIoU",

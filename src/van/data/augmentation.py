@@ -1,54 +1,62 @@
-"""Random changes of training images, as options. Importing this module loads no heavy library."""
+"""Options of the random changes to training images: one dataclass per task, free of torch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from van.errors import DataError
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-_Number = TypeVar("_Number", int, float)
+    from van.data.pose import RandomRegion
 
 
-def _check_shares(options: object, *names: str) -> None:
-    """Refuse values that are not from 0 to 1."""
+def _check(
+    augmentation: object, *names: str, low: float = 0.0, high: float = 1.0, above: bool = False, pair: str = ""
+) -> None:
+    """Check that options lie in a range.
+
+    Args:
+        augmentation: The options.
+        names: The options to check.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        above: Whether low itself is excluded.
+        pair: What two values mean, such as "height and width"; empty for single numbers. Pairs that are a "range" must
+            not decrease.
+
+    Raises:
+        DataError: a value is out of range.
+    """
     for name in names:
-        if not 0 <= getattr(options, name) <= 1:
-            raise DataError(f"augmentation.{name} is {getattr(options, name)}, expected a number from 0 to 1.")
-
-
-def _check_least(options: object, least: float, *names: str) -> None:
-    """Refuse values below a bound."""
-    for name in names:
-        if not getattr(options, name) >= least:
-            raise DataError(f"augmentation.{name} is {getattr(options, name)}, expected {least:g} or more.")
-
-
-def _pair(name: str, values: Sequence[_Number], rising: bool = False) -> tuple[_Number, _Number]:
-    """Return two numbers above 0, after a look at them."""
-    if len(values) != 2 or not all(value > 0 for value in values) or (rising and values[0] > values[1]):
-        what = "two rising numbers" if rising else "two numbers"
-        raise DataError(f"augmentation.{name} is {list(values)}, expected {what} above 0.")
-    return values[0], values[1]
+        value: Any = getattr(augmentation, name)
+        values: list[float] = list(value) if pair else [value]
+        inside = all((v > low if above else v >= low) and v <= high for v in values)
+        if inside and (not pair or len(values) == 2) and (pair != "range" or values[0] <= values[1]):
+            continue
+        limits = f"above {low:g}" if above else f"from {low:g}"
+        limits += f" to {high:g}" if high < math.inf else "" if above else " up"
+        what = {"": "a number", "range": "two increasing numbers"}.get(pair, f"two numbers ({pair})")
+        raise DataError(f"augmentation.{name} is {value}, expected {what} {limits}.")
 
 
 @dataclass
 class ClassificationAugmentation:
-    """Random changes of the training images, as timm names and applies them.
+    """Random changes to the training images, named and applied as in timm.
 
     Attributes:
-        scale: Smallest and largest share of the image's area that a random crop keeps.
+        scale: Smallest and largest fraction of the image's area that a random crop keeps.
         ratio: Smallest and largest aspect ratio of a random crop.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast and saturation; not used with auto_augment, as in timm.
-        auto_augment: timm's policy string, such as rand-m9-mstd0.5-inc1.
-        random_erasing: Probability of erasing a rectangle, which is filled with noise.
+        color_jitter: Strength of random brightness, contrast and saturation; as in timm, auto_augment replaces it.
+        auto_augment: timm's policy string, such as rand-m9-mstd0.5-inc1; null for none.
+        random_erasing: Probability of erasing a rectangle and filling it with noise.
         mixup: Alpha of mixup, applied to whole batches; 0 for none.
-        cutmix: Alpha of CutMix, alternating with mixup; 0 for none.
-        interpolation: bilinear, bicubic, or random between them.
+        cutmix: Alpha of CutMix, which alternates with mixup; 0 for none.
+        interpolation: bilinear, bicubic, or random to alternate between them.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -63,233 +71,195 @@ class ClassificationAugmentation:
     interpolation: str = "random"
 
     def transform(self, preprocessing: dict[str, Any]) -> Any:
-        """Return timm's training transform to tensors of the preprocessing's size, mean and std.
+        """Return timm's training transform, from a PIL image to a tensor.
+
+        Args:
+            preprocessing: timm's data configuration: input_size (C, H, W), mean and std.
 
         Raises:
-            DataError: timm does not know the policy or interpolation, or a value is out of range.
+            DataError: timm has no such policy or interpolation, or a value is out of range.
         """
-        from timm.data import auto_augment, create_transform
+        _check(self, "hflip", "vflip", "random_erasing")
+        _check(self, "color_jitter", "mixup", "cutmix", high=math.inf)
+        _check(self, "scale", "ratio", high=math.inf, above=True, pair="range")
+        from van.data.transforms import timm_transform
 
-        _check_shares(self, "hflip", "vflip", "random_erasing")
-        _check_least(self, 0, "color_jitter", "mixup", "cutmix")
-        scale, ratio = _pair("scale", self.scale, rising=True), _pair("ratio", self.ratio, rising=True)
-        auto_augment.NAME_TO_OP.update({name: _posterize for name in auto_augment.NAME_TO_OP if "Posterize" in name})
-        try:
-            return create_transform(
-                input_size=preprocessing["input_size"],
-                mean=preprocessing["mean"],
-                std=preprocessing["std"],
-                is_training=True,
-                scale=scale,
-                ratio=ratio,
-                hflip=self.hflip,
-                vflip=self.vflip,
-                color_jitter=cast(Any, self.color_jitter or None),
-                auto_augment=self.auto_augment,
-                re_prob=self.random_erasing,
-                re_mode="pixel",
-                interpolation=self.interpolation,
-            )
-        except (AssertionError, KeyError, ValueError) as error:
-            raise DataError(
-                f"timm knows no auto_augment {self.auto_augment!r} with interpolation {self.interpolation!r} "
-                f"({error!r}). Give a policy such as rand-m9-mstd0.5-inc1, and bilinear, bicubic or random."
-            ) from error
-
-
-def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
-    """Keep the highest bits of each channel as timm does, down to none of them, which newer Pillows refuse."""
-    from PIL import ImageOps
-
-    if bits_to_keep >= 8:
-        return image
-    return (
-        ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else image.point([0] * 256 * len(image.getbands()))
-    )
+        return timm_transform(self, preprocessing)
 
 
 @dataclass
 class DetectionAugmentation:
-    """Random changes of the training images, with boxes and masks in step.
+    """Random changes to the training images; boxes and masks change with them.
 
-    The short edge that the detector scales images to is an option of the detector, also where several are drawn from.
+    The size that the detector resizes images to is an option of the detector, even where it is drawn at random.
 
     Attributes:
         hflip: Probability of a horizontal flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
-        jitter: Smallest and largest scale of large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177), such as
-            0.1 and 2.0; images are then cropped or padded to jitter_size. Null for none.
-        jitter_size: Height and width in pixels that scale 1 fits an image into.
-        min_box: Boxes whose sides are shorter after all this, in pixels, are left out.
+        scale_range: Smallest and largest factor of large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177), such as
+            0.1 and 2.0; factor 1 fits an image into crop_size. Null for none.
+        crop_size: Height and width in pixels that images are cropped or padded to after large-scale jitter; needed for
+            scale_range only.
+        min_box_size: Boxes with a side shorter than this, in pixels, are dropped afterwards.
     """
 
     hflip: float = 0.5
     photometric: float = 0.0
-    jitter: tuple[float, float] | None = None
-    jitter_size: tuple[int, int] = (1024, 1024)
-    min_box: float = 1.0
+    scale_range: tuple[float, float] | None = None
+    crop_size: tuple[int, int] | None = None
+    min_box_size: float = 1.0
 
     def transform(self) -> "v2.Transform":
-        """Return the changes as one transform of image and target.
+        """Return the changes as one transform of an image and its target.
 
         Raises:
             DataError: a value is out of range.
         """
+        _check(self, "hflip", "photometric")
+        _check(self, "min_box_size", high=math.inf)
+        if (self.scale_range is None) != (self.crop_size is None):
+            raise DataError(
+                f"augmentation.scale_range is {self.scale_range} and augmentation.crop_size {self.crop_size}, but "
+                "large-scale jitter needs both. Give both or neither."
+            )
+        if self.scale_range is not None:
+            _check(self, "scale_range", high=math.inf, above=True, pair="range")
+            _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
         from van.data.transforms import detection_transform
 
-        _check_shares(self, "hflip", "photometric")
-        _check_least(self, 0, "min_box")
-        jitter = None if self.jitter is None else _pair("jitter", self.jitter, rising=True)
-        return detection_transform(
-            self.hflip, self.photometric, jitter, _pair("jitter_size", self.jitter_size), self.min_box
-        )
+        return detection_transform(self)
 
 
 @dataclass
 class PoseAugmentation:
-    """Random changes of the training crops; the defaults are those of SimpleBaseline and HRNet.
+    """Random changes to the training crops; the defaults are those of SimpleBaseline and HRNet.
 
     Attributes:
-        scale: Standard deviation of the crop's size around 1, which stays within one such deviation.
-        rotation: Standard deviation of the angle in degrees, which stays within two such deviations.
-        rotated: Share of the crops that are rotated.
-        hflip: Share of the crops that are mirrored.
-        half_body: Share of the persons with more than 8 visible keypoints of whom the upper or lower half is cropped.
+        scale: Standard deviation of the crop's size around 1; sizes are clipped to one standard deviation.
+        rotation: Standard deviation of the rotation in degrees; angles are clipped to two standard deviations.
+        rotation_probability: Probability of a rotation.
+        hflip: Probability of a horizontal flip.
+        half_body: Probability of cropping to the upper or lower half of a person with more than 8 visible keypoints.
     """
 
     scale: float = 0.35
     rotation: float = 40.0
-    rotated: float = 0.6
+    rotation_probability: float = 0.6
     hflip: float = 0.5
     half_body: float = 0.3
 
-    def check(self) -> None:
-        """Refuse values that are out of range.
+    def transform(self, names: Sequence[str], size: tuple[int, int]) -> "RandomRegion":
+        """Return what draws the region to crop.
+
+        Args:
+            names: Names of the keypoints.
+            size: Height and width of the crops.
 
         Raises:
-            DataError: one is.
+            DataError: a value is out of range.
         """
-        if not 0 <= self.scale < 1:
-            raise DataError(f"augmentation.scale is {self.scale}, expected a number from 0 to below 1.")
-        _check_least(self, 0, "rotation")
-        _check_shares(self, "rotated", "hflip", "half_body")
+        _check(self, "rotation_probability", "hflip", "half_body")
+        _check(self, "rotation", high=math.inf)
+        _check(self, "scale")
+        if self.scale == 1:
+            raise DataError("augmentation.scale is 1.0, expected a number below 1: crops would have no area.")
+        from van.data.pose import RandomRegion
+
+        return RandomRegion(self, names, size)
 
 
 @dataclass
 class SemanticAugmentation:
-    """Random changes of the training images and their labels.
+    """Random changes to the training images and their labels.
 
     Attributes:
-        scale: Short and long edge in pixels that factor 1 fits an image into.
-        ratio: Smallest and largest random factor of that scale.
-        crop: Height and width of the random crop; what is smaller is padded, with labels that are ignored.
-        max_class_share: Largest share of one class in the crop (OpenMMLab's cat_max_ratio).
+        fit: Short and long edge in pixels that factor 1 fits an image into.
+        scale_range: Smallest and largest factor of the random scale.
+        crop_size: Height and width of the random crop; smaller images are padded, with labels that are ignored.
+        max_class_share: Largest fraction of the crop's labeled pixels that one class may have; crops that exceed it are
+            drawn again, up to ten times (cat_max_ratio in MMSegmentation). 1 takes the first crop.
         hflip: Probability of a horizontal flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
     """
 
-    scale: tuple[int, int] = (512, 2048)
-    ratio: tuple[float, float] = (0.5, 2.0)
-    crop: tuple[int, int] = (512, 512)
+    fit: tuple[int, int] = (512, 2048)
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    crop_size: tuple[int, int] = (512, 512)
     max_class_share: float = 0.75
     hflip: float = 0.5
     photometric: float = 0.5
 
     def transform(self) -> "v2.Transform":
-        """Return the changes as one transform of image and labels.
+        """Return the changes as one transform of an image and its labels.
 
         Raises:
             DataError: a value is out of range.
         """
-        from torchvision.transforms import v2
+        _check(self, "max_class_share", "hflip", "photometric")
+        _check(self, "fit", low=1, high=math.inf, pair="range")
+        _check(self, "scale_range", high=math.inf, above=True, pair="range")
+        _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+        from van.data.transforms import semantic_transform
 
-        from van.data.transforms import RandomCropOrPad, RandomScale, photometric
-
-        _check_shares(self, "max_class_share", "hflip", "photometric")
-        return v2.Compose(
-            [
-                RandomScale(_pair("scale", self.scale, rising=True), _pair("ratio", self.ratio, rising=True)),
-                RandomCropOrPad(_pair("crop", self.crop), self.max_class_share),
-                v2.RandomHorizontalFlip(self.hflip),
-                *photometric(self.photometric),
-            ]
-        )
+        return semantic_transform(self)
 
 
 @dataclass
 class PanopticAugmentation:
-    """Random changes of the training images and their segments: large-scale jitter (arXiv 2012.07177).
+    """Random changes to the training images and their segments: large-scale jitter (arXiv 2012.07177).
 
     Attributes:
-        jitter: Smallest and largest factor of the scale; factor 1 fits an image into the size.
-        size: Height and width that images are cropped or padded to.
+        scale_range: Smallest and largest factor of the random scale; factor 1 fits an image into crop_size.
+        crop_size: Height and width that images are cropped or padded to.
         hflip: Probability of a horizontal flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
     """
 
-    jitter: tuple[float, float] = (0.1, 2.0)
-    size: tuple[int, int] = (1024, 1024)
+    scale_range: tuple[float, float] = (0.1, 2.0)
+    crop_size: tuple[int, int] = (1024, 1024)
     hflip: float = 0.5
     photometric: float = 0.0
 
     def transform(self) -> "v2.Transform":
-        """Return the changes as one transform of image and map of segments.
+        """Return the changes as one transform of an image and its map of segments.
 
         Raises:
             DataError: a value is out of range.
         """
-        from torchvision.transforms import v2
+        _check(self, "hflip", "photometric")
+        _check(self, "scale_range", high=math.inf, above=True, pair="range")
+        _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+        from van.data.transforms import panoptic_transform
 
-        from van.data.transforms import RandomCropOrPad, photometric
-
-        _check_shares(self, "hflip", "photometric")
-        height, width = _pair("size", self.size)
-        jitter = _pair("jitter", self.jitter, rising=True)
-        return v2.Compose(
-            [
-                v2.RandomHorizontalFlip(self.hflip),
-                # torchvision takes the second number for the height
-                v2.ScaleJitter((width, height), jitter, antialias=True),
-                RandomCropOrPad((height, width)),
-                *photometric(self.photometric),
-            ]
-        )
+        return panoptic_transform(self)
 
 
 @dataclass
 class SaliencyAugmentation:
-    """Random changes of the training images and their masks.
+    """Random changes to the training images and their masks.
 
     Attributes:
-        size: Height and width that images are resized to, whatever their proportions.
-        margin: Pixels cropped off in each direction, at random from one side, the other or both.
+        crop_size: Height and width of the training images.
+        crop_margin: Images are resized to crop_size plus this many pixels, whatever their proportions, and then cropped
+            at random.
         hflip: Probability of a horizontal flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
     """
 
-    size: tuple[int, int] = (384, 384)
-    margin: int = 12
+    crop_size: tuple[int, int] = (384, 384)
+    crop_margin: int = 12
     hflip: float = 0.5
     photometric: float = 0.0
 
     def transform(self) -> "v2.Transform":
-        """Return the changes as one transform of image and mask.
+        """Return the changes as one transform of an image and its mask.
 
         Raises:
             DataError: a value is out of range.
         """
-        from torchvision.transforms import v2
+        _check(self, "hflip", "photometric")
+        _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+        _check(self, "crop_margin", high=math.inf)
+        from van.data.transforms import saliency_transform
 
-        from van.data.transforms import photometric
-
-        _check_shares(self, "hflip", "photometric")
-        _check_least(self, 0, "margin")
-        height, width = _pair("size", self.size)
-        return v2.Compose(
-            [
-                v2.Resize((height + self.margin, width + self.margin), antialias=True),
-                v2.RandomCrop((height, width)),
-                v2.RandomHorizontalFlip(self.hflip),
-                *photometric(self.photometric),
-            ]
-        )
+        return saliency_transform(self)

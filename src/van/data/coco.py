@@ -1,4 +1,4 @@
-"""Data in COCO's format: find its files, read them, and give images with boxes and masks to a model."""
+"""Data in COCO's format: find the files, read them, and give images with boxes and masks to a model."""
 
 import json
 import math
@@ -14,11 +14,12 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
+from van.data.folders import Split
 from van.data.images import read_image
 from van.errors import DataError, VanError
 
-Split = Literal["train", "val"]
-AnnotationKind = Literal["instances", "person_keypoints", "panoptic"]
+CocoKind = Literal["instances", "person_keypoints", "panoptic"]
+"""What is annotated: the first word in the name of a COCO annotation file."""
 
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation")}
 _ROBOFLOW = "_annotations.coco.json"
@@ -26,21 +27,21 @@ _ROBOFLOW = "_annotations.coco.json"
 
 @dataclass(frozen=True)
 class CocoFiles:
-    """A split of a data set: the folder of its images and its JSON.
+    """The folder of the images of a split, and its annotation file (JSON).
 
-    The PNG of panoptic data lie in a folder that is named as the JSON, without its ending.
+    The PNG files of panoptic data are in a folder named like the JSON, without its ending.
     """
 
     images: Path
     annotations: Path
 
 
-def find_split(root: str | Path, split: Split, kind: AnnotationKind = "instances") -> CocoFiles:
-    """Find the files of a split: as COCO names them, the same without a year, or as Roboflow exports them.
+def find_split(root: str | Path, split: Split, kind: CocoKind = "instances") -> CocoFiles:
+    """Find the files of a split in COCO's layout, with or without a year, or in Roboflow's.
 
-    Looked for are annotations/KIND_SPLIT2017.json (any year, the last counts; or none) with images in SPLIT2017,
-    images/SPLIT2017 or either without the year, and SPLIT/_annotations.coco.json with the images beside it. Split val
-    may also be called valid or validation.
+    COCO's layout is annotations/KIND_SPLIT2017.json (any year, of which the latest is taken, or none) and images in
+    SPLIT2017, images/SPLIT2017 or either without the year. Roboflow's is SPLIT/_annotations.coco.json with the images
+    beside it. The val split may also be called valid or validation.
 
     Args:
         root: Folder of the data set.
@@ -48,8 +49,10 @@ def find_split(root: str | Path, split: Split, kind: AnnotationKind = "instances
         kind: What is annotated.
 
     Raises:
-        DataError: there is no such JSON, or no folder of images; the message says what was looked for.
+        DataError: there is no such file, or no folder of images; the message lists what was looked for.
     """
+    if split == "all":
+        raise DataError(f"{root} is data in COCO's layout, which has the splits train and val. Choose one of them.")
     found = _look_for(Path(root), split, kind)
     if found is None:
         names = _SPLIT_FOLDERS[split]
@@ -61,8 +64,8 @@ def find_split(root: str | Path, split: Split, kind: AnnotationKind = "instances
     return found
 
 
-def find_splits(root: str | Path, kind: AnnotationKind = "instances") -> dict[Split, CocoFiles]:
-    """Return the splits that have annotations, train before val; see `find_split`.
+def find_splits(root: str | Path, kind: CocoKind = "instances") -> dict[Split, CocoFiles]:
+    """Return the splits with annotations, train before val; see `find_split`.
 
     Args:
         root: Folder of the data set.
@@ -76,14 +79,14 @@ def find_splits(root: str | Path, kind: AnnotationKind = "instances") -> dict[Sp
     return found or {"train": find_split(root, "train", kind)}
 
 
-def _look_for(root: Path, split: Split, kind: AnnotationKind) -> CocoFiles | None:
+def _look_for(root: Path, split: Split, kind: CocoKind) -> CocoFiles | None:
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Give the folder that holds annotations and images.")
+        raise DataError(f"{root} is not a folder. Give the folder with the annotations and images.")
     names = _SPLIT_FOLDERS[split]
     pattern = re.compile(rf"{kind}_({'|'.join(names)})(\d{{4}})?\.json")
     found = [m for path in sorted(root.glob("annotations/*.json")) if (m := pattern.fullmatch(path.name))]
     if found:
-        # the last year first, then without a year; val before valid
+        # prefer the latest year, then no year; val before valid
         match = max(found, key=lambda m: (m[2] or "", -names.index(m[1])))
         stem = match[1] + (match[2] or "")
         folders = [root / name for name in (stem, f"images/{stem}", match[1], f"images/{match[1]}")]
@@ -100,36 +103,38 @@ def _look_for(root: Path, split: Split, kind: AnnotationKind) -> CocoFiles | Non
 def _records(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
     records = content.get(key, [])
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DataError(f"{file}: {key!r} is not a list of objects. It is no COCO JSON of annotated images.")
+        raise DataError(f"{file}: {key!r} is not a list of objects, so this is not a COCO annotation file.")
     return records
 
 
 class CocoSplit:
-    """The annotations of a split, read once.
+    """The annotations of a split.
 
-    What is wrong with single records is not looked for here; see `van.data.coco_checks`.
+    Single records are not checked here; see `van.data.coco_checks`.
 
     Args:
-        files: Where images and annotations are; see `find_split`.
+        files: Images and annotations; see `find_split`.
         kind: What is annotated; "person_keypoints" needs a category with keypoints.
 
     Attributes:
+        name: What to call the split: its annotation file.
         images: Records of the images, sorted by id.
-        class_names: Names in the order of the category ids: the place in this list is the label.
+        class_names: Names in the order of the category ids: the position in this list is the label.
         category_ids: Category id of each label.
         labels: Label of each category id.
-        posed_ids: Ids of the categories that have keypoints.
-        keypoint_names: Names of the keypoints, empty where there are none.
+        posed_ids: Ids of the categories with keypoints.
+        keypoint_names: Names of the keypoints; empty where there are none.
         skeleton: Pairs of keypoints to draw a line between, counted from 0.
-        flip_pairs: Pairs (left, right) of keypoints that a mirror exchanges, counted from 0.
+        flip_pairs: Pairs (left, right) of keypoints that a flip swaps, counted from 0.
 
     Raises:
-        DataError: the file is missing or is not COCO JSON.
+        DataError: the file is missing or not a COCO annotation file.
     """
 
-    def __init__(self, files: CocoFiles, kind: AnnotationKind = "instances") -> None:
+    def __init__(self, files: CocoFiles, kind: CocoKind = "instances") -> None:
         self.files = files
-        self.kind: AnnotationKind = kind
+        self.name = str(files.annotations)
+        self.kind: CocoKind = kind
         try:
             content = json.loads(files.annotations.read_bytes())
         except OSError as error:
@@ -138,7 +143,8 @@ class CocoSplit:
             raise DataError(f"{files.annotations} is not JSON ({error}). Export or download it again.") from error
         if not isinstance(content, dict) or "images" not in content or not content.get("categories"):
             raise DataError(
-                f"{files.annotations} is no COCO JSON: it needs the lists 'images', 'annotations' and 'categories'."
+                f"{files.annotations} is not a COCO annotation file: it needs the lists 'images', 'annotations' and "
+                "'categories'."
             )
         self._take(content)
 
@@ -148,7 +154,7 @@ class CocoSplit:
         images = _records(content, "images", file)
         for image in images:
             if not isinstance(image.get("id"), int) or not isinstance(image.get("file_name"), str):
-                raise DataError(f"{file}: an image has no number 'id' or no 'file_name': {json.dumps(image)[:100]}.")
+                raise DataError(f"{file}: an image has no integer 'id' or no 'file_name': {json.dumps(image)[:100]}.")
         self.images = sorted(images, key=lambda image: image["id"])
         self._annotations: dict[Any, list[dict[str, Any]]] = {}
         for annotation in _records(content, "annotations", file):
@@ -157,14 +163,14 @@ class CocoSplit:
         categories = _records(content, "categories", file)
         for category in categories:
             if not isinstance(category.get("id"), int) or not isinstance(category.get("name"), str):
-                raise DataError(f"{file}: a category has no number 'id' or no 'name': {json.dumps(category)[:100]}.")
+                raise DataError(f"{file}: a category has no integer 'id' or no 'name': {json.dumps(category)[:100]}.")
         self.categories = sorted(categories, key=lambda category: category["id"])
         self.class_names = [category["name"] for category in self.categories]
         self.category_ids = [category["id"] for category in self.categories]
         self.labels = {number: label for label, number in enumerate(self.category_ids)}
         posed = next((c for c in self.categories if c.get("keypoints")), {}) if self.kind == "person_keypoints" else {}
         if self.kind == "person_keypoints" and not posed:
-            raise DataError(f"{file}: no category has keypoints. Expected their names in 'keypoints' of a category.")
+            raise DataError(f"{file}: no category has keypoints. A category needs the names of its 'keypoints'.")
         self.posed_ids = [c["id"] for c in self.categories if c.get("keypoints")]
         self.keypoint_names: list[str] = list(posed.get("keypoints", ()))
         self.skeleton = [(int(a) - 1, int(b) - 1) for a, b in posed.get("skeleton", ())]
@@ -177,26 +183,26 @@ class CocoSplit:
 
     @property
     def content(self) -> dict[str, Any]:
-        """The whole JSON; evaluators take it as ground truth."""
+        """The whole content of the annotation file, which evaluators take as ground truth."""
         return self._content
 
     def annotations(self, image_id: int) -> list[dict[str, Any]]:
-        """Return the records of an image, crowd regions among them; none for an image without."""
+        """Return the records of an image, crowd regions included."""
         return self._annotations.get(image_id, [])
 
     def all_annotations(self) -> Iterator[dict[str, Any]]:
-        """Go through all records, also those of images that are not listed."""
+        """Iterate over all records, including those of images that are not listed."""
         yield from self._content.get("annotations", ())
 
     def image_path(self, image: dict[str, Any]) -> Path:
         """Return the file of a record of `images`."""
         return self.files.images / image["file_name"]
 
-    def without(self, annotation_ids: Collection[int] = (), image_ids: Collection[int] = ()) -> "CocoSplit":
-        """Return the split without some annotations, and without some images and what is annotated on them."""
-        drop, gone = set(annotation_ids), set(image_ids)
+    def without(self, images: Collection[int] = (), annotations: Collection[int] = ()) -> "CocoSplit":
+        """Return the split without the images of some ids, with all their annotations, and without some annotations."""
+        drop, gone = set(annotations), set(images)
         split = object.__new__(CocoSplit)
-        split.files, split.kind = self.files, self.kind
+        split.files, split.name, split.kind = self.files, self.name, self.kind
         split._take(
             {
                 **self._content,
@@ -212,7 +218,7 @@ class CocoSplit:
 
 
 def mask_functions() -> Any:
-    """Return faster-coco-eval's module of mask functions.
+    """Return faster-coco-eval's mask functions.
 
     Raises:
         VanError: the package is not installed.
@@ -229,7 +235,7 @@ def mask_functions() -> Any:
 def segmentation_error(segmentation: Any, height: int, width: int) -> str:
     """Return what is wrong with COCO's "segmentation" of an object, or an empty string.
 
-    Compressed RLE is looked into only where faster-coco-eval is installed.
+    Compressed RLE is only checked where faster-coco-eval is installed.
     """
     if not segmentation:
         return "it has no mask"
@@ -252,7 +258,7 @@ def segmentation_error(segmentation: Any, height: int, width: int) -> str:
         return ""
     if not isinstance(segmentation, list):
         return "the mask is neither polygons nor RLE"
-    far = 10 * max(height, width)  # the library draws every step of an outline, and never ends with NaN
+    far = 10 * max(height, width)  # the library draws outlines step by step, and never finishes with NaN
     for polygon in segmentation:
         if not isinstance(polygon, list):
             return "the mask is not a list of polygons [x, y, x, y, ...]"
@@ -260,12 +266,12 @@ def segmentation_error(segmentation: Any, height: int, width: int) -> str:
             return f"a polygon has {len(polygon)} numbers, expected an even count"
         if len(polygon) < 6:
             return f"a polygon has {len(polygon) // 2} points, expected at least 3"
-        try:  # COCO has 860 thousand of these masks: no loop of ours
+        try:  # COCO has 860,000 of these masks: avoid Python loops
             total, low, high = sum(polygon), min(polygon), max(polygon)
         except TypeError:
-            return "a polygon holds something that is not a number"
+            return "a polygon has values that are not numbers"
         if not (math.isfinite(total) and -far <= low and high <= far):
-            return "a polygon has a corner that is not a number or far outside the image"
+            return "a polygon has a corner that is not finite or far outside the image"
     return ""
 
 
@@ -278,7 +284,7 @@ def decode_masks(segmentations: Sequence[Any], height: int, width: int) -> np.nd
         width: Of the image in pixels.
 
     Raises:
-        DataError: one is missing, malformed, or for another size.
+        DataError: a mask is missing, malformed, or of another size.
         VanError: faster-coco-eval is not installed.
     """
     functions = mask_functions()
@@ -291,19 +297,21 @@ def decode_masks(segmentations: Sequence[Any], height: int, width: int) -> np.nd
 
 
 class CocoDetectionDataset(Dataset):
-    """Images with their boxes, labels and masks, for a DataLoader.
+    """Images with their boxes, labels and masks.
 
     An item is the image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary: boxes, tv_tensors.BoundingBoxes
-    (N, 4) XYXY float32 inside the image; labels (N,) int64 from 0; masks, tv_tensors.Mask (N, H, W) uint8, where asked
-    for; image_id; size, (H, W) of the file. Crowd regions are left out.
+    (N, 4) XYXY float32 inside the image; labels (N,) int64 from 0; masks, tv_tensors.Mask (N, H, W) uint8, where
+    requested; image_id; size, (H, W) of the file. Crowd regions are left out.
 
     Args:
         split: The annotations.
-        transform: Called with image and target, as the transforms v2 of torchvision; returns both.
+        transform: Takes and returns image and target, like torchvision's transforms v2.
         masks: Decode masks; every object must have one.
-        drop: Ids of annotations to leave out; see `van.data.coco_checks.usable`.
         keep_empty: Keep images without objects.
-        drop_images: Ids of images to leave out.
+
+    Attributes:
+        images: Records of the images, in order.
+        ratios: Width divided by height of each image.
     """
 
     def __init__(
@@ -311,25 +319,22 @@ class CocoDetectionDataset(Dataset):
         split: CocoSplit,
         transform: Callable[[Any, Any], Any] | None = None,
         masks: bool = False,
-        drop: Collection[int] = (),
         keep_empty: bool = True,
-        drop_images: Collection[int] = (),
     ) -> None:
         if masks:
-            mask_functions()  # says now what is not installed
+            mask_functions()  # raises now if the package is not installed
         self.split = split
         self.transform = transform
         self.masks = masks
-        self._drop = frozenset(drop)
-        gone = frozenset(drop_images)
-        self.images = [i for i in split.images if i["id"] not in gone and (keep_empty or self.objects(i["id"]))]
+        self.images = [image for image in split.images if keep_empty or self.objects(image["id"])]
+        self.ratios = [(image.get("width") or 1) / (image.get("height") or 1) for image in self.images]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def objects(self, image_id: int) -> list[dict[str, Any]]:
-        """Return the records of an image that are learned from: not dropped, not crowd regions."""
-        return [a for a in self.split.annotations(image_id) if not a.get("iscrowd") and a.get("id") not in self._drop]
+        """Return the records of an image that a model learns from: all but crowd regions."""
+        return [a for a in self.split.annotations(image_id) if not a.get("iscrowd")]
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
         record = self.images[index]

@@ -1,4 +1,4 @@
-"""The built-in data: 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries (UCI, Alpaydin and Kaynak)."""
+"""The built-in data set for classification: scikit-learn's 1,797 handwritten digits of 8 x 8 pixels."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from van.data.samples import Samples, split_samples
 
 
 class DigitSamples(Samples):
-    """All digits as grey images, in scikit-learn's order."""
+    """All digits as grey images, in scikit-learn's order (UCI, Alpaydin and Kaynak)."""
 
     def __init__(self) -> None:
         digits: Any = load_digits()
@@ -21,10 +21,10 @@ class DigitSamples(Samples):
         return self._images[index]
 
     def name(self, index: int) -> str:
-        """Return "digit" and the position in scikit-learn's order."""
+        """Return "digit" and the index in scikit-learn's order."""
         return f"digit {index}"
 
 
 def load_split() -> tuple[Samples, Samples]:
-    """Return the training split (1,437 images) and the held-out one (360), always the same, equal shares per digit."""
+    """Return the training split (1,437 images) and the validation split (360): always the same, stratified by digit."""
     return split_samples(DigitSamples(), 0.2, seed=0)

@@ -1,4 +1,4 @@
-"""Turn images as they come, in any file format, colour mode or array type, into plain RGB or grey PIL images."""
+"""Images of any file format, color mode or array type as plain RGB or grey PIL images."""
 
 import io
 import struct
@@ -16,14 +16,15 @@ from timm.data.readers.img_extensions import add_img_extensions, get_img_extensi
 from timm.utils import natural_key
 from torch.utils.data import Dataset
 
+from van.data.folders import refuse_url
 from van.errors import DataError
 
-# timm's readers look for .png, .jpg and .jpeg alone
+# by default, timm's readers only look for .png, .jpg and .jpeg
 add_img_extensions((".avif", ".bmp", ".gif", ".jfif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff", ".webp"))
 
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | torch.Tensor
 
-# What Pillow's decoders raise on files that are broken in one way or another
+# what Pillow's decoders raise on broken files
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -39,33 +40,35 @@ _BROKEN = (
 
 
 def mode_for(in_chans: int) -> str:
-    """Return the PIL mode whose images have this many channels.
+    """Return the PIL mode of images with so many channels.
 
     Raises:
-        DataError: image files never have this many.
+        DataError: image files never have this many channels.
     """
     if in_chans not in (1, 3):
-        raise DataError(f"The model takes {in_chans} channels; image files give 1 or 3. Feed it tensors yourself.")
+        raise DataError(
+            f"The model takes {in_chans} channels, image files have 1 or 3. Call the model on tensors instead."
+        )
     return "L" if in_chans == 1 else "RGB"
 
 
-def read_image(source: ImageLike, mode: str = "RGB", name: str | None = None) -> Image.Image:
-    """Decode one image completely and bring it into one colour mode.
+def read_image(source: ImageLike, mode: str | None = "RGB", name: str | None = None) -> Image.Image:
+    """Decode an image completely and convert it to one color mode.
 
-    EXIF rotation is applied, transparency put on white, and an animation gives its first frame. Greys of more than 8
-    bits are scaled to 8: from 0-65535, floating point from 0-1 where its values lie there, and from 0 to the largest
-    value where that is above 65535.
+    EXIF rotation is applied, transparency is put on white, and of an animation the first frame is taken. Greys of more
+    than 8 bits are scaled to 8: from 0-65535, floating point from 0-1 where its values lie there, and from 0 to the
+    largest value where that is above 65535.
 
     Args:
         source: Path, bytes, open file, PIL image, array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or tensor (C, H, W)
             with the same numbers of channels. Arrays and tensors are uint8 0-255, uint16 0-65535, bool, or floating
             point 0-1.
-        mode: "RGB" or "L".
-        name: What to call the image in an error; its path where it has one.
+        mode: "RGB" or "L"; None keeps the mode of the image.
+        name: What to call the image in an error; by default its path.
 
     Raises:
-        DataError: the image cannot be decoded, is too large (Pillow's limit against decompression bombs), or an array
-            has another shape, type or range.
+        DataError: the image cannot be decoded, is too large (Pillow's limit against decompression bombs) or a URL, or
+            an array has another shape, type or range.
     """
     if isinstance(source, torch.Tensor):
         if source.ndim != 3:
@@ -78,6 +81,7 @@ def read_image(source: ImageLike, mode: str = "RGB", name: str | None = None) ->
     if isinstance(source, Image.Image):
         return _decode(source, mode, name or str(getattr(source, "filename", "")) or "The image")
     if isinstance(source, str | Path):
+        refuse_url(source)
         name = name or str(source)
     if not (isinstance(source, str | Path | bytes) or hasattr(source, "read")):
         raise DataError(
@@ -88,25 +92,25 @@ def read_image(source: ImageLike, mode: str = "RGB", name: str | None = None) ->
     name = str(name or getattr(source, "name", None) or "The image")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of half its limit against bombs and of odd metadata; what counts is whether it decodes
+            # Pillow warns at half its limit against bombs and about odd metadata; only decoding matters here
             warnings.simplefilter("ignore")
             with Image.open(opened) as image:
                 return _decode(image, mode, name)
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name} is too large to decode safely: {error} Make it smaller, or cut it.") from error
+        raise DataError(f"{name} is too large to decode safely: {error} Resize or crop it.") from error
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{name} is not an image in a format that Pillow knows. Remove or replace it.") from error
+        raise DataError(f"{name} is not an image in a known format. Remove or replace it.") from error
     except IsADirectoryError as error:
         raise DataError(f"{name} is a folder, expected an image file.") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{name} does not exist. Check the path.") from error
     except PermissionError as error:
-        raise DataError(f"{name} may not be read ({error.strerror}). Check its permissions.") from error
+        raise DataError(f"{name} cannot be read ({error.strerror}). Check its permissions.") from error
     except _BROKEN as error:
         raise DataError(f"{name} cannot be decoded, the file is broken ({error}). Remove or replace it.") from error
 
 
-def _decode(image: Image.Image, mode: str, name: str) -> Image.Image:
+def _decode(image: Image.Image, mode: str | None, name: str) -> Image.Image:
     try:
         image.load()
         return _one_mode(ImageOps.exif_transpose(image), mode)
@@ -114,7 +118,9 @@ def _decode(image: Image.Image, mode: str, name: str) -> Image.Image:
         raise DataError(f"{name} cannot be decoded, the file is broken ({error}). Remove or replace it.") from error
 
 
-def _one_mode(image: Image.Image, mode: str) -> Image.Image:
+def _one_mode(image: Image.Image, mode: str | None) -> Image.Image:
+    if mode is None:
+        return image
     if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these instead of scaling
         pixels = np.asarray(image, dtype=np.float64)
         pixels = np.nan_to_num(pixels, posinf=0.0)
@@ -144,7 +150,9 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
         array = (array / 257.0).round().astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0.0 and array.max() <= 1.0):
-            raise DataError(f"{name} has floating-point values outside 0 to 1. Scale it, and do not normalise it.")
+            raise DataError(
+                f"{name} has floating-point values outside 0 to 1. Scale it to that range and do not normalize it."
+            )
         array = (array * 255.0).round().astype(np.uint8)
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
@@ -153,35 +161,59 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """One image, ready for a network.
+def list_images(paths: Sequence[str | Path]) -> list[str]:
+    """Return image files in the order given; a folder stands for the images below it in natural order.
+
+    Args:
+        paths: Files and folders. A file is taken whatever its name is.
+
+    Raises:
+        DataError: a folder has no images, or a path is a URL.
+    """
+    found = []
+    for given in paths:
+        refuse_url(given)
+        path = Path(given)
+        if path.is_dir():
+            known = get_img_extensions(as_set=True)
+            inside = [str(p) for p in path.rglob("*") if p.suffix.lower() in known and p.is_file()]
+            if not inside:
+                raise DataError(f"{path} has no images. Known file endings are {' '.join(sorted(known))}.")
+            found += sorted(inside, key=natural_key)
+        else:
+            found.append(str(path))
+    return found
+
+
+@dataclass
+class PreparedImage:
+    """An image that was decoded once.
 
     Attributes:
-        item: What the network takes.
-        size: Height and width of the image.
-        path: Its file; None for images in memory.
-        image: The decoded image, where it is kept.
+        item: What the preparation made of it.
+        size: Height and width of the image in pixels.
+        path: Its path; None where it did not come from a file.
+        image: The RGB image itself, where it was to be kept.
     """
 
     item: Any
     size: tuple[int, int]
-    path: str | None
-    image: Image.Image | None
+    path: str | None = None
+    image: Image.Image | None = None
 
 
 class ImageFiles(Dataset):
-    """Images that are decoded once each and prepared, or the error that each of them gave.
+    """Images that are decoded once each; an item is a PreparedImage, or the DataError of an image that is broken.
 
     Args:
-        images: Paths and whatever else read_image takes.
-        prepare: Makes of an image what the network takes.
-        mode: Colors that are read, in Pillow's words.
-        keep: Whether the decoded image is kept beside what is made of it.
+        images: Paths, or anything else that read_image takes.
+        prepare: Turns a PIL image into what a network takes, such as a tensor.
+        mode: PIL mode of the images that prepare gets.
+        keep: Keep the RGB images too, to draw on.
     """
 
     def __init__(
-        self, images: Sequence[ImageLike], prepare: Callable[[Image.Image], Any], mode: str = "RGB", keep: bool = True
+        self, images: Sequence[ImageLike], prepare: Callable[[Any], Any], mode: str = "RGB", keep: bool = False
     ) -> None:
         self.images = images
         self.prepare = prepare
@@ -191,40 +223,16 @@ class ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Prepared | DataError:
-        source: Any = self.images[index]
-        path = str(source) if isinstance(source, str | Path) else getattr(source, "filename", None) or None
-        named = path or getattr(source, "name", None)
+    def __getitem__(self, index: int) -> PreparedImage | DataError:
         try:
-            image = read_image(
-                source, self.mode, None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
-            )
-            kept = image if self.keep else None
-            return Prepared(self.prepare(image), (image.height, image.width), path, kept)
+            source = self.images[index]
+            path = str(source) if isinstance(source, str | Path) else None
+            named = path or getattr(source, "filename", None) or getattr(source, "name", None)
+            name = None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
+            image = kept = read_image(source, None if self.keep else self.mode, name)
+            if self.keep:
+                image, kept = _one_mode(image, self.mode), _one_mode(image, "RGB")
+            item = self.prepare(image)
+            return PreparedImage(item, (image.height, image.width), path, kept if self.keep else None)
         except DataError as error:
             return error
-
-
-def list_images(paths: Sequence[str | Path]) -> list[str]:
-    """Return image files in the order given; a folder gives the images below it in natural order of their paths.
-
-    Args:
-        paths: Files and folders. A file is taken whatever its name is.
-
-    Raises:
-        DataError: a folder holds no images.
-    """
-    found = []
-    for given in paths:
-        if "://" in str(given):
-            raise DataError(f"{given} is a URL, expected a file or folder. Download it first.")
-        path = Path(given)
-        if path.is_dir():
-            known = get_img_extensions(as_set=True)
-            inside = [str(p) for p in path.rglob("*") if p.suffix.lower() in known and p.is_file()]
-            if not inside:
-                raise DataError(f"{path} holds no images. Known endings are {' '.join(sorted(known))}.")
-            found += sorted(inside, key=natural_key)
-        else:
-            found.append(str(path))
-    return found

@@ -1,36 +1,42 @@
-"""From samples to batches: how many processes load, in which order, and how samples are joined."""
+"""From samples to batches: number of loading processes, samplers, collation, data loaders."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from van.data.targets import plain
+from van.data.targets import check_labels, check_objects, check_saliency
 from van.errors import DataError
 
-_FEW = 256  # for so many samples no processes are started
-_MOST = 8
+Collate = Callable[[list[tuple[Any, Any]]], tuple[Any, Any]]
 
-Collate = Callable[[list[Any]], Any]
+_FEW = 128  # up to this many images, starting processes takes longer than it saves
+_MOST_PROCESSES = 8
 
 
-def loading_processes(workers: int | None, samples: int | None = None) -> int:
-    """Return how many processes load samples, for training, evaluation and prediction alike.
+def loading_processes(workers: int | None, images: int | None = None) -> int:
+    """Return the number of loading processes: for training, evaluation, prediction and checks alike.
 
     Args:
-        workers: What the user asked for; None takes one per processor, at most 8, and none for a few samples.
-        samples: How many there are, where it is known and all of them are cheap to load.
+        workers: What the user asked for; None takes one per processor, at most 8, and none for few images.
+        images: Number of images that are read once; None where they are read again in every epoch.
+
+    Raises:
+        DataError: workers is negative.
     """
-    if workers is not None:
-        return workers
-    return 0 if samples is not None and samples <= _FEW else min(_MOST, os.cpu_count() or 1)
+    if workers is None:
+        return 0 if images is not None and images <= _FEW else min(_MOST_PROCESSES, os.cpu_count() or 1)
+    if workers < 0:
+        raise DataError(f"workers is {workers}, expected 0 or more.")
+    return workers
 
 
 def processes_and_rank(processes: int | None = None, rank: int | None = None) -> tuple[int, int]:
-    """Return how many processes share the data, and which of them this is; None asks torch.distributed."""
+    """Return how many processes train together and which one this is; None asks torch.distributed."""
     together = dist.is_available() and dist.is_initialized()
     if processes is None:
         processes = dist.get_world_size() if together else 1
@@ -39,59 +45,38 @@ def processes_and_rank(processes: int | None = None, rank: int | None = None) ->
     return processes, rank
 
 
-class _Batches(DistributedSampler):
-    """Yields lists of places. A DistributedSampler: Lightning leaves it as it is and tells it the epoch."""
-
-    def __init__(
-        self, count: int, batch_size: int, seed: int = 0, processes: int | None = None, rank: int | None = None
-    ) -> None:
-        processes, rank = processes_and_rank(processes, rank)
-        super().__init__(cast(Any, range(count)), num_replicas=processes, rank=rank, seed=seed)
-        if count < processes:
-            raise DataError(f"{count} samples cannot be shared by {processes} devices. Give fewer --devices.")
-        self.count = count
-        self.batch_size = batch_size
+# ------------------------------------------------------------------------------------------------ samplers
 
 
-class OrderedBatches(_Batches):
-    """Every sample once, in order or in that of a key, in about equal batches; each process has its own part.
+class _BatchSampler(DistributedSampler):
+    """Yields lists of indices, different ones in every process.
+
+    Being a DistributedSampler, it is left alone by Lightning, which tells it the epoch.
 
     Args:
-        count: How many samples there are.
-        batch_size: Samples per batch and process.
-        key: One number per sample that they are sorted by, so that like ones share a batch; None keeps the order.
-        processes: How many share the samples; None asks torch.distributed.
+        images: Number of images.
+        batch_size: Images per batch and process.
+        seed: Of the order.
+        processes: How many share the images; None asks torch.distributed.
         rank: Which of them this is; None asks torch.distributed.
-
-    Raises:
-        DataError: there are fewer samples than processes.
     """
 
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        key: Sequence[float] | None = None,
-        processes: int | None = None,
-        rank: int | None = None,
-    ) -> None:
-        super().__init__(count, batch_size, 0, processes, rank)
-        self.order = torch.arange(count) if key is None else torch.tensor(key).argsort(stable=True)
+    def __init__(self, images: int, batch_size: int, seed: int, processes: int | None, rank: int | None) -> None:
+        processes, rank = processes_and_rank(processes, rank)
+        super().__init__(cast(Any, range(images)), num_replicas=processes, rank=rank, seed=seed)
+        self.images = images
+        self.batch_size = batch_size
 
-    def __len__(self) -> int:
-        whole = -(-self.count // (self.num_replicas * self.batch_size))
-        return min(whole, self.count // self.num_replicas)  # rather one sample more than a batch of none
-
-    def __iter__(self) -> Iterator[list[int]]:
-        own = torch.tensor_split(self.order, self.num_replicas)[self.rank]
-        return iter([batch.tolist() for batch in torch.tensor_split(own, len(self))])
+    def _refuse_fewer_images_than_processes(self) -> None:
+        if self.images < self.num_replicas:
+            raise DataError(f"{self.images} images cannot be shared by {self.num_replicas} devices. Use fewer devices.")
 
 
-class OrientedBatches(_Batches):
-    """Random batches of images that are all wider than high, or all higher than wide, so that little is padded.
+class OrientedBatches(_BatchSampler):
+    """Shuffled batches of images that are all landscape or all portrait, so that little padding is needed.
 
-    Every process gets as many batches as the others, and other images. The order is new in every epoch; the images of
-    each orientation left over from whole batches wait for another epoch, unless they are all that there are.
+    Every process gets the same number of batches, of different images. The order is new in every epoch. Of each
+    orientation, images that do not fill a batch wait for another epoch, unless there are no others.
 
     Args:
         ratios: Width divided by height of each image.
@@ -113,6 +98,7 @@ class OrientedBatches(_Batches):
         rank: int | None = None,
     ) -> None:
         super().__init__(len(ratios), batch_size, seed, processes, rank)
+        self._refuse_fewer_images_than_processes()
         wide = torch.tensor(ratios) >= 1
         self.groups = [group for group in (wide.nonzero()[:, 0], (~wide).nonzero()[:, 0]) if len(group)]
 
@@ -128,36 +114,36 @@ class OrientedBatches(_Batches):
             size = self.batch_size
             batches += [order[i * size : (i + 1) * size] for i in range(max(1, len(group) // size))]
         places = torch.randperm(len(batches), generator=generator).tolist()
-        # fewer batches than processes: some come twice
+        # with fewer batches than processes, some are repeated
         count = len(self) * self.num_replicas
         return iter([batches[places[i % len(places)]] for i in range(self.rank, count, self.num_replicas)])
 
 
-class StepBatches(_Batches):
-    """A fixed number of batches per epoch, from an endless row of passes over the data, each in its own order.
+class StepBatches(_BatchSampler):
+    """A fixed number of shuffled batches per epoch.
 
-    An epoch may be shorter or longer than a pass: the next one continues where it ended. Every process gets other
-    samples of the same batches.
+    The batches come from an endless sequence of passes over the images, each in an order of its own. An epoch may be
+    shorter or longer than a pass; the next one continues where it ended. Processes get different images.
 
     Args:
-        count: How many samples there are.
-        batch_size: Samples per batch and process.
+        images: Number of images.
+        batch_size: Images per batch and process.
         steps: Batches per epoch and process.
         seed: Of the order.
-        processes: How many share the samples; None asks torch.distributed.
+        processes: How many share the images; None asks torch.distributed.
         rank: Which of them this is; None asks torch.distributed.
     """
 
     def __init__(
         self,
-        count: int,
+        images: int,
         batch_size: int,
         steps: int,
         seed: int = 0,
         processes: int | None = None,
         rank: int | None = None,
     ) -> None:
-        super().__init__(count, batch_size, seed, processes, rank)
+        super().__init__(images, batch_size, seed, processes, rank)
         self.steps = steps
 
     def __len__(self) -> int:
@@ -170,81 +156,162 @@ class StepBatches(_Batches):
             first = step * whole + self.rank * self.batch_size
             batch = []
             for place in range(first, first + self.batch_size):
-                turn, index = divmod(place, self.count)
+                turn, index = divmod(place, self.images)
                 if turn not in orders:
                     generator = torch.Generator().manual_seed(self.seed + turn)
-                    # batches of several processes may lie in two passes
+                    # a batch shared by several processes may span two passes
                     orders = {k: v for k, v in orders.items() if k == turn - 1}
-                    orders[turn] = torch.randperm(self.count, generator=generator).tolist()
+                    orders[turn] = torch.randperm(self.images, generator=generator).tolist()
                 batch.append(orders[turn][index])
             yield batch
 
 
-class _Joined(Dataset):
-    """What lists of samples become, for lists of places."""
+class OrderedBatches(_BatchSampler):
+    """Every image once, in a fixed order; all processes get the same number of batches.
 
-    def __init__(self, dataset: Any, collate: Collate) -> None:
+    Args:
+        order: Indices of the images in the order they are wanted in.
+        batch_size: Images per batch and process; a batch may hold one more where that evens out the processes.
+        processes: How many share the images; None asks torch.distributed.
+        rank: Which of them this is; None asks torch.distributed.
+
+    Raises:
+        DataError: there are fewer images than processes.
+    """
+
+    def __init__(
+        self, order: Sequence[int], batch_size: int, processes: int | None = None, rank: int | None = None
+    ) -> None:
+        super().__init__(len(order), batch_size, 0, processes, rank)
+        self._refuse_fewer_images_than_processes()
+        self.order = torch.as_tensor(order)
+
+    def __len__(self) -> int:
+        batches = -(-self.images // (self.num_replicas * self.batch_size))
+        return min(batches, self.images // self.num_replicas)  # one image more is better than an empty batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = torch.tensor_split(self.order, self.num_replicas)[self.rank]
+        return iter([batch.tolist() for batch in torch.tensor_split(own, len(self))])
+
+
+# ------------------------------------------------------------------------------------------------ collation
+
+
+def plain(value: Any) -> Any:
+    """Return a tensor without torchvision's wrappers, which slow down every operation; dictionaries value by value."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    return value.as_subclass(torch.Tensor) if isinstance(value, torch.Tensor) else value
+
+
+def collate_lists(items: list[tuple[Any, Any]]) -> tuple[list[torch.Tensor], list[Any]]:
+    """Return a list of images (3, H, W) of any sizes and the list of their targets."""
+    images, targets = zip(*items, strict=True)
+    return [plain(image) for image in images], [plain(target) for target in targets]
+
+
+def _collate_objects(items: list[tuple[Any, Any]], num_classes: int, masks: bool) -> tuple[Any, Any]:
+    images, targets = collate_lists(items)
+    for target in targets:
+        check_objects(target, num_classes, masks=masks)
+    return images, targets
+
+
+def _collate_labels(items: list[tuple[Any, Any]], num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = map(torch.stack, collate_lists(items))
+    check_labels(labels, num_classes)
+    return images, labels
+
+
+def _collate_segments(items: list[tuple[Any, Any]], num_classes: int) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    images, targets = collate_lists(items)
+    for target in targets:
+        check_objects(target, num_classes, boxes=False, masks=True)
+    return torch.stack(images), [{key: target[key] for key in ("masks", "labels")} for target in targets]
+
+
+def collate_masks(items: list[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images (B, 3, H, W) and salient masks (B, H, W) as floats from 0 to 1, checked."""
+    images, masks = map(torch.stack, collate_lists(items))
+    masks = masks.float()
+    check_saliency(masks)
+    return images, masks
+
+
+def collate_objects(num_classes: int, masks: bool) -> Collate:
+    """Return what joins images and targets with boxes to two lists, and checks the targets.
+
+    Args:
+        num_classes: Number of classes.
+        masks: Whether every object must have a mask.
+    """
+    return partial(_collate_objects, num_classes=num_classes, masks=masks)
+
+
+def collate_labels(num_classes: int) -> Collate:
+    """Return what joins images and labels of pixels to tensors (B, 3, H, W) and (B, H, W), and checks the labels."""
+    return partial(_collate_labels, num_classes=num_classes)
+
+
+def collate_segments(num_classes: int) -> Collate:
+    """Return what joins images to (B, 3, H, W) and lists masks and labels of their segments, and checks these."""
+    return partial(_collate_segments, num_classes=num_classes)
+
+
+# ------------------------------------------------------------------------------------------------ loaders
+
+
+class _Batches(Dataset):
+    """Collated items for lists of indices."""
+
+    def __init__(self, dataset: Dataset, collate: Collate) -> None:
         self.dataset = dataset
         self.collate = collate
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(cast(Any, self.dataset))
 
-    def __getitem__(self, places: list[int]) -> Any:
-        return self.collate([self.dataset[place] for place in places])
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+    def __getitem__(self, indices: list[int]) -> tuple[Any, Any]:
+        return self.collate([self.dataset[index] for index in indices])
 
 
-def batch_loader(dataset: Dataset, batches: Any, collate: Collate, workers: int) -> DataLoader:
-    """Return a loader of batches that a sampler chooses.
+def as_is(item: Any) -> Any:
+    """Return an item; data loaders would convert it."""
+    return item
+
+
+def batch_loader(dataset: Dataset, batches: _BatchSampler, collate: Collate, workers: int) -> DataLoader:
+    """Return a loader of the batches that a sampler lists.
 
     Args:
-        dataset: The samples.
-        batches: A sampler that yields lists of places.
-        collate: Joins a list of samples.
+        dataset: Items are pairs of an image and its target.
+        batches: One of the samplers of this module. It shares the images among processes: Lightning's trainer gets
+            use_distributed_sampler=False.
+        collate: Joins items to a batch.
         workers: Loading processes.
     """
     return DataLoader(
-        _Joined(dataset, collate),
+        _Batches(dataset, collate),
         batch_size=None,
         sampler=batches,
         num_workers=workers,
-        collate_fn=_as_is,
+        collate_fn=as_is,
         persistent_workers=workers > 0,
     )
 
 
 def evaluation_loader(
-    dataset: Dataset, batch_size: int, workers: int, key: Sequence[float] | None = None
+    dataset: Dataset, batch_size: int, workers: int, ratios: Sequence[float] | None = None
 ) -> DataLoader:
-    """Return every sample once, as it is: lists of images (3, H, W) uint8 and of targets.
+    """Return every image once: lists of images (3, H, W) and of targets.
 
     Args:
-        dataset: Pairs of image and target.
-        batch_size: Samples per batch and process.
+        dataset: Items are pairs of an image and its target.
+        batch_size: Images per batch and process.
         workers: Loading processes.
-        key: See OrderedBatches.
+        ratios: Width divided by height of each image, to batch images of similar shape; None keeps the order.
     """
-    return batch_loader(dataset, OrderedBatches(len(cast(Any, dataset)), batch_size, key), as_lists, workers)
-
-
-def as_lists(items: list[tuple[Any, Any]]) -> tuple[list[torch.Tensor], list[Any]]:
-    """Return images of any sizes and their targets as two lists, tensors without torchvision's wrapper."""
-    images, targets = zip(*items, strict=True)
-    return [plain(image) for image in images], [_unwrapped(target) for target in targets]
-
-
-def _unwrapped(target: Any) -> Any:
-    if isinstance(target, dict):
-        return {key: _unwrapped(value) for key, value in target.items()}
-    return plain(target) if isinstance(target, torch.Tensor) else target
-
-
-def as_stacks(items: list[tuple[Any, Any]]) -> tuple[torch.Tensor, Any]:
-    """Return images (B, 3, H, W), and targets stacked where they are tensors, else as a list."""
-    images, targets = as_lists(items)
-    stacked = torch.stack(targets) if isinstance(targets[0], torch.Tensor) else targets
-    return torch.stack(images), stacked
+    images = len(cast(Any, dataset))
+    order = range(images) if ratios is None else torch.tensor(ratios).argsort(stable=True).tolist()
+    return batch_loader(dataset, OrderedBatches(order, batch_size), collate_lists, workers)

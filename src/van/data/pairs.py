@@ -1,26 +1,20 @@
-"""Images and masks that lie in folders and have the same names: find them, pair them, read the masks."""
+"""Images and masks of the same names in folders: find them, pair them, read the masks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
 
+from van.data.folders import SPLIT_FOLDERS, Split
 from van.data.images import read_image
 from van.errors import DataError
 
-Split = Literal["train", "val", "all"]
-
-SPLIT_FOLDERS: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "test", "testing"),
-}
 _IMAGE_FOLDERS = ("images", "image", "imgs", "Imgs")
-_HELD_OUT = 5  # data without splits: every fifth pair is for validation
+_HELD_OUT = 5  # without splits, every fifth pair is for validation
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _LOSSY = ("JPEG", "MPO", "JPEG2000")
 
@@ -32,7 +26,7 @@ class Folders:
     Attributes:
         images: Folder of the images.
         masks: Folder of the masks.
-        whole: Whether the folders hold all of the data and not one split of it.
+        whole: Whether the folders hold the whole data set instead of one split.
     """
 
     images: Path
@@ -42,7 +36,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images, their masks in the same order, and what has no partner, with what is wrong."""
+    """Images, their masks in the same order, and files without a counterpart, with what is wrong."""
 
     images: list[Path]
     masks: list[Path]
@@ -54,9 +48,9 @@ def find_folders(
 ) -> Folders:
     """Find the folders of a split.
 
-    With SPLIT train or training, or val, valid, validation, test or testing, and MASKS one of mask_folders, looked for
-    are images/SPLIT with MASKS/SPLIT, SPLIT/images with SPLIT/MASKS, and SPLIT with MASKS/SPLIT. Where there is no split
-    at all, images with MASKS hold everything (also image, imgs or Imgs).
+    SPLIT is train or training, or val, valid, validation, test or testing, and MASKS one of mask_folders. These pairs
+    of folders are looked for: images/SPLIT and MASKS/SPLIT, SPLIT/images and SPLIT/MASKS, SPLIT and MASKS/SPLIT. Where
+    there are no splits, images (or image, imgs, Imgs) and MASKS hold the whole data set.
 
     Args:
         root: Folder of the data set.
@@ -65,11 +59,11 @@ def find_folders(
         more: Further pairs of folders, below the root, that hold this split.
 
     Raises:
-        DataError: there are no such folders; the message says what was looked for.
+        DataError: there are no such folders; the message lists what was looked for.
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Give the folder that holds images and masks.")
+        raise DataError(f"{root} is not a folder. Give the folder with the images and masks.")
     if found := _first(root, more):
         return Folders(*found, whole=False)
     for name in SPLIT_FOLDERS.get(split, ()):
@@ -84,19 +78,19 @@ def find_folders(
     if not splits and (found := _first(root, flat)):
         return Folders(*found, whole=True)
     if split == "all" and splits:
-        raise DataError(f"{root} has the splits {' and '.join(splits)}: take one of them.")
+        raise DataError(f"{root} has the splits {' and '.join(splits)}. Choose one of them.")
     names = SPLIT_FOLDERS.get(split, ("train",))
-    looked = [f"{images} with {masks}" for images, masks in [*more, *_of_split(names[0], mask_folders[:1])]]
+    looked = [f"{images} and {masks}" for images, masks in [*more, *_of_split(names[0], mask_folders[:1])]]
     also = f" (MASKS may also be called {', '.join(mask_folders[1:])})" if len(mask_folders) > 1 else ""
     if not splits:
-        looked.append(f"images with {mask_folders[0]}")
+        looked.append(f"images and {mask_folders[0]}")
     raise DataError(f"{root} has no images with masks for {split}. Looked for {'; '.join(looked)}{also}.")
 
 
 def find_splits(
     root: str | Path, mask_folders: Sequence[str], more: Mapping[str, Sequence[tuple[str, str]]] | None = None
 ) -> list[Split]:
-    """Return the splits that there are, train before val, or "all" alone; see `find_folders`.
+    """Return the splits of a data set, train before val, or "all" alone; see `find_folders`.
 
     Args:
         root: Folder of the data set.
@@ -116,7 +110,7 @@ def find_splits(
             return ["all"]
         splits.append(split)
     if not splits:
-        find_folders(root, "train", mask_folders, (more or {}).get("train", ()))  # says what was looked for
+        find_folders(root, "train", mask_folders, (more or {}).get("train", ()))  # lists what was looked for
     return splits
 
 
@@ -133,7 +127,7 @@ def _first(root: Path, candidates: Sequence[tuple[str, str]] | Iterator[tuple[st
 
 
 def _by_name(folder: Path, kind: str) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
-    """Return the image files below a folder by their paths without ending, and those of a name that came before."""
+    """Return the image files below a folder by path without ending, and files whose name is taken."""
     known = get_img_extensions(as_set=True)
     found: dict[str, Path] = {}
     repeated: list[tuple[Path, str]] = []
@@ -148,9 +142,9 @@ def _by_name(folder: Path, kind: str) -> tuple[dict[str, Path], list[tuple[Path,
 
 
 def find_pairs(folders: Folders, split: Split) -> Pairs:
-    """Pair images and masks whose paths below their folders are the same but for the ending, in natural order.
+    """Pair images and masks with the same path below their folders, endings aside, in natural order.
 
-    Of data without splits, "val" takes every fifth pair, "train" the others, and "all" all.
+    Without splits, "val" takes every fifth pair, "train" the others, and "all" everything.
 
     Raises:
         DataError: there is no pair.
@@ -164,46 +158,45 @@ def find_pairs(folders: Folders, split: Split) -> Pairs:
     if not names:
         raise DataError(
             f"{folders.images} ({len(images)} images) and {folders.masks} ({len(masks)} masks) have no file name in "
-            "common. An image and its mask have the same name but for the ending: a.jpg and a.png."
+            "common. An image and its mask must have the same name, endings aside: a.jpg and a.png."
         )
     if folders.whole and split != "all":
         held_out = set(names[_HELD_OUT - 1 :: _HELD_OUT] or names[-1:])
         names = [name for name in names if (name in held_out) == (split == "val")]
         if not names:
-            raise DataError(f"{folders.images} has one image with a mask, too few to train and validate on.")
+            raise DataError(f"{folders.images} has only one image with a mask, too few for training and validation.")
     return Pairs([images[name] for name in names], [masks[name] for name in names], unpaired)
 
 
 def read_mask(path: str | Path, grey: bool = False) -> np.ndarray:
-    """Read a mask as it is: nothing is scaled, converted or turned.
+    """Read a mask as stored: nothing is scaled, converted or rotated.
 
     Args:
-        path: The file: one channel, of 8 or 16 bits or with a palette, whose places are then the values.
-        grey: Give brightness from 0 to 255 instead of numbers: black and white, 16 bits and palettes are converted.
+        path: The file: one channel of 8 or 16 bits, or a palette image, whose palette indices are the values.
+        grey: Return brightness from 0 to 255 instead of stored values: black-and-white, 16-bit and palette images are
+            converted.
 
     Returns:
-        (H, W), uint8, or int32 for more than 8 bits; black-and-white images have the numbers 0 and 1.
+        (H, W), uint8, or int32 for more than 8 bits; black-and-white images have the values 0 and 1.
 
     Raises:
-        DataError: the file is missing or broken, has colours, or was saved as JPEG, which changes numbers.
+        DataError: the file is missing or broken, is a color image, or a JPEG, which changes values.
     """
     try:
         with Image.open(path) as image:
             if image.format in _LOSSY:
-                raise DataError(
-                    f"{path} is a JPEG, which changes the values of pixels. Save masks as PNG from their source."
-                )
+                raise DataError(f"{path} is a JPEG, which changes pixel values. Save masks as PNG from their source.")
             if image.mode not in _LABEL_MODES:
                 raise DataError(
-                    f"{path} is an image of mode {image.mode}, expected a mask with one channel, "
-                    f"{'from 0 to 255' if grey else 'the numbers of classes'}. Convert it and save it as PNG."
+                    f"{path} is an image of mode {image.mode}, expected a mask with one channel that holds "
+                    f"{'brightness from 0 to 255' if grey else 'class numbers'}. Convert it and save it as PNG."
                 )
             if grey and image.mode in ("1", "P"):
                 image = image.convert("L")
             array = np.asarray(image)
     except DataError:
         raise
-    except Exception as error:  # Pillow raises anything on broken files; read_image knows what to say of them
+    except Exception as error:  # Pillow raises anything on broken files; read_image has the message
         read_image(path)
         raise DataError(f"{path} cannot be decoded ({error}). Remove or replace it.") from error
     if array.dtype in (np.bool_, np.uint8):
@@ -218,7 +211,7 @@ def check_sizes(image: str | Path, mask: str | Path, image_size: Sequence[int], 
 
 
 def sizes_differ(image: str | Path, image_size: Sequence[int], mask_size: Sequence[int]) -> str:
-    """Say that a mask (height, width) has another size than its image."""
-    turned = "; is the image turned by its EXIF data?" if tuple(image_size)[::-1] == tuple(mask_size) else ""
+    """Return the message that a mask (height, width) and its image differ in size."""
+    turned = "; is the image rotated by its EXIF data?" if tuple(image_size)[::-1] == tuple(mask_size) else ""
     height, width = mask_size
     return f"has {width} x {height} pixels, its image {image} has {image_size[1]} x {image_size[0]}{turned}"

@@ -1,4 +1,4 @@
-"""Panoptic segmentation in COCO's format: a PNG of segment ids an image, and a JSON that says what the segments are."""
+"""Panoptic segmentation in COCO's format: a PNG of segment ids per image, and a JSON that describes the segments."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,12 +13,11 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from van.data.coco import CocoFiles, CocoSplit, find_split, find_splits
+from van.data.folders import Split
+from van.data.formats import IGNORED
 from van.data.images import read_image
-from van.data.pairs import Split, check_sizes
+from van.data.pairs import check_sizes
 from van.errors import DataError
-
-IGNORED = 255
-"""Label of pixels that do not count."""
 
 _BYTES = (1, 256, 65536)  # an id is R + 256 G + 65536 B
 
@@ -37,19 +36,19 @@ def read_ids(path: str | Path) -> np.ndarray:
     """Read the segment ids (H, W) int32 of a panoptic PNG; 0 is no segment.
 
     Raises:
-        DataError: the file is missing or broken, or is no PNG with three colours: other formats change ids.
+        DataError: the file is missing or broken, or not an RGB PNG: other formats change ids.
     """
     try:
         with Image.open(path) as image:
             if image.format != "PNG" or image.mode != "RGB":
                 raise DataError(
-                    f"{path} is a {image.format} of mode {image.mode}, expected a PNG of mode RGB whose colours are "
-                    "ids of segments."
+                    f"{path} is a {image.format} of mode {image.mode}, expected a PNG of mode RGB whose colors are "
+                    "segment ids."
                 )
             return decode_ids(np.asarray(image))
     except DataError:
         raise
-    except Exception as error:  # Pillow raises anything on broken files; read_image knows what to say of them
+    except Exception as error:  # Pillow raises anything on broken files; read_image has the message
         read_image(path)
         raise DataError(f"{path} cannot be decoded ({error}). Remove or replace it.") from error
 
@@ -63,26 +62,28 @@ class PanopticSplit:
 
     Attributes:
         coco: The JSON.
-        folder: Folder of the PNG: named as the JSON, without its ending.
+        name: What to call the split: its JSON.
+        folder: Folder of the PNG files: named like the JSON, without its ending.
         images: Records of the images that have segments, sorted by id.
-        class_names: Names in the order of the category ids: the place in this list is the label.
+        class_names: Names in the order of the category ids: the position in this list is the label.
         category_ids: Category id of each label.
         labels: Label of each category id.
-        isthing: For each label whether it is a countable thing; the others are stuff.
+        isthing: Whether each label is a thing (countable); the others are stuff.
         things: Labels of the things.
 
     Raises:
-        DataError: a category does not say whether it is a thing, or there are too many.
+        DataError: a category has no isthing, or there are too many categories.
     """
 
     def __init__(self, coco: CocoSplit, drop_images: Collection[int] = ()) -> None:
         self.coco = coco
+        self.name = coco.name
         file = coco.files.annotations
         self.folder = file.with_suffix("")
         for category in coco.categories:
             if category.get("isthing") not in (0, 1):
                 raise DataError(
-                    f"{file}: category {category['name']} has no 'isthing' of 0 or 1, as panoptic data has."
+                    f"{file}: category {category['name']} has no 'isthing' of 0 or 1, which panoptic data needs."
                 )
         if len(coco.categories) >= IGNORED:
             raise DataError(f"{file} has {len(coco.categories)} categories, expected at most {IGNORED - 1}.")
@@ -96,10 +97,10 @@ class PanopticSplit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def without(self, image_ids: Collection[int]) -> "PanopticSplit":
-        """Return the split without some images."""
+    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "PanopticSplit":
+        """Return the split without the images of some ids."""
         gone = {image["id"] for image in self.coco.images} - {image["id"] for image in self.images}
-        return PanopticSplit(self.coco, gone | set(image_ids))
+        return PanopticSplit(self.coco, gone | set(images))
 
     def image_path(self, image: Mapping[str, Any]) -> Path:
         """Return the file of a record of `images`."""
@@ -117,7 +118,7 @@ class PanopticSplit:
         segments = self.records[image["id"]].get("segments_info")
         if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
             raise DataError(
-                f"{self.coco.files.annotations}, image {image['id']}: 'segments_info' is no list of objects."
+                f"{self.coco.files.annotations}, image {image['id']}: 'segments_info' is not a list of objects."
             )
         return segments
 
@@ -162,44 +163,43 @@ class PanopticSplit:
 
 
 def find_panoptic(root: str | Path, split: Split) -> PanopticSplit:
-    """Find and read the panoptic annotations of a split: "train" or "val"; see `van.data.coco.find_split`.
+    """Find and read the panoptic annotations of a split, "train" or "val"; see `van.data.coco.find_split`.
 
-    The PNG are in annotations/panoptic_SPLIT2017 (any year, or none), beside the JSON of that name.
+    The PNG files are in annotations/panoptic_SPLIT2017 (any year, or none), beside the JSON of that name.
 
     Raises:
         DataError: there are none, or they are malformed.
     """
-    if split == "all":
-        raise DataError(f"{root} is panoptic data in COCO's layout: take its split train or val.")
     return _read(find_split(root, split, "panoptic"))
 
 
 def find_panoptic_splits(root: str | Path) -> dict[Split, PanopticSplit]:
-    """Return the splits that there are, train before val; see `find_panoptic`."""
+    """Return the splits of a data set, train before val; see `find_panoptic`."""
     return {split: _read(files) for split, files in find_splits(root, "panoptic").items()}
 
 
 def _read(files: CocoFiles) -> PanopticSplit:
     split = PanopticSplit(CocoSplit(files, "panoptic"))
     if not split.folder.is_dir():
-        raise DataError(f"{files.annotations} needs the folder {split.folder} with its PNG, which does not exist.")
+        raise DataError(
+            f"{files.annotations} needs the folder {split.folder} with its PNG files, which does not exist."
+        )
     return split
 
 
 class PanopticDataset(Dataset):
-    """Images with their segments, for a DataLoader.
+    """Images with their segments.
 
-    An item is the image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary. What a model learns from: labels (N,)
-    int64, masks (N, H, W) bool and isthing (N,) bool of the segments that are visible and no crowd regions; and
-    class_map (H, W) uint8, the label of each pixel, 255 where there is none. What it is measured by: segmentation
-    (H, W) int32, the number of the segment or 0, and segments, dictionaries with id (that number), label, isthing,
-    iscrowd. Also image_id, and size, (H, W) of the file.
+    An item is the image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary. For training: labels (N,) int64 and
+    masks (N, H, W) bool of the segments that are visible, without crowd regions. For evaluation: segmentation (H, W)
+    int32, the number of the segment or 0, and segments, dictionaries with id (that number), label, isthing and iscrowd.
+    Also image_id, and size, (H, W) of the file.
 
     Args:
         split: The annotations.
-        transform: Called with the image and one map of numbers (H, W), as the transforms v2 of torchvision; returns
-            both. Where it pads the map with 255 there is no segment.
-        masks: Give what a model learns from; without it an item is smaller.
+        transform: Takes and returns the image and a map of segment numbers (H, W), like torchvision's transforms v2.
+            Where it pads the map with 255 there is no segment.
+        masks: Include labels and masks, which only training needs.
     """
 
     def __init__(
@@ -219,10 +219,10 @@ class PanopticDataset(Dataset):
         numbers, segments = self.split.truth(record)
         size = tuple(image.shape[-2:])
         check_sizes(path, self.split.png_path(record), size, numbers.shape)
-        for segment in segments[IGNORED - 1 :]:  # 255 is what padding gives
+        for segment in segments[IGNORED - 1 :]:  # padding is 255
             segment["id"] += 1
         numbers += numbers >= IGNORED
-        # one map instead of N masks goes through the transform; in bytes, which it handles fastest, if they suffice
+        # the transform gets one map instead of N masks, of bytes where they suffice: it is fastest on them
         given = torch.from_numpy(numbers if len(segments) >= IGNORED - 1 else numbers.astype(np.uint8))
         chosen: Any = tv_tensors.Mask(given)
         if self.transform is not None:
@@ -244,14 +244,9 @@ class PanopticDataset(Dataset):
         visible = torch.bincount(segmentation.flatten(), minlength=last + 1) > 0
         kept = [segment for segment in segments if not segment["iscrowd"] and visible[segment["id"]]]
         ids = torch.tensor([segment["id"] for segment in kept], dtype=torch.int32)
-        labels = torch.full((last + 1,), IGNORED, dtype=torch.uint8)
-        for segment in segments:
-            labels[segment["id"]] = segment["label"]
         return {
             "labels": torch.tensor([segment["label"] for segment in kept], dtype=torch.int64),
             "masks": tv_tensors.Mask(segmentation == ids[:, None, None]),
-            "isthing": torch.tensor([segment["isthing"] for segment in kept], dtype=torch.bool),
-            "class_map": tv_tensors.Mask(labels[segmentation.long()]),
         }
 
 
@@ -272,11 +267,11 @@ def panoptic_record(
         category_ids: Category id of each label.
 
     Returns:
-        image_id, file_name, and segments_info: id, category_id, area, bbox (x, y, width, height) and iscrowd of each
-        segment that has pixels, with its score.
+        image_id, file_name and segments_info: id, category_id, area, bbox (x, y, width, height), iscrowd and, if there
+        is one, the score of each segment that has pixels.
 
     Raises:
-        DataError: pixels have a number that no segment has.
+        DataError: pixels belong to a segment that is not listed.
     """
     numbers = np.asarray(segmentation)
     found = np.unique(numbers)
@@ -300,7 +295,7 @@ def panoptic_record(
 def panoptic_categories(
     class_names: Sequence[str], category_ids: Sequence[int], isthing: Sequence[bool]
 ) -> list[dict[str, Any]]:
-    """Return COCO's categories of labels."""
+    """Return COCO's categories for a list of labels."""
     rows = zip(class_names, category_ids, isthing, strict=True)
     return [{"id": number, "name": name, "isthing": int(thing)} for name, number, thing in rows]
 
@@ -308,11 +303,10 @@ def panoptic_categories(
 class PanopticWriter:
     """Writes segments in COCO's format: FOLDER.json and FOLDER/*.png.
 
-    A PNG is written when it is added, the JSON by `close`, which is also what leaving a with block does, with an error
-    or without.
+    PNG files are written as images are added, the JSON by `close`, which leaving a with block calls, even after errors.
 
     Args:
-        json_file: The JSON; the PNG come into a folder of that name without its ending, which is made.
+        json_file: The JSON; the PNG files go to a folder of that name without its ending, which is created.
         categories: See `panoptic_categories`.
     """
 
@@ -320,7 +314,9 @@ class PanopticWriter:
         self.json_file = Path(json_file)
         self.folder = self.json_file.with_suffix("")
         if self.folder == self.json_file:
-            raise DataError(f"{json_file} is no name for the JSON of panoptic data, expected one that ends in .json.")
+            raise DataError(
+                f"{json_file} is not a name for the JSON of panoptic data, expected one that ends in .json."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.categories = [dict(category) for category in categories]
         self._ids = [category["id"] for category in self.categories]
@@ -344,7 +340,7 @@ class PanopticWriter:
             segments: Dictionaries with id, label, and a score if there is one; label is a place in the categories.
 
         Returns:
-            The PNG. Where the name is taken, by an image of another folder or ending, it gets the image's id too.
+            The PNG. If an image of another folder or ending has taken its name, the image id is appended.
         """
         name = Path(image_name).stem
         name = f"{name}.png" if name not in self._names else f"{name}_{image_id}.png"
@@ -358,7 +354,7 @@ class PanopticWriter:
         return self.folder / name
 
     def close(self) -> Path:
-        """Write the JSON of all that was added, and return its path."""
+        """Write the JSON of all images added, and return its path."""
         content = {"images": self._images, "annotations": self._records, "categories": self.categories}
         self.json_file.write_text(json.dumps(content) + "\n", encoding="utf-8")
         return self.json_file

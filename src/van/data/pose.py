@@ -1,4 +1,4 @@
-"""Persons cut out of images for pose estimation: boxes, crops, random changes, loaders. Data in COCO's format."""
+"""Crops of persons for pose estimation: boxes, crops, random changes. Data in COCO's format."""
 
 import json
 import math
@@ -9,34 +9,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from van.data.augmentation import PoseAugmentation
-from van.data.coco import CocoSplit, Split, find_split
-from van.data.coco_checks import OnProblem, usable
+from van.data.coco import CocoSplit
+from van.data.coco_checks import usable_split
+from van.data.folders import OnProblem, Split
 from van.data.images import read_image
-from van.data.loaders import loading_processes
 from van.errors import DataError
 
-PADDING = 1.25  # of Xiao et al.: how much larger than the box the crop is
+PADDING = 1.25  # how much larger than the box a crop is (Xiao et al. 2018)
 _HALF_BODY_PADDING = 1.5
-_HALF_BODY_FROM = 8  # a person with no more visible keypoints than this is not cut in half
+_HALF_BODY_FROM = 8  # persons with no more visible keypoints than this are not cut in half
 _LOWER = ("hip", "knee", "ankle", "foot", "heel", "toe")
 
 
 @dataclass(frozen=True)
 class Person:
-    """A person to cut out.
+    """A person to crop.
 
     Attributes:
-        image_id: Number of the image.
-        category_id: Number of the category in the annotation file.
+        image_id: Id of the image.
+        category_id: Id of the category in the annotation file.
         box: x, y, width, height in pixels of the image.
-        score: Confidence of the detector; 1 for boxes of the annotation file.
-        keypoints: (K, 3): x, y, visibility; zeros where nothing is known.
+        score: Confidence of the detector; 1 for annotated boxes.
+        keypoints: (K, 3): x, y, visibility; zeros for unknown keypoints.
     """
 
     image_id: int
@@ -49,15 +48,15 @@ class Person:
 def box_region(
     box: Sequence[float], size: tuple[int, int], padding: float = PADDING
 ) -> tuple[tuple[float, float], float]:
-    """Grow a box to the shape of the crop and pad it.
+    """Extend a box to the aspect ratio of the crop and pad it.
 
     Args:
         box: x, y, width, height in pixels.
         size: Height and width of the crop.
-        padding: How many times as large the region is.
+        padding: Factor by which the region is larger than the box.
 
     Returns:
-        Centre (x, y) as pixel numbers, and the width of the region; its height follows from the crop's shape.
+        Center (x, y) in pixels, and the width of the region; its height follows from the size of the crop.
     """
     x, y, width, height = box
     aspect = size[1] / size[0]
@@ -65,44 +64,44 @@ def box_region(
 
 
 def crop_matrix(
-    centre: tuple[float, float], width: float, size: tuple[int, int], angle: float = 0.0, mirrored: bool = False
+    center: tuple[float, float], width: float, size: tuple[int, int], angle: float = 0.0, flipped: bool = False
 ) -> np.ndarray:
     """Return the affine map from pixels of the crop to pixels of the image.
 
-    Pixels are numbered from 0 at their centres.
+    Pixel coordinates are integers at pixel centers.
 
     Args:
-        centre: Pixel of the image that the middle of the crop shows.
-        width: Pixels of the image that the width of the crop spans.
+        center: Point of the image at the center of the crop.
+        width: Width of the crop in pixels of the image.
         size: Height and width of the crop.
-        angle: Degrees by which the crop is turned clockwise on the image.
-        mirrored: Whether the crop is mirrored left to right.
+        angle: Clockwise rotation of the crop on the image in degrees.
+        flipped: Whether the crop is flipped horizontally.
 
     Returns:
         (2, 3) in float64.
     """
     scale = width / size[1]
     cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
-    side = -1.0 if mirrored else 1.0
+    side = -1.0 if flipped else 1.0
     linear = np.array([[cos * side, -sin], [sin * side, cos]])
     middle = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-    return np.concatenate([linear, (np.array(centre) - linear @ middle)[:, None]], axis=1)
+    return np.concatenate([linear, (np.array(center) - linear @ middle)[:, None]], axis=1)
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """Return the affine map (2, 3) that undoes another."""
+    """Return the inverse of an affine map (2, 3)."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.concatenate([linear, -(linear @ matrix[:, 2])[:, None]], axis=1)
 
 
 def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply an affine map (2, 3) to points (N, 2 or more); further columns stay."""
+    """Apply an affine map (2, 3) to points (N, 2 or more); further columns are kept."""
     moved = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     return np.concatenate([moved, points[:, 2:]], axis=1)
 
 
 def cut_out(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """Cut a crop out of an image, black where it leaves the image.
+    """Crop an image; what lies outside of the image is black.
 
     Args:
         image: RGB image.
@@ -117,7 +116,7 @@ def cut_out(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> to
         image = image.reduce(shrink)
         matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] - (shrink - 1) / 2], axis=1) / shrink
     (a, b, c), (d, e, f) = matrix.tolist()
-    # Pillow's coordinates have the pixels' centres at halves
+    # Pillow has pixel centers at half-integers
     data = (a, b, c + 0.5 * (1 - a - b), d, e, f + 0.5 * (1 - d - e))
     crop = image.transform((size[1], size[0]), Image.Transform.AFFINE, data, resample=Image.Resampling.BILINEAR)
     return pil_to_tensor(crop)
@@ -130,12 +129,12 @@ def half_body(
 
     Args:
         keypoints: (K, 3): x, y, visibility.
-        names: Names of the keypoints; hips and what is below them by name make up the lower half.
+        names: Names of the keypoints, which tell those of the lower half: hips, knees, ankles, feet.
         size: Height and width of the crop.
 
     Returns:
-        Centre and width of the region around one half, as box_region gives them; None where fewer than two of its
-        keypoints are visible.
+        Center and width of the region around one half, as in box_region; None if fewer than two of its keypoints are
+        visible.
     """
     lower = np.array([any(word in name.lower() for word in _LOWER) for name in names])
     seen = keypoints[:, 2] > 0
@@ -154,14 +153,14 @@ def half_body(
 
 
 class PoseDataset(Dataset):
-    """Persons as crops.
+    """Crops of persons.
 
     An item is a dict: image (3, H, W) uint8; keypoints (K, 3) in pixels of the crop with visibility; matrix (2, 3) from
-    pixels of the crop to those of the image; image_id, category_id, score and index, the number of the person.
+    pixels of the crop to those of the image; image_id, category_id, score and index, the position of the person.
 
     Args:
         split: The images.
-        persons: Whom to cut out.
+        persons: The persons to crop.
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
     """
@@ -176,8 +175,8 @@ class PoseDataset(Dataset):
         self.split = split
         self.persons = list(persons)
         self.size = size
-        self.augmentation = augmentation
         self.names = split.keypoint_names
+        self.transform = None if augmentation is None else augmentation.transform(self.names, size)
         self.order = np.arange(len(self.names))
         for left, right in split.flip_pairs:
             self.order[[left, right]] = right, left
@@ -188,26 +187,26 @@ class PoseDataset(Dataset):
         return len(self.persons)
 
     def _image(self, image_id: int) -> Image.Image:
-        if self._last is None or self._last[0] != image_id:  # persons of one image follow each other in evaluation
+        if self._last is None or self._last[0] != image_id:  # in evaluation, persons of the same image are adjacent
             self._last = image_id, read_image(self.paths[image_id])
         return self._last[1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a person.
+        """Return the crop of a person.
 
         Raises:
             DataError: the image cannot be decoded.
         """
         person = self.persons[index]
-        centre, width = box_region(person.box, self.size)
-        keypoints, angle, mirrored = person.keypoints, 0.0, False
-        if self.augmentation is not None:
-            centre, width, angle, mirrored = self._change(self.augmentation, person, centre, width)
-        matrix = crop_matrix(centre, width, self.size, angle, mirrored)
+        center, width = box_region(person.box, self.size)
+        keypoints, angle, flipped = person.keypoints, 0.0, False
+        if self.transform is not None:
+            center, width, angle, flipped = self.transform(person.keypoints, center, width)
+        matrix = crop_matrix(center, width, self.size, angle, flipped)
         keypoints = move(keypoints, invert(matrix))
         return {
             "image": cut_out(self._image(person.image_id), matrix, self.size),
-            "keypoints": torch.from_numpy(keypoints[self.order] if mirrored else keypoints).float(),
+            "keypoints": torch.from_numpy(keypoints[self.order] if flipped else keypoints).float(),
             "matrix": torch.from_numpy(matrix).float(),
             "image_id": person.image_id,
             "category_id": person.category_id,
@@ -215,28 +214,51 @@ class PoseDataset(Dataset):
             "index": index,
         }
 
-    def _change(
-        self, options: PoseAugmentation, person: Person, centre: tuple[float, float], width: float
+
+class RandomRegion:
+    """Random changes of the region that is cropped; see PoseAugmentation.
+
+    Args:
+        options: The random changes.
+        names: Names of the keypoints.
+        size: Height and width of the crops.
+    """
+
+    def __init__(self, options: PoseAugmentation, names: Sequence[str], size: tuple[int, int]) -> None:
+        self.options = options
+        self.names = list(names)
+        self.size = size
+
+    def __call__(
+        self, keypoints: np.ndarray, center: tuple[float, float], width: float
     ) -> tuple[tuple[float, float], float, float, bool]:
-        """Return centre and width of the region, angle and whether it is mirrored, all at random."""
+        """Draw center and width of the region, its rotation in degrees, and whether it is flipped.
+
+        Args:
+            keypoints: (K, 3): x, y, visibility.
+            center: Center (x, y) of the region before.
+            width: Width of the region before.
+        """
+        options = self.options
         chances = torch.rand(3).tolist()
         noise = torch.randn(2).tolist()
-        if (person.keypoints[:, 2] > 0).sum() > _HALF_BODY_FROM and chances[0] < options.half_body:
-            centre, width = half_body(person.keypoints, self.names, self.size) or (centre, width)
+        if (keypoints[:, 2] > 0).sum() > _HALF_BODY_FROM and chances[0] < options.half_body:
+            center, width = half_body(keypoints, self.names, self.size) or (center, width)
         width *= min(max(1 + options.scale * noise[0], 1 - options.scale), 1 + options.scale)
         limit = 2 * options.rotation
-        angle = min(max(options.rotation * noise[1], -limit), limit) if chances[1] < options.rotated else 0.0
-        return centre, width, angle, chances[2] < options.hflip
+        rotated = chances[1] < options.rotation_probability
+        angle = min(max(options.rotation * noise[1], -limit), limit) if rotated else 0.0
+        return center, width, angle, chances[2] < options.hflip
 
 
 def annotated_persons(split: CocoSplit) -> list[Person]:
-    """Return the persons of an annotation file that have at least one labelled keypoint, image by image.
+    """Return the annotated persons with at least one labeled keypoint, image by image.
 
     Args:
         split: Annotations of the kind person_keypoints.
 
     Raises:
-        DataError: there are none, or one has another number of keypoints.
+        DataError: there are none, or one has a different number of keypoints.
     """
     persons = []
     for image in split.images:
@@ -253,20 +275,22 @@ def annotated_persons(split: CocoSplit) -> list[Person]:
                 keypoints = np.array(numbers, dtype=np.float64).reshape(-1, 3)
                 persons.append(Person(image["id"], annotation["category_id"], box, 1.0, keypoints))
     if not persons:
-        raise DataError(f"{split.files.annotations} has no person with keypoints. Give keypoint annotations.")
+        raise DataError(
+            f"{split.files.annotations} has no person with labeled keypoints. Give annotations with keypoints."
+        )
     return persons
 
 
-def detected_persons(split: CocoSplit, path: str | Path, min_score: float = 0.0) -> list[Person]:
+def detected_persons(split: CocoSplit, path: str | Path, score_threshold: float = 0.0) -> list[Person]:
     """Return the persons that a detector found, image by image.
 
     Args:
         split: The images, and the categories that have keypoints.
         path: COCO's results JSON: a list of objects with image_id, category_id, bbox (x, y, width, height) and score.
-        min_score: Less certain boxes are left out.
+        score_threshold: Boxes with a lower score are left out.
 
     Raises:
-        DataError: the file is another one, belongs to other images, or holds no person.
+        DataError: the file is of another kind, belongs to other images, or has no person.
     """
     path = Path(path)
     try:
@@ -274,22 +298,22 @@ def detected_persons(split: CocoSplit, path: str | Path, min_score: float = 0.0)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}). Give the results JSON of a detector.") from error
+        raise DataError(f"{path} is not JSON ({error}). Give detections in COCO's results format.") from error
     needed = ("image_id", "category_id", "bbox", "score")
     if not isinstance(found, list) or not all(isinstance(d, dict) and all(k in d for k in needed) for d in found):
-        raise DataError(f"{path} is no results JSON, expected a list of objects with {', '.join(needed)}.")
+        raise DataError(f"{path} is not in COCO's results format, expected a list of objects with {', '.join(needed)}.")
     images = {image["id"]: image for image in split.images}
     wanted = {category["id"] for category in split.categories if category.get("keypoints")}
     empty = np.zeros((len(split.keypoint_names), 3))
     persons = []
     for number, detection in enumerate(found):
-        if detection["category_id"] not in wanted or not detection["score"] >= min_score:
+        if detection["category_id"] not in wanted or not detection["score"] >= score_threshold:
             continue
         image_id = detection["image_id"]
         if image_id not in images:
             raise DataError(
                 f"{path}: detection {number} is on image {image_id}, which {split.files.annotations} does not have. "
-                "Give the detections of these images."
+                "Give the detections on these images."
             )
         if len(detection["bbox"]) != 4 or not all(map(math.isfinite, (*detection["bbox"], detection["score"]))):
             raise DataError(
@@ -300,13 +324,14 @@ def detected_persons(split: CocoSplit, path: str | Path, min_score: float = 0.0)
             persons.append(Person(image_id, detection["category_id"], box, float(detection["score"]), empty))
     if not persons:
         raise DataError(
-            f"{path} has no box of category {', '.join(map(str, sorted(wanted)))} with a score of at least {min_score}."
+            f"{path} has no box of category {', '.join(map(str, sorted(wanted)))} with a score of at least "
+            f"{score_threshold}. Lower the score threshold, or give other detections."
         )
     return sorted(persons, key=lambda person: person.image_id)
 
 
 def _inside(box: Sequence[float], image: dict[str, Any]) -> tuple[float, float, float, float] | None:
-    """Return the part of a box (x, y, width, height) that is on the image; None where there is none."""
+    """Return a box (x, y, width, height) clipped to the image; None if nothing is left."""
     x, y = max(0.0, box[0]), max(0.0, box[1])
     right, bottom = (
         min(image.get("width", math.inf), box[0] + box[2]),
@@ -317,89 +342,34 @@ def _inside(box: Sequence[float], image: dict[str, Any]) -> tuple[float, float, 
 
 def open_persons(
     folder: str | Path,
-    name: Split,
+    split: Split,
     size: tuple[int, int],
     augmentation: PoseAugmentation | None = None,
     on_problem: OnProblem = "refuse",
     boxes: str | Path | None = None,
-    min_score: float = 0.0,
+    score_threshold: float = 0.0,
+    decode: bool = False,
+    workers: int | None = None,
 ) -> tuple[PoseDataset, list[str]]:
     """Open a split of a data set.
 
     Args:
         folder: See van.data.coco.find_split.
-        name: The split.
+        split: "train" or "val".
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
-        on_problem: What to do about annotations and images that cannot be used.
-        boxes: Results JSON of a detector; None takes the annotated boxes.
-        min_score: Least score of the detector's boxes.
+        on_problem: What to do about annotations and images that cannot be used: refuse them all, or skip these.
+        boxes: Detections in COCO's results format; None takes the annotated boxes.
+        score_threshold: Detected boxes with a lower score are left out.
+        decode: Decode every image; otherwise damage behind a file's header is not found.
+        workers: Loading processes of these checks; None takes one per processor, at most 8, and none for few images.
 
     Returns:
-        The persons, without what cannot be used, and sentences about the data that the user should know.
+        The persons, without what cannot be used, and notes that say what was skipped.
 
     Raises:
         DataError: the data cannot be used.
     """
-    split = CocoSplit(find_split(folder, name, "person_keypoints"), "person_keypoints")
-    annotations, images, notes = usable(split, on_problem)
-    split = split.without(annotations, images)
-    persons = annotated_persons(split) if boxes is None else detected_persons(split, boxes, min_score)
-    return PoseDataset(split, persons, size, augmentation), notes
-
-
-class PoseData(LightningDataModule):
-    """Training and validation persons of one data set in COCO's format.
-
-    Args:
-        root: Folder of the data set, see van.data.coco.find_split.
-        size: Height and width of the crops.
-        augmentation: Random changes of the training crops.
-        batch_size: Crops per step and process.
-        workers: Loading processes; None takes one per processor, at most 8.
-        on_problem: What to do about annotations and images that cannot be used.
-
-    Attributes:
-        train: Training crops.
-        val: Validation crops, from the boxes of the annotation file.
-        notes: Sentences about the data that the user should know.
-
-    Raises:
-        DataError: the data cannot be used.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        size: tuple[int, int],
-        augmentation: PoseAugmentation,
-        batch_size: int,
-        workers: int | None = None,
-        on_problem: OnProblem = "refuse",
-    ) -> None:
-        super().__init__()
-        self.batch_size = batch_size
-        self.workers = loading_processes(workers)
-        self.train, notes = open_persons(root, "train", size, augmentation, on_problem)
-        self.val, more = open_persons(root, "val", size, None, on_problem)
-        self.notes = [*notes, *more]
-        if self.train.names != self.val.names:
-            raise DataError(
-                f"The train split of {root} has keypoints {', '.join(self.train.names)}, the val split "
-                f"{', '.join(self.val.names)}. Give both the same."
-            )
-
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled, changed crops; the last, incomplete batch is left out."""
-        return DataLoader(
-            self.train,
-            self.batch_size,
-            shuffle=True,
-            drop_last=len(self.train) > self.batch_size,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        """Return the validation crops in order."""
-        return DataLoader(self.val, 2 * self.batch_size, num_workers=self.workers, persistent_workers=self.workers > 0)
+    kept, notes = usable_split(folder, split, on_problem, "person_keypoints", decode=decode, workers=workers)
+    persons = annotated_persons(kept) if boxes is None else detected_persons(kept, boxes, score_threshold)
+    return PoseDataset(kept, persons, size, augmentation), notes

@@ -1,9 +1,9 @@
-"""Salient objects: images with masks that are bright where something stands out."""
+"""Salient object detection: images and masks that are bright where an object is salient."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
+from van.data.folders import Split
 from van.data.images import read_image
-from van.data.pairs import Split, check_sizes, find_folders, find_pairs, find_splits, read_mask
+from van.data.pairs import check_sizes, find_folders, find_pairs, find_splits, read_mask
 
 THRESHOLD = 128
-"""Pixels of a mask that are brighter are salient, as the usual evaluation programs have it."""
+"""Brighter pixels of a mask are salient, as in the usual evaluation toolboxes."""
 
 _MASK_FOLDERS = ("masks", "saliency", "mask", "gt", "GT", "annotations", "ground_truth_mask")
 _DUTS = {"train": "DUTS-TR", "val": "DUTS-TE"}
@@ -28,7 +29,7 @@ class SaliencySplit:
     Attributes:
         images: Files of the images.
         masks: Their masks, in the same order.
-        unpaired: Files that have no partner, with what is wrong.
+        unpaired: Files without a counterpart, with what is wrong.
         name: What to call the split: the folder of its masks.
     """
 
@@ -36,36 +37,37 @@ class SaliencySplit:
     masks: list[Path]
     unpaired: list[tuple[Path, str]] = field(default_factory=list)
     name: str = "The masks"
+    class_names: ClassVar[list[str]] = ["salient"]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def without(self, places: Collection[int]) -> "SaliencySplit":
-        """Return the split without the pairs at some places, and without files that have no partner."""
-        keep = [i for i in range(len(self)) if i not in set(places)]
+    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SaliencySplit":
+        """Return the split without the pairs of some indices, and without unpaired files."""
+        keep = [i for i in range(len(self)) if i not in set(images)]
         return replace(self, images=[self.images[i] for i in keep], masks=[self.masks[i] for i in keep], unpaired=[])
 
-    def salient(self, place: int) -> np.ndarray:
-        """Read the mask at a place.
+    def salient(self, index: int) -> np.ndarray:
+        """Read the mask of an index.
 
         Returns:
-            (H, W) uint8: 1 where something stands out, else 0.
+            (H, W) uint8: 1 where an object is salient, else 0.
 
         Raises:
-            DataError: the file is broken or no mask.
+            DataError: the file is broken or not a mask.
         """
-        return (read_mask(self.masks[place], grey=True) > THRESHOLD).astype(np.uint8)
+        return (read_mask(self.masks[index], grey=True) > THRESHOLD).astype(np.uint8)
 
 
 def find_saliency(root: str | Path, split: Split) -> SaliencySplit:
-    """Find images and masks of a split; for the layouts see `van.data.pairs.find_folders`.
+    """Find images and masks of a split; see `van.data.pairs.find_folders` for the layouts.
 
-    Masks lie in masks, saliency, mask, gt, GT, annotations or ground_truth_mask. DUTS (DUTS-TR/DUTS-TR-Image with
-    DUTS-TR/DUTS-TR-Mask, DUTS-TE likewise, together or alone) and the built-in shapes are found too.
+    The folder of the masks is called masks, saliency, mask, gt, GT, annotations or ground_truth_mask. DUTS
+    (DUTS-TR/DUTS-TR-Image and DUTS-TR/DUTS-TR-Mask, and the same for DUTS-TE) and the built-in shapes are found too.
 
     Args:
         root: Folder of the data set.
-        split: "train", "val", or "all" for a folder without splits, of which "val" is every fifth pair.
+        split: "train", "val" or "all"; without splits, "val" is every fifth pair.
 
     Raises:
         DataError: there are no such files.
@@ -76,7 +78,7 @@ def find_saliency(root: str | Path, split: Split) -> SaliencySplit:
 
 
 def find_saliency_splits(root: str | Path) -> dict[Split, SaliencySplit]:
-    """Return the splits that there are, train before val, or "all" alone; see `find_saliency`."""
+    """Return the splits of a data set, train before val, or "all" alone; see `find_saliency`."""
     splits = find_splits(root, _MASK_FOLDERS, {split: _more_folders(split) for split in _DUTS})
     return {split: find_saliency(root, split) for split in splits}
 
@@ -89,14 +91,14 @@ def _more_folders(split: str) -> list[tuple[str, str]]:
 
 
 class SaliencyDataset(Dataset):
-    """Images with their salient pixels, for a DataLoader.
+    """Images with their salient pixels.
 
     An item is the image, a tv_tensors.Image (3, H, W) of uint8, and the mask, a tv_tensors.Mask (H, W) of uint8 that is
-    1 where something stands out.
+    1 where an object is salient.
 
     Args:
         split: Images and masks.
-        transform: Called with image and mask, as the transforms v2 of torchvision; returns both.
+        transform: Takes and returns image and mask, like torchvision's transforms v2.
     """
 
     def __init__(self, split: SaliencySplit, transform: Callable[[Any, Any], Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Labelled images of any origin behind one small interface, and a dataset that decodes and transforms them."""
+"""Labeled images of any origin behind one small interface, and a dataset that decodes and transforms them."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -10,16 +10,18 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from van.data.checks import Problem, count, said
 from van.data.images import ImageLike, read_image
+from van.data.loaders import as_is, loading_processes
 from van.errors import DataError
 
 
 class Samples(ABC):
-    """Labelled images that can be loaded one by one.
+    """Labeled images that can be loaded one by one.
 
     Args:
-        labels: Class number of each image.
-        class_names: Name of each class number.
+        labels: Label of each image.
+        class_names: Names in the order of the labels.
     """
 
     def __init__(self, labels: Sequence[int], class_names: Sequence[str]) -> None:
@@ -32,13 +34,13 @@ class Samples(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Return the path of an index, or what else a message should call it."""
+        """Return the path of an index, or another name for messages."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def missing_classes(self) -> list[str]:
-        """Return the names of the classes without any image."""
+        """Return the names of the classes without images."""
         present = set(self.labels)
         return [name for i, name in enumerate(self.class_names) if i not in present]
 
@@ -66,22 +68,22 @@ class SampleSubset(Samples):
 
 
 def split_samples(samples: Samples, fraction: float, seed: int) -> tuple[Samples, Samples]:
-    """Split into a training and a validation split with the same share of every class.
+    """Split into training and validation samples with the same class frequencies.
 
     Args:
         samples: What to split.
-        fraction: Share of the validation split, between 0 and 1.
+        fraction: Fraction of the validation samples, between 0 and 1.
         seed: The same seed gives the same split.
 
     Raises:
-        DataError: a class is too small, or the fraction leaves a split without some class.
+        DataError: a class is too small, or the fraction leaves one split without some class.
     """
     counts = Counter(samples.labels)
     rare = [samples.class_names[c] for c in sorted(counts) if counts[c] < 2]
     if rare:
         raise DataError(
-            f"The class {rare[0]!r} has one image, a split needs two ({len(rare)} such classes). Add images, remove "
-            "the class, or give the data as train and val folders."
+            f"The class {rare[0]!r} has only one image, but a split needs two ({len(rare)} such classes). Add images, "
+            "remove the class, or provide train and val folders."
         )
     try:
         train, val = train_test_split(
@@ -90,16 +92,16 @@ def split_samples(samples: Samples, fraction: float, seed: int) -> tuple[Samples
     except ValueError as error:
         raise DataError(
             f"{len(samples)} images of {len(counts)} classes cannot be split with --val-fraction {fraction}: {error} "
-            "Choose another fraction, or give the data as train and val folders."
+            "Choose another fraction, or provide train and val folders."
         ) from error
     return SampleSubset(samples, sorted(train)), SampleSubset(samples, sorted(val))
 
 
 class ImageDataset(Dataset):
-    """Decoded and transformed samples for a DataLoader.
+    """Decoded and transformed samples.
 
     Args:
-        samples: The labelled images.
+        samples: The labeled images.
         transform: Turns a PIL image into a tensor (C, H, W).
         mode: PIL mode to decode to, "RGB" or "L".
     """
@@ -117,8 +119,8 @@ class ImageDataset(Dataset):
         return self.transform(image), self.samples.labels[index]
 
 
-class _ErrorDataset(Dataset):
-    """For each sample what is wrong with it, or an empty string."""
+class _Errors(Dataset):
+    """What is wrong with each sample: an error, or an empty string."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
@@ -127,26 +129,33 @@ class _ErrorDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> str:
+        name = self.samples.name(index)
         try:
-            read_image(self.samples.load(index), name=self.samples.name(index))
+            read_image(self.samples.load(index), name=name)
         except DataError as error:
-            return str(error)
+            return said(error, name)
         return ""
 
 
-def check_images(samples: Samples, workers: int) -> None:
-    """Decode every image once, with a progress bar.
+def find_problems(samples: Samples, decode: bool = True, workers: int | None = None, few: int = 2) -> list[Problem]:
+    """List everything that would stop or spoil training.
 
     Args:
         samples: What to check.
-        workers: Processes that decode, at least 1.
-
-    Raises:
-        DataError: some cannot be decoded; the message lists the first 20.
+        decode: Decode every image.
+        workers: Loading processes, of which there is at least one; None takes one per processor, at most 8.
+        few: Smallest number of images that a class needs: a split into train and val takes two.
     """
-    # always in processes of their own: a tar file opened here would share its position with later workers
-    loader = DataLoader(_ErrorDataset(samples), batch_size=None, num_workers=max(1, workers))
-    errors = [error for error in tqdm(loader, desc="Checking images", unit=" images", total=len(samples)) if error]
-    if errors:
-        more = f"\n... and {len(errors) - 20} more" if len(errors) > 20 else ""
-        raise DataError(f"{len(errors)} of {len(samples)} images are unusable:\n" + "\n".join(errors[:20]) + more)
+    counts = Counter(samples.labels)
+    problems = [
+        Problem(name, f"the class has {count(counts[label], 'image')}, expected at least {few}")
+        for label, name in enumerate(samples.class_names)
+        if counts[label] < few
+    ]
+    if decode:
+        # never in this process: a tar file opened here would share its position with later workers
+        processes = max(1, loading_processes(workers, len(samples)))
+        loader = DataLoader(_Errors(samples), batch_size=None, num_workers=processes, collate_fn=as_is)
+        errors = tqdm(loader, desc="Checking images", unit=" images", total=len(samples), leave=False)
+        problems += [Problem(samples.name(index), what, index) for index, what in enumerate(errors) if what]
+    return problems

@@ -1,4 +1,4 @@
-"""Semantic segmentation: images with masks whose pixels are the numbers of classes."""
+"""Semantic segmentation: images and masks whose pixels are class numbers."""
 
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -12,17 +12,17 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
+from van.data.folders import Split
+from van.data.formats import IGNORED
 from van.data.images import read_image
-from van.data.pairs import Folders, Split, check_sizes, find_folders, find_pairs, find_splits, read_mask
+from van.data.pairs import Folders, check_sizes, find_folders, find_pairs, find_splits, read_mask
 from van.errors import DataError
 
-IGNORED = 255
-"""Label of pixels that do not count, whatever marks them in the files."""
 CLASS_FILE = "classes.txt"
 
 _ADE20K = "objectInfo150.txt"  # ADE20K's own class file
 _MASK_FOLDERS = ("masks", "annotations", "semantic", "labels", "mask")
-_MOST = 254  # 255 marks pixels that do not count
+_MOST = 254  # 255 marks ignored pixels
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class SemanticSplit:
         images: Files of the images.
         masks: Their masks, in the same order.
         class_names: Names in the order of the labels.
-        reduce_zero_label: In the files 0 marks pixels that do not count, and the first class is 1.
-        ignore_index: Number in the files that marks pixels that do not count; 255 does as well.
-        unpaired: Files that have no partner, with what is wrong.
+        reduce_zero_label: In the masks, 0 marks ignored pixels and the first class is 1.
+        ignore_index: Value in the masks that marks ignored pixels, in addition to 255.
+        unpaired: Files without a counterpart, with what is wrong.
         name: What to call the split: the folder of its masks.
     """
 
@@ -50,13 +50,13 @@ class SemanticSplit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def without(self, places: Collection[int]) -> "SemanticSplit":
-        """Return the split without the pairs at some places, and without files that have no partner."""
-        keep = [i for i in range(len(self)) if i not in set(places)]
+    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SemanticSplit":
+        """Return the split without the pairs of some indices, and without unpaired files."""
+        keep = [i for i in range(len(self)) if i not in set(images)]
         return replace(self, images=[self.images[i] for i in keep], masks=[self.masks[i] for i in keep], unpaired=[])
 
     def table(self) -> np.ndarray:
-        """Return the label of each number in the files, (65536,) int16; -1 where a number means nothing."""
+        """Return the label of each value in the masks, (65536,) int16; -1 for values without a meaning."""
         table = np.full(65536, -1, np.int16)
         first = int(self.reduce_zero_label)
         table[first : first + len(self.class_names)] = np.arange(len(self.class_names))
@@ -65,23 +65,23 @@ class SemanticSplit:
         table[[self.ignore_index, IGNORED]] = IGNORED
         return table
 
-    def labels(self, place: int) -> np.ndarray:
-        """Read the mask at a place.
+    def labels(self, index: int) -> np.ndarray:
+        """Read the mask of an index.
 
         Returns:
-            (H, W) uint8: labels from 0, and 255 for pixels that do not count.
+            (H, W) uint8: labels from 0, and 255 for ignored pixels.
 
         Raises:
-            DataError: the file is broken or no mask, or a number is no class.
+            DataError: the file is broken or not a mask, or a value is not a class.
         """
-        numbers = read_mask(self.masks[place])
+        numbers = read_mask(self.masks[index])
         labels = self.look_up(numbers)
         if labels.min(initial=0) < 0:
-            raise DataError(f"{self.masks[place]} {self.unknown(numbers)}. van check-data lists what is wrong.")
+            raise DataError(f"{self.masks[index]} {self.unknown(numbers)}. van check-data lists what is wrong.")
         return labels.astype(np.uint8)
 
     def look_up(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the labels (H, W) int16 of a mask as `read_mask` gives it; -1 where a number means nothing."""
+        """Return the labels (H, W) int16 of a mask from `read_mask`; -1 for values without a meaning."""
         table = self.table()
         if numbers.dtype == np.uint8:
             return table[numbers]
@@ -89,45 +89,45 @@ class SemanticSplit:
         return np.where(known, table[numbers.clip(0, len(table) - 1)], np.int16(-1))
 
     def unknown(self, numbers: np.ndarray) -> str:
-        """Return which numbers of a mask (H, W) are no classes, or an empty string."""
+        """Return which values of a mask (H, W) are not classes, or an empty string."""
         found, counts = np.unique(numbers[self.look_up(numbers) < 0], return_counts=True)
         if not len(found):
             return ""
         first = int(self.reduce_zero_label)
         last = first + len(self.class_names) - 1
         shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
-        hint = "" if first or found[0] != last + 1 else "; if 0 means none of them, say so with reduce_zero_label"
+        hint = "" if first or found[0] != last + 1 else "; if 0 means no class, set reduce_zero_label"
         return (
             f"has {counts.sum()} pixels with {shown}, expected {first} to {last} for {len(self.class_names)} classes, "
-            f"or {self.ignore_index} for pixels that do not count{hint}"
+            f"or {self.ignore_index} for ignored pixels{hint}"
         )
 
 
 def read_classes(path: str | Path) -> list[str]:
-    """Read names of classes: one a line, or ADE20K's objectInfo150.txt, of whose names the first word group is taken.
+    """Read class names: one per line, or ADE20K's objectInfo150.txt, of which the first of several names is taken.
 
     Raises:
-        DataError: the file is missing, a line is empty or comes twice, or there are none or more than 254.
+        DataError: the file cannot be read, a line is empty or occurs twice, or there are more than 254.
     """
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Give a text file with one class a line.") from error
+        raise DataError(f"{path} cannot be read ({error}). Give a text file with one class per line.") from error
     names = [line.strip() for line in lines]
     if path.name == _ADE20K:
         names = [line.split("\t")[-1].split(",")[0].strip() for line in lines[1:]]
-        # ADE20K has two classes called screen and the like: their second name tells them apart
+        # ADE20K has two classes called screen, for example: their second name tells them apart
         repeated = {name for name, count in Counter(names).items() if count > 1}
         full = [line.split("\t")[-1].strip() for line in lines[1:]]
         names = [whole if name in repeated else name for name, whole in zip(names, full, strict=True)]
     if "" in names:
         where = names.index("") + 1
-        raise DataError(f"{path} has no class in line {where}. Expected one class a line, the first for number 0.")
+        raise DataError(f"{path} has no class in line {where}. Expected one class per line, the first for value 0.")
     if repeats := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{path} has the class {repeats[0]!r} more than once. Give each class its own name.")
+        raise DataError(f"{path} has the class {repeats[0]!r} more than once. Give each class a name of its own.")
     if len(names) > _MOST:
-        raise DataError(f"{path} has {len(names)} classes, expected at most {_MOST}: 255 marks pixels without a class.")
+        raise DataError(f"{path} has {len(names)} classes, expected at most {_MOST}: 255 marks ignored pixels.")
     return names
 
 
@@ -136,7 +136,7 @@ def _class_file(root: Path, folders: Folders) -> Path:
     found = next((path for path in looked if path.is_file()), None)
     if found is None:
         files = ", ".join(str(path) for path in dict.fromkeys(looked))
-        raise DataError(f"{root} has no class file. Looked for {files}: names of classes, one a line.")
+        raise DataError(f"{root} has no class file. Looked for {files}: class names, one per line.")
     return found
 
 
@@ -147,25 +147,25 @@ def find_semantic(
     reduce_zero_label: bool | None = None,
     ignore_index: int = IGNORED,
 ) -> SemanticSplit:
-    """Find images, masks and classes of a split; for the layouts see `van.data.pairs.find_folders`.
+    """Find images, masks and classes of a split; see `van.data.pairs.find_folders` for the layouts.
 
-    Masks lie in masks, annotations, semantic, labels or mask. ADE20K (images/training with annotations/training,
-    objectInfo150.txt) and the built-in shapes (train with semantic/train) are such layouts too.
+    The folder of the masks is called masks, annotations, semantic, labels or mask. ADE20K (images/training and
+    annotations/training, objectInfo150.txt) and the built-in shapes (train and semantic/train) have such layouts.
 
     Args:
         root: Folder of the data set.
-        split: "train", "val", or "all" for a folder without splits, of which "val" is every fifth pair.
-        classes: File with the names of the classes; by default classes.txt in the root or beside or in the folder
-            of the masks, or ADE20K's objectInfo150.txt.
-        reduce_zero_label: In the files 0 marks pixels that do not count, and the first class is 1; by default only
-            where the classes are those of objectInfo150.txt.
-        ignore_index: Number in the files that marks pixels that do not count; 255 does as well.
+        split: "train", "val" or "all"; without splits, "val" is every fifth pair.
+        classes: File with the class names; by default classes.txt in the root or in or beside the folder of the masks,
+            or ADE20K's objectInfo150.txt.
+        reduce_zero_label: In the masks, 0 marks ignored pixels and the first class is 1; by default only for ADE20K's
+            objectInfo150.txt.
+        ignore_index: Value in the masks that marks ignored pixels, in addition to 255.
 
     Raises:
         DataError: there are no such files, or the class file is malformed.
     """
     if not 0 <= ignore_index <= 65535:
-        raise DataError(f"ignore_index is {ignore_index}, expected a number that a pixel can have: 0 to 65535.")
+        raise DataError(f"format.ignore_index is {ignore_index}, expected a pixel value from 0 to 65535.")
     root = Path(root)
     folders = find_folders(root, split, _MASK_FOLDERS)
     file = Path(classes) if classes else _class_file(root, folders)
@@ -181,20 +181,20 @@ def find_semantic_splits(
     reduce_zero_label: bool | None = None,
     ignore_index: int = IGNORED,
 ) -> dict[Split, SemanticSplit]:
-    """Return the splits that there are, train before val, or "all" alone; see `find_semantic`."""
+    """Return the splits of a data set, train before val, or "all" alone; see `find_semantic`."""
     splits = find_splits(root, _MASK_FOLDERS)
     return {split: find_semantic(root, split, classes, reduce_zero_label, ignore_index) for split in splits}
 
 
 class SemanticDataset(Dataset):
-    """Images with their labels, for a DataLoader.
+    """Images with their labels.
 
     An item is the image, a tv_tensors.Image (3, H, W) of uint8, and the labels, a tv_tensors.Mask (H, W) of uint8 in
-    which 255 marks pixels that do not count.
+    which 255 marks ignored pixels.
 
     Args:
         split: Images and masks.
-        transform: Called with image and labels, as the transforms v2 of torchvision; returns both.
+        transform: Takes and returns image and labels, like torchvision's transforms v2.
     """
 
     def __init__(self, split: SemanticSplit, transform: Callable[[Any, Any], Any] | None = None) -> None:

@@ -1,8 +1,8 @@
-"""The built-in data of dense tasks: pictures of shapes and stick figures, in the formats of COCO.
+"""The built-in data set of dense tasks: images of shapes and stick figures, in COCO's formats.
 
-Nothing but geometry tells the shapes apart: colour, texture, size and place are the same for all. Figures seen from
-the front show a face, those seen from behind hair and a satchel, so that left and right can be told, and a mirror image
-is as true as the original.
+Only geometry tells the shapes apart: color, texture, size and position are drawn from the same distributions. Figures
+seen from the front show a face, those seen from behind show hair and a satchel, so left and right can be told apart and
+a mirror image is as valid as the original.
 """
 
 import colorsys
@@ -44,7 +44,6 @@ KEYPOINTS = (
 """The 17 keypoints of COCO in its order."""
 
 # counted from 1, as COCO does
-SHAPES = "shapes"  # the name of the built-in data
 _SKELETON = [
     *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11)),
     *((2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
@@ -77,28 +76,28 @@ Colour = tuple[int, int, int]
 def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: int = 0) -> None:
     """Write the data set; the same arguments give the same bytes (with the same versions of NumPy and Pillow).
 
-    FOLDER/{train,val}/*.jpg are the images, four fifths for training. FOLDER/annotations holds instances_PART.json
-    (boxes, masks as polygons and RLE, crowd regions), person_keypoints_PART.json (COCO's 17 keypoints),
-    panoptic_PART.json and panoptic_PART/*.png; FOLDER/semantic holds class numbers as PNG (255: neither) and
-    classes.txt; FOLDER/saliency/masks/PART holds masks of 0 and 255 and FOLDER/saliency/images/PART their images again,
-    without those that show no object: saliency's data sets have none such. Boxes, areas and masks are those of the
-    visible parts.
+    FOLDER/{train,val}/*.jpg are the images, four fifths of them for training. FOLDER/annotations holds
+    instances_SPLIT.json (boxes, masks as polygons and RLE, crowd regions), person_keypoints_SPLIT.json (COCO's 17
+    keypoints), panoptic_SPLIT.json and panoptic_SPLIT/*.png. FOLDER/semantic holds class numbers as PNG (255: ignored)
+    and classes.txt. FOLDER/saliency/masks/SPLIT holds masks of 0 and 255, FOLDER/saliency/images/SPLIT copies of their
+    images; images without objects are left out, as in other saliency data sets. Boxes, areas and masks cover only what
+    is visible.
 
     Args:
-        folder: Where to write; it must be missing or empty. It appears only when all is written.
-        images: How many, at least 2.
-        size: Longer side in pixels, at least 48; the shorter is as long or three quarters of it.
+        folder: Where to write; must be missing or empty. It appears once everything is written.
+        images: Number of images, at least 2.
+        size: Long edge in pixels, at least 48; the short edge has the same length or three quarters of it.
         seed: Any integer from 0.
 
     Raises:
-        DataError: the folder is in use, or an argument is out of range.
+        DataError: the folder is not empty, or an argument is out of range.
     """
     folder = Path(folder)
     for name, value, least in (("images", images, 2), ("size", size, 48), ("seed", seed, 0)):
         if value < least:
             raise DataError(f"{name} is {value}, expected at least {least}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not an empty folder. Give another one, or remove it first.")
+        raise DataError(f"{folder} exists and is not an empty folder. Choose another one, or remove it first.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -106,33 +105,23 @@ def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: i
         held_out = max(1, images // 5)
         numbers = list(range(1, images + 1))
         with tqdm(total=images, desc="Drawing shapes", unit=" images", leave=False) as progress:
-            _write_part(beside, "train", numbers[:-held_out], size, seed, progress)
-            _write_part(beside, "val", numbers[-held_out:], size, seed, progress)
+            _write_split(beside, "train", numbers[:-held_out], size, seed, progress)
+            _write_split(beside, "val", numbers[-held_out:], size, seed, progress)
         (beside / "semantic" / "classes.txt").write_text("\n".join(_CLASSES) + "\n")
         beside.replace(folder)
     except OSError as error:
         if folder.is_dir() and any(folder.iterdir()):
-            raise DataError(f"{folder} was filled by another process meanwhile. Look at what is there.") from error
+            raise DataError(f"Another process has written to {folder} in the meantime. Check its contents.") from error
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def data_folder(data: str, root: str | None = None) -> Path:
-    """Return the folder of a data set; the built-in shapes are made where they are missing.
-
-    Args:
-        data: A folder, or "shapes".
-        root: Where the shapes are stored; None takes the folder data.
-    """
-    return shapes_folder(root) if data == SHAPES else Path(data)
-
-
 def shapes_folder(root: str | Path | None = None) -> Path:
-    """Return the folder of the data set with default sizes, made if it is missing.
+    """Return the folder of the data set at its default size, creating it if it is missing.
 
     Args:
-        root: Where data sets lie; "data" where none is given. The folder is ROOT/shapes.
+        root: Folder of the data sets; by default "data". The folder returned is ROOT/shapes.
     """
     folder = Path(root or "data") / "shapes"
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -634,17 +623,17 @@ def _categories(kind: str) -> list[dict[str, Any]]:
 
 def _label_maps(rng: np.random.Generator, scene: _Scene) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """Return class numbers (h, w), panoptic ids as RGB (h, w, 3), and the segments."""
-    parts = [(name, mask & ~scene.void, False) for name, mask in (("sky", ~scene.ground), ("ground", scene.ground))]
-    parts += [(layer.category, seen > 0.5, layer.crowd) for layer, seen in zip(scene.layers, scene.seen, strict=True)]
+    regions = [(name, mask & ~scene.void, False) for name, mask in (("sky", ~scene.ground), ("ground", scene.ground))]
+    regions += [(layer.category, seen > 0.5, layer.crowd) for layer, seen in zip(scene.layers, scene.seen, strict=True)]
     semantic = np.full(scene.ground.shape, _VOID, np.uint8)
     owner = np.full(scene.ground.shape, -1)
-    for i, (name, mask, _) in enumerate(parts):
+    for i, (name, mask, _) in enumerate(regions):
         semantic[mask] = _CLASSES.index(name)
         owner[mask] = i
     panoptic = np.zeros((*owner.shape, 3), np.uint8)
     segments: list[dict[str, Any]] = []
     used = {0}
-    for i, (name, _, crowd) in enumerate(parts):
+    for i, (name, _, crowd) in enumerate(regions):
         mask = owner == i
         if not mask.any():
             continue
@@ -665,10 +654,10 @@ def _label_maps(rng: np.random.Generator, scene: _Scene) -> tuple[np.ndarray, np
     return semantic, panoptic, segments
 
 
-def _write_part(folder: Path, part: str, numbers: Sequence[int], size: int, seed: int, progress: Any) -> None:
+def _write_split(folder: Path, split: str, numbers: Sequence[int], size: int, seed: int, progress: Any) -> None:
     annotations = folder / "annotations"
-    salient_images, salient_masks = (folder / "saliency" / kind / part for kind in ("images", "masks"))
-    folders = [folder / part, annotations / f"panoptic_{part}", folder / "semantic" / part]
+    salient_images, salient_masks = (folder / "saliency" / kind / split for kind in ("images", "masks"))
+    folders = [folder / split, annotations / f"panoptic_{split}", folder / "semantic" / split]
     for path in (*folders, salient_images, salient_masks):
         path.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -702,4 +691,4 @@ def _write_part(folder: Path, part: str, numbers: Sequence[int], size: int, seed
     for kind, annotated in entries.items():
         content = {"info": info, "licenses": licenses, "images": images, "annotations": annotated}
         text = json.dumps({**content, "categories": _categories(kind)}, separators=(",", ":"))
-        (annotations / f"{kind}_{part}.json").write_text(text)
+        (annotations / f"{kind}_{split}.json").write_text(text)

@@ -1,14 +1,13 @@
-"""Open labelled images by path or name: class folders, tar files, WebDataset shards, torchvision and Hugging Face sets.
+"""Open labeled images by path or name: class folders, tar files, WebDataset shards, torchvision and Hugging Face sets.
 
-The reading itself is timm's; here a path or name is recognised, the splits (train, val) are found and class names
-compared.
+timm does the reading; this module recognizes a path or name and finds the splits.
 """
 
 import logging
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -22,26 +21,27 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils import natural_key
 
 from van.data.classes import match_classes
+from van.data.folders import SPLIT_FOLDERS, refuse_url
 from van.data.images import ImageLike, read_image
-from van.data.samples import Samples, SampleSubset
+from van.data.samples import Samples, SampleSubset, split_samples
 from van.errors import DataError
 
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval", "evaluation", "test", "testing"),
-}
+_SPLIT_NAMES = {"train": SPLIT_FOLDERS["train"], "val": (*SPLIT_FOLDERS["val"], "eval", "evaluation")}
+_SUPPORTED = "digits, a folder of class folders, a .tar file, a folder of WebDataset shards, torch/NAME or hfds/NAME"
 
 
 def _split_names(found: Iterable[str]) -> dict[str, str]:
-    """Return the splits among names in any case, as split: name; of val, validation, test, ... the first counts."""
+    """Return the splits among names in any case, as split: name. Of val, valid, test, ... only the first is taken."""
     known = {name.lower(): name for name in sorted(found)}
-    present = {split: [known[name] for name in names if name in known] for split, names in _SPLIT_NAMES.items()}
-    return {split: names[0] for split, names in present.items() if names}
+    first = {
+        split: next((known[name] for name in names if name in known), None) for split, names in _SPLIT_NAMES.items()
+    }
+    return {split: name for split, name in first.items() if name is not None}
 
 
 def _hidden(path: PurePath) -> bool:
     """Whether a file or a folder above it is hidden, such as the ._ files that macOS writes beside images."""
-    return any(name.startswith(".") and name not in (".", "..") for name in path.parts)
+    return any(split.startswith(".") and split not in (".", "..") for split in path.parts)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -53,34 +53,34 @@ def _tars(folder: Path) -> list[Path]:
 
 
 class FolderSamples(Samples):
-    """Images in class folders; the name of the folder is the name of the class. Hidden files and folders are left out.
+    """Images in class folders; folder names are class names. Hidden files and folders are left out.
 
     Args:
-        folder: The folder that holds the class folders, which may have folders of their own.
+        folder: The folder of the class folders, which may have subfolders.
 
     Raises:
-        DataError: there are no class folders, one has no images or cannot be opened, or images lie beside them.
+        DataError: there are no class folders, one has no images or cannot be opened, or there are images beside them.
     """
 
     def __init__(self, folder: Path) -> None:
-        endings = f"Known endings are {' '.join(get_img_extensions())}."
+        endings = f"Known file endings are {' '.join(get_img_extensions())}."
         try:
             classes = sorted(_subfolders(folder), key=natural_key)
             for name in classes:
-                with os.scandir(folder / name) as entries:  # a folder that may not be opened must not look empty
+                with os.scandir(folder / name) as entries:  # a folder without permission must not look empty
                     next(entries, None)
         except OSError as error:
             raise DataError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
         if not classes:
             raise DataError(
-                f"{folder} has no class folders. Expected one folder per class with its images inside, or train and "
-                "val folders of that form."
+                f"{folder} has no class folders. Expected one folder of images per class, or train and val folders of "
+                "such class folders."
             )
         inside = [Path(path).relative_to(folder) for path, _ in find_images_and_targets(str(folder))[0]]
         inside = [path for path in inside if not _hidden(path)]
         if loose := next((path for path in inside if len(path.parts) == 1), None):
             raise DataError(
-                f"{folder / loose} lies outside the class folders. Move it into the folder of its class, or away."
+                f"{folder / loose} is outside the class folders. Move it into the folder of its class, or elsewhere."
             )
         used = {path.parts[0] for path in inside}
         if empty := [name for name in classes if name not in used]:
@@ -104,29 +104,31 @@ class FolderSamples(Samples):
 class TarSamples(Samples):
     """Images in a tar file of class folders, or a folder of tar files, one per class.
 
-    The innermost folder (or tar file) is the class. Hidden files are left out. Every image is read by its position in
-    the tar file, which is opened for that alone: loading processes share nothing.
+    The innermost folder (or tar file) is the class. Hidden files are left out. The tar file is opened anew for every
+    image, so loading processes share nothing.
 
     Raises:
-        DataError: there is no tar file, it is broken, or holds no images or some outside of class folders.
+        DataError: there is no tar file, it is broken, has no images, or has images outside of class folders.
     """
 
     def __init__(self, path: Path) -> None:
         if path.is_file() and path.suffix.lower() != ".tar":
-            raise DataError(
-                f"{path} is a {path.suffix or 'plain'} file, expected a folder of class folders or a .tar file of them."
-            )
+            raise DataError(f"{path} is not a supported data set. Expected {_SUPPORTED}; unpack other archives.")
         try:
             for tar in [path] if path.is_file() else _tars(path):
-                if tar.stat().st_size % tarfile.BLOCKSIZE:  # tarfile ends without a word where a header is cut
+                if tar.stat().st_size % tarfile.BLOCKSIZE:  # tarfile silently stops at a truncated header
                     raise DataError(
-                        f"{tar} is no plain tar file, it may be compressed or cut off. Get or pack it again."
+                        f"{tar} is not a plain tar file; it may be compressed or truncated. Get or create it again."
                     )
             members = ReaderImageInTar(str(path)).samples
         except ValueError as error:  # timm unpacks an empty list
-            raise DataError(f"{path} has no images. Known endings are {' '.join(get_img_extensions())}.") from error
+            raise DataError(
+                f"{path} has no images. Known file endings are {' '.join(get_img_extensions())}."
+            ) from error
         except (tarfile.TarError, OSError, AssertionError) as error:
-            raise DataError(f"{path} cannot be read as a tar file, it may be damaged ({error}).") from error
+            raise DataError(
+                f"{path} cannot be read as a tar file; it may be damaged ({error}). Download or create it again."
+            ) from error
         self._files, self._inside, self._spans, classes = [], [], [], []
         for member, file, child in members:
             inside = PurePosixPath(member.name)
@@ -135,14 +137,14 @@ class TarSamples(Samples):
             parents = [PurePosixPath(tar).stem for tar in (file, child and child.name) if tar] + list(inside.parts[:-1])
             if not parents:
                 raise DataError(
-                    f"{path}:{inside} lies outside the class folders. Pack it inside the folder of its class."
+                    f"{path}:{inside} is outside the class folders. Pack it inside the folder of its class."
                 )
             classes.append(parents[-1])
             self._files.append(path / file if file else path)
             self._inside.append(inside)
             self._spans.append((member.offset_data + (child.offset_data if child else 0), member.size))
         if not classes:
-            raise DataError(f"{path} has hidden files only. Pack the images themselves.")
+            raise DataError(f"{path} has only hidden files. Pack the images themselves.")
         names = sorted(set(classes), key=natural_key)
         numbers = {name: number for number, name in enumerate(names)}
         super().__init__([numbers[name] for name in classes], names)
@@ -167,10 +169,10 @@ class TarSamples(Samples):
 
 
 class TorchvisionSamples(Samples):
-    """One split of a torchvision data set by timm's name, such as torch/cifar10; downloaded where that is possible.
+    """One split of a torchvision data set by timm's name, such as torch/cifar10; downloaded if necessary and possible.
 
     Raises:
-        DataError: there is no such set, or it is neither on disk nor to be downloaded.
+        DataError: there is no such set, or it is not on disk and cannot be downloaded.
     """
 
     def __init__(self, name: str, root: str, split: str) -> None:
@@ -185,7 +187,7 @@ class TorchvisionSamples(Samples):
             ) from error
         labels, names = getattr(self._dataset, "targets", None), getattr(self._dataset, "classes", None)
         if labels is None or names is None or np.ndim(labels) != 1:
-            raise DataError(f"{name} has no list of labels and class names. Export it to class folders.")
+            raise DataError(f"{name} has no labels and class names. Export it to class folders.")
         super().__init__([int(label) for label in labels], [n if isinstance(n, str) else ", ".join(n) for n in names])
         self._name = f"{name} {split}"
 
@@ -199,7 +201,7 @@ class TorchvisionSamples(Samples):
 
 
 class HuggingFaceSamples(Samples):
-    """One split of a data set of the Hugging Face hub or of a local folder that `datasets` can load.
+    """One split of a data set on the Hugging Face hub, or of a local folder that `datasets` can load.
 
     Raises:
         DataError: `datasets` is not installed, or the set cannot be loaded or has no image and class label column.
@@ -224,7 +226,7 @@ class HuggingFaceSamples(Samples):
         if not numbers:
             raise DataError(f"{self._name} is empty. Choose another data set.")
         if without := sum(number is None or number < 0 for number in numbers):
-            raise DataError(f"{self._name} has {without} images without a label. Choose a data set with all labels.")
+            raise DataError(f"{self._name} has {without} images without a label. Choose another data set.")
         super().__init__(numbers, features[labels[0]].names)
 
     def load(self, index: int) -> ImageLike:
@@ -241,7 +243,7 @@ class HuggingFaceSamples(Samples):
 
 
 class _AsImage:
-    """Transform for streams, whose images arrive decoded but in any colour mode."""
+    """Transform for streams, whose images arrive decoded but in any color mode."""
 
     def __init__(self, transform: Callable[[Any], torch.Tensor], mode: str) -> None:
         self.transform = transform
@@ -253,16 +255,16 @@ class _AsImage:
 
 @dataclass
 class Shards:
-    """WebDataset shards of one split: images and `.cls` class numbers, read in sequence.
+    """WebDataset shards of one split: images and `.cls` labels, read in sequence.
 
-    timm's reader skips samples that it cannot decode, with a warning in the log.
+    timm's reader skips samples that it cannot decode, and logs a warning.
 
     Attributes:
-        folder: Where the shards are.
+        folder: Folder of the shards.
         files: Their names.
-        labels: Class number of every sample, in order.
-        class_names: One name per class number; lines of classes.txt in the folder, else the numbers.
-        numbers: Class number to give for each one in the shards; None gives them as they are.
+        labels: Label of every sample, in order.
+        class_names: Names in the order of the labels: the lines of classes.txt in the folder, else numbers.
+        numbers: Label to return for each one in the shards; None returns them as they are.
     """
 
     folder: Path
@@ -275,7 +277,7 @@ class Shards:
         return len(self.labels)
 
     def missing_classes(self) -> list[str]:
-        """Return the names of the classes without any image."""
+        """Return the names of the classes without images."""
         present = set(self.labels)
         return [name for i, name in enumerate(self.class_names) if i not in present]
 
@@ -288,14 +290,14 @@ class Shards:
         workers: int = 0,
         seed: int = 0,
     ) -> IterableImageDataset:
-        """Return the iterable data set; for training shuffled and filled up to whole batches, by images given twice.
+        """Return the iterable data set; for training shuffled, and filled up to whole batches by repeating images.
 
         Raises:
             DataError: webdataset is not installed.
         """
         log = logging.getLogger("timm.data.readers.reader_wds")
         level = log.level
-        log.setLevel(logging.ERROR)  # the info file that it misses is of timm's own making
+        log.setLevel(logging.ERROR)  # it warns about a missing info file, a format of its own
         try:
             dataset = IterableImageDataset(
                 str(self.folder),
@@ -305,7 +307,7 @@ class Shards:
                 batch_size=batch_size,
                 seed=seed,
                 input_key=";".join(_image_keys()),
-                input_img_mode="",  # converted by _AsImage, which knows more modes
+                input_img_mode="",  # converted by _AsImage, which handles more modes
                 transform=_AsImage(transform, mode),
                 target_transform=self.numbers and self.numbers.__getitem__,
             )
@@ -329,12 +331,12 @@ def _datasets() -> Any:
 
 
 def _image_keys() -> list[str]:
-    """Return the endings of the images that a shard may hold, jpg first: timm calls the decoded image so."""
+    """Return the file endings of images in shards, jpg first: timm names the decoded image after the first."""
     return sorted((ending.removeprefix(".") for ending in get_img_extensions()), key=lambda ending: ending != "jpg")
 
 
 def _open_shards(folder: Path, files: Sequence[str]) -> Shards:
-    """Read the class numbers out of shards; image data is skipped over."""
+    """Read the labels out of shards, skipping image data."""
     try:
         import webdataset  # noqa: F401
     except ImportError as error:
@@ -358,18 +360,20 @@ def _open_shards(folder: Path, files: Sequence[str]) -> Shards:
             raise DataError(f"{folder / file} cannot be read as a WebDataset shard ({error}).") from error
         if alone := next((name for name in numbers if name not in pictured), None):
             raise DataError(
-                f"{folder / file}: {alone} has a class number but no image. Known endings are {' '.join(sorted(keys))}."
+                f"{folder / file}: {alone} has a label but no image. Known file endings are {' '.join(sorted(keys))}."
             )
         labels += numbers.values()
     if not labels or min(labels) < 0:
-        raise DataError(f"{folder} has no class numbers (members ending in .cls, 0 or more) in its shards.")
+        raise DataError(
+            f"{folder} has no labels in its shards. Expected members that end in .cls with a number from 0 up."
+        )
     listed = folder / "classes.txt"
     names = (
         listed.read_text(encoding="utf-8").split("\n") if listed.is_file() else [str(i) for i in range(max(labels) + 1)]
     )
     names = [name.strip() for name in names if name.strip()]
     if max(labels) >= len(names):
-        raise DataError(f"{listed} has {len(names)} names, but class number {max(labels)} occurs. Complete the list.")
+        raise DataError(f"{listed} has {len(names)} names, but the label {max(labels)} occurs. Complete the list.")
     return Shards(folder, list(files), labels, names)
 
 
@@ -425,36 +429,35 @@ def _open_path(path: Path) -> dict[str, Source]:
         inside = {name: _tars(path / name) for name in splits.values()}
         flat = [name for name, packed in inside.items() if not packed and not _subfolders(path / name)]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(
-            f"{path} does not exist. --data takes digits, a folder, a .tar file, torch/NAME, hfds/NAME or wds/FOLDER."
-        ) from error
+        raise DataError(f"{path} does not exist. Expected {_SUPPORTED}.") from error
     except OSError as error:
         raise DataError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
-    # images right inside: a class that is called train or test
-    if splits and not (flat and len(folders) > len(splits)):
+    if splits and not (flat and len(folders) > len(splits)):  # images inside: a class called train or test
         return {split: _open_split(path / name, inside[name]) for split, name in splits.items()}
     if tars and folders:
         raise DataError(
-            f"{path} has both folders and tar files ({folders[0]}, {tars[0].name}). Name one of them, or move one away."
+            f"{path} has both folders and tar files ({folders[0]}, {tars[0].name}). Give one of them, or move "
+            "the other elsewhere."
         )
     return _open_folder_of_tars(path, tars) if tars else {"all": FolderSamples(path)}
 
 
 def open_data(data: str, root: str | None = None) -> dict[str, Source]:
-    """Open labelled images.
+    """Open labeled images.
 
     Args:
         data: "digits" (built in), a folder of class folders (or of train and val folders of them), a .tar file, a
             folder with WebDataset shards, "torch/NAME" for torchvision's, "hfds/NAME" for Hugging Face's, or
             "wds/FOLDER".
-        root: Where torch/NAME is stored or downloaded ("data" if None); cache folder for hfds/NAME.
+        root: Where torch/NAME is stored or downloaded ("data" if None); cache folder of hfds/NAME.
 
     Returns:
         The splits by name: "train" and "val" as far as the data has them, or "all".
 
     Raises:
-        DataError: the data does not exist, is not readable, or is not of a known form.
+        DataError: the data does not exist, cannot be read, or is of an unknown form.
     """
+    refuse_url(data)
     if data == "digits":
         from van.data import digits
 
@@ -466,7 +469,7 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
     if kind == "hfds" and not Path(data).exists():
         datasets = _datasets()
         if not name:
-            raise DataError(f"{data} names no data set. Give hfds/NAME, or hfds/FOLDER.")
+            raise DataError(f"{data} does not name a data set. Give hfds/NAME or hfds/FOLDER.")
         try:
             splits = datasets.get_dataset_split_names(name)
             chosen = _split_names(splits) or {"all": splits[0]}
@@ -480,20 +483,62 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
     return _open_path(Path(data))
 
 
-def relabel(source: Source, class_names: Sequence[str], what: str) -> None:
-    """Number the classes of a source as a model or another split does, by name.
+def describe_split(splits: dict[str, Source], fraction: float, seed: int) -> dict[str, Any]:
+    """Return what it takes to split data without a validation split in the same way again; see `open_split`.
+
+    Args:
+        splits: What `open_data` returned.
+        fraction: Fraction of the validation images.
+        seed: Of the split.
+
+    Returns:
+        val_fraction, seed and images, which JSON can hold; empty where the data has splits of its own.
+    """
+    return {"val_fraction": fraction, "seed": seed, "images": len(splits["all"])} if "all" in splits else {}
+
+
+def open_split(data: str, root: str | None, split: str | None, description: Mapping[str, Any] | None = None) -> Source:
+    """Open one split of labeled images, including one that was made for a training run.
+
+    Args:
+        data: See `open_data`.
+        root: See `open_data`.
+        split: "train", "val" or "all"; None takes val where the data has it or a description, else all images.
+        description: How a training run split data that has no validation split; see `describe_split`.
+
+    Raises:
+        DataError: there is no such split, the number of images has changed since, or see `open_data`.
+    """
+    splits = open_data(data, root)
+    split = split or ("val" if description or "val" in splits else "all")
+    if split in splits:
+        return splits[split]
+    whole = splits.get("all")
+    if not description or not isinstance(whole, Samples):
+        raise DataError(f"{data} has no split {split!r}. It has {', '.join(splits)}: choose one of these.")
+    if len(whole) != description["images"]:
+        raise DataError(
+            f"{data} has {len(whole)} images, but had {description['images']} when the model was trained, so its "
+            f"{split} split cannot be found again. Restore the data, or take all images (split all)."
+        )
+    train, val = split_samples(whole, description["val_fraction"], description["seed"])
+    return train if split == "train" else val
+
+
+def relabel(source: Source, class_names: Sequence[str], what: str, known_to: str = "the model") -> None:
+    """Replace the labels of a source by those of other class names.
 
     Args:
         source: Changed in place.
-        class_names: The wanted order.
-        what: What the source is, for the error.
+        class_names: Class names, of a model for example.
+        what: What to call the source in the message.
+        known_to: What the class names belong to, for the message.
 
     Raises:
-        DataError: the source has images of a class that class_names lacks.
+        DataError: a class of the source is not among the class names; see `van.data.classes.match_classes`.
     """
-    unused = set(range(len(source.class_names))) - set(source.labels)
-    table = match_classes(source.class_names, class_names, what, unused)
+    labels = match_classes(source.class_names, class_names, what, set(source.labels), known_to)
     if isinstance(source, Shards):
-        source.numbers = table
-    source.labels = [table[label] for label in source.labels]
+        source.numbers = labels
+    source.labels = [labels[label] for label in source.labels]
     source.class_names = list(class_names)

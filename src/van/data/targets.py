@@ -1,76 +1,68 @@
-"""Checks of training targets on the CPU, for loaders: on the device each of them would make a training step wait."""
+"""Checks of targets on the CPU, in the loading processes, so that a training step never waits for the device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from van.data.formats import IGNORED
 from van.errors import DataError
 
-IGNORED = 255  # label of pixels that do not count
 
-
-def plain(value: Any) -> torch.Tensor:
-    """Return a tensor without torchvision's wrapper, which costs time in every operation."""
-    return torch.as_tensor(value).as_subclass(torch.Tensor)
-
-
-def check_targets(targets: Sequence[Mapping[str, Any]], num_classes: int, masks: bool = False) -> None:
-    """Check the targets of a detector.
+def check_objects(target: Mapping[str, Any], num_classes: int, boxes: bool = True, masks: bool = False) -> None:
+    """Check the target of an image with objects.
 
     Args:
-        targets: For each image boxes (N, 4) as x1, y1, x2, y2, labels (N,) and, if needed, masks (N, H, W).
-        num_classes: Number of classes; labels count from 0.
+        target: labels (N,) from 0; boxes (N, 4) as x1, y1, x2, y2 and masks (N, H, W) where asked for; image_id for
+            messages. N may be 0.
+        num_classes: Number of classes.
+        boxes: Whether boxes are needed.
         masks: Whether masks are needed.
 
     Raises:
-        DataError: Something is missing, a box is not finite or has no area, a label has no class, or the numbers of
-            boxes, labels and masks differ.
+        DataError: a key is missing, a box has no area or is not finite, a label is out of range, or the counts differ.
     """
-    wanted = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
-    for target in targets:
-        name = f"The target of image {target['image_id']}" if "image_id" in target else "A target"
-        if missing := [key for key in wanted if key not in target]:
-            raise DataError(f"{name} has no {missing[0]}, expected {', '.join(wanted)}.")
-        boxes, labels = target["boxes"].reshape(-1, 4), target["labels"]
-        bad = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
-        if bad.any():
-            raise DataError(f"{name} has the box {boxes[bad][0].tolist()}, expected x1 < x2 and y1 < y2.")
-        if len(labels) != len(boxes) or ((labels < 0) | (labels >= num_classes)).any():
-            raise DataError(
-                f"{name} has {len(boxes)} boxes and the labels {labels.tolist()}, expected a label from 0 to "
-                f"{num_classes - 1} for each box."
-            )
-        if masks and len(target["masks"]) != len(boxes):
-            raise DataError(f"{name} has {len(boxes)} boxes and {len(target['masks'])} masks.")
+    name = f"The target of image {target['image_id']}" if "image_id" in target else "A target"
+    wanted = [key for key, needed in (("boxes", boxes), ("labels", True), ("masks", masks)) if needed]
+    if missing := [key for key in wanted if key not in target]:
+        raise DataError(f"{name} has no {missing[0]}, expected {', '.join(wanted)}.")
+    if boxes:
+        check_boxes(target["boxes"], name)
+    labels: torch.Tensor = target["labels"]
+    for key in wanted:
+        if len(target[key]) != len(labels):
+            raise DataError(f"{name} has {len(labels)} labels and {len(target[key])} {key}, expected one per object.")
+    if ((labels < 0) | (labels >= num_classes)).any():
+        raise DataError(f"{name} has the labels {labels.tolist()}, expected numbers from 0 to {num_classes - 1}.")
 
 
-def check_segments(targets: Sequence[Mapping[str, Any]], num_classes: int) -> None:
-    """Check the targets of a panoptic network.
+def check_boxes(boxes: torch.Tensor, name: str = "A target") -> None:
+    """Check boxes (N, 4) as x1, y1, x2, y2.
 
     Args:
-        targets: For each image labels (N,), from 0, of its segments.
-        num_classes: Number of classes.
+        boxes: The boxes.
+        name: What to call their target in the message.
 
     Raises:
-        DataError: A label has no class.
+        DataError: a box has no area or is not finite.
     """
-    for target in targets:
-        labels = target["labels"]
-        if ((labels < 0) | (labels >= num_classes)).any():
-            raise DataError(f"A target has the labels {labels.tolist()}, expected 0 to {num_classes - 1}.")
+    bad = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
+    if bad.any():
+        raise DataError(f"{name} has the box {boxes[bad][0].tolist()}, expected finite numbers, x1 < x2 and y1 < y2.")
 
 
 def check_labels(labels: torch.Tensor, num_classes: int) -> None:
-    """Check the targets of a semantic segmentation network.
+    """Check labels of pixels, of any shape.
 
     Args:
-        labels: Integers of any shape, classes or 255.
+        labels: Integers.
         num_classes: Number of classes.
 
     Raises:
-        DataError: A label has no class and is not 255.
+        DataError: a label is neither a class nor 255, or these are not integers.
     """
+    if labels.is_floating_point():
+        raise DataError(f"Labels are of type {labels.dtype}, expected integers.")
     wrong = (labels != IGNORED) & ((labels < 0) | (labels >= num_classes))
     if wrong.any():
         raise DataError(
@@ -80,16 +72,15 @@ def check_labels(labels: torch.Tensor, num_classes: int) -> None:
 
 
 def check_saliency(masks: torch.Tensor) -> None:
-    """Check the targets of a saliency network.
+    """Check salient masks, of any shape.
 
     Args:
-        masks: Floats of any shape from 0 to 1, 255 for ignored pixels.
+        masks: Floats from 0 to 1; 255 marks ignored pixels.
 
     Raises:
-        DataError: A value is out of range.
+        DataError: a value is out of range or not a number, or these are not floats.
     """
-    wrong = (masks != IGNORED) & ~((masks >= 0) & (masks <= 1))
-    if wrong.any():
-        raise DataError(
-            f"A target has the value {float(masks[wrong][0]):g}, expected 0 to 1, or {IGNORED} for ignored pixels."
-        )
+    if not masks.is_floating_point():
+        raise DataError(f"Masks are of type {masks.dtype}, expected floats from 0 to 1: divide 0 to 255 by 255.")
+    if ((masks != IGNORED) & ~((masks >= 0) & (masks <= 1))).any():
+        raise DataError(f"A target has values from {float(masks.min()):g} to {float(masks.max()):g}, expected 0 to 1.")

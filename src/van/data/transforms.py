@@ -1,4 +1,4 @@
-"""Random changes of images with their boxes, masks or labels, made of torchvision's transforms v2."""
+"""Random changes to training images and their labels, built from timm's transforms and torchvision's v2."""
 
 from typing import Any, cast
 
@@ -9,21 +9,33 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from van.data.targets import IGNORED
+from van.data.augmentation import (
+    ClassificationAugmentation,
+    DetectionAugmentation,
+    PanopticAugmentation,
+    SaliencyAugmentation,
+    SemanticAugmentation,
+)
+from van.data.formats import IGNORED
+from van.errors import DataError
 
-_FILL: Any = {tv_tensors.Image: 127, tv_tensors.Mask: IGNORED}
+_GREY = 127  # padding of images
+_FILL: Any = {tv_tensors.Image: _GREY, tv_tensors.Mask: IGNORED}
+
+
+# ------------------------------------------------------------------------------------------------ steps
 
 
 def fitted(height: int, width: int, scale: tuple[int, int], ratio: float = 1.0) -> tuple[int, int]:
-    """Return the size of an image whose short edge is at most scale[0] and whose long edge at most scale[1].
+    """Return the largest size with the same proportions that fits into a short and a long edge.
 
-    Both are touched as far as the proportions allow, as OpenMMLab's Resize with keep_ratio does.
+    This is what Resize with keep_ratio does in MMSegmentation.
 
     Args:
         height: Of the image in pixels.
         width: Of the image in pixels.
         scale: Short and long edge in pixels.
-        ratio: Factor of both.
+        ratio: Factor applied to both.
 
     Returns:
         Height and width, at least 1.
@@ -38,48 +50,49 @@ def _size(flat_inputs: list[Any]) -> tuple[int, int]:
 
 
 class RandomScale(v2.Transform):
-    """Scale image and labels by a random factor and keep their proportions; see `fitted`.
+    """Scale an image and its labels by a random factor, keeping the proportions; see `fitted`.
 
     Args:
-        scale: Short and long edge in pixels that factor 1 fits an image into.
-        ratio: Smallest and largest factor.
+        fit: Short and long edge in pixels that factor 1 fits an image into.
+        scale_range: Smallest and largest factor.
     """
 
-    def __init__(self, scale: tuple[int, int], ratio: tuple[float, float]) -> None:
+    def __init__(self, fit: tuple[int, int], scale_range: tuple[float, float]) -> None:
         super().__init__()
-        self.scale = scale
-        self.ratio = ratio
+        self.fit = fit
+        self.scale_range = scale_range
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the factor."""
-        ratio = self.ratio[0] + float(torch.rand(())) * (self.ratio[1] - self.ratio[0])
-        return {"size": fitted(*_size(flat_inputs), self.scale, ratio)}
+        low, high = self.scale_range
+        return {"size": fitted(*_size(flat_inputs), self.fit, low + float(torch.rand(())) * (high - low))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resize; labels by the nearest pixel."""
+        """Resize; labels with nearest-neighbor interpolation."""
         return self._call_kernel(functional.resize, inpt, params["size"], antialias=True)
 
 
 class RandomCropOrPad(v2.Transform):
-    """Cut a random window, and pad what is smaller on the right and below: images grey, labels with 255.
+    """Crop at random, and pad smaller images on the right and at the bottom: images with grey, labels with 255.
 
     Args:
         size: Height and width of the result.
-        most: Largest share that one class may have of the pixels that count. After ten windows with more, or with a
-            single class, the last is taken, as in OpenMMLab (cat_max_ratio); 1 takes the first window.
+        max_class_share: Largest fraction of the labeled pixels that one class may have. After ten crops that exceed it
+            or show a single class, the last one is taken (cat_max_ratio in MMSegmentation). 1 takes the first crop.
     """
 
     _TRIES = 10
 
-    def __init__(self, size: tuple[int, int], most: float = 1.0) -> None:
+    def __init__(self, size: tuple[int, int], max_class_share: float = 1.0) -> None:
         super().__init__()
         self.size = size
-        self.most = most
+        self.max_class_share = max_class_share
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the window."""
         height, width = _size(flat_inputs)
-        labels = next((x for x in flat_inputs if isinstance(x, tv_tensors.Mask)), None) if self.most < 1 else None
+        check = self.max_class_share < 1
+        labels = next((x for x in flat_inputs if isinstance(x, tv_tensors.Mask)), None) if check else None
         window = (0, 0, min(height, self.size[0]), min(width, self.size[1]))
         for _ in range(self._TRIES):
             top = int(torch.randint(height - window[2] + 1, ()))
@@ -93,10 +106,10 @@ class RandomCropOrPad(v2.Transform):
         top, left, height, width = window
         counts = torch.bincount(labels[..., top : top + height, left : left + width].flatten(), minlength=IGNORED + 1)
         counts[IGNORED] = 0
-        return int((counts > 0).sum()) > 1 and bool(counts.max() < self.most * counts.sum())
+        return int((counts > 0).sum()) > 1 and bool(counts.max() < self.max_class_share * counts.sum())
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Cut and pad."""
+        """Crop and pad."""
         _, _, height, width = params["window"]
         inpt = self._call_kernel(functional.crop, inpt, *params["window"])
         space = [0, 0, self.size[1] - width, self.size[0] - height]
@@ -106,10 +119,24 @@ class RandomCropOrPad(v2.Transform):
         return self._call_kernel(functional.pad, inpt, space, fill=fill)
 
 
-def photometric(probability: float) -> list[v2.Transform]:
-    """Return changes of brightness, contrast, saturation and hue, each with this probability and as strong as in SSD.
+class _BoxesOfMasks(nn.Module):
+    """Shrink boxes to what a crop has left of the masks."""
 
-    torchvision's RandomPhotometricDistort exchanges colour channels as well, which segmentation does not.
+    def forward(self, image: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the image and the target; objects without a pixel get an empty box, which sanitizing drops."""
+        if "masks" not in target or not len(target["masks"]):
+            return image, target
+        boxes = torch.zeros_like(target["boxes"])
+        visible = target["masks"].flatten(1).bool().any(dim=1)
+        if visible.any():
+            boxes[visible] = masks_to_boxes(target["masks"][visible]).to(boxes) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        return image, {**target, "boxes": cast(Any, tv_tensors.wrap)(boxes, like=target["boxes"])}
+
+
+def photometric(probability: float) -> list[v2.Transform]:
+    """Return changes of brightness, contrast, saturation and hue with the strengths of SSD, each with a probability.
+
+    torchvision's RandomPhotometricDistort also permutes color channels, which segmentation does not do.
     """
     changes = ({"brightness": 0.125}, {"contrast": 0.5}, {"saturation": 0.5}, {"hue": 0.05})
     return (
@@ -119,32 +146,110 @@ def photometric(probability: float) -> list[v2.Transform]:
     )
 
 
-def detection_transform(
-    hflip: float, distortion: float, jitter: tuple[float, float] | None, jitter_size: tuple[int, int], min_box: float
-) -> v2.Transform:
-    """Return the changes of van.data.augmentation.DetectionAugmentation; its options are the arguments."""
-    steps: list[Any] = [v2.RandomHorizontalFlip(hflip)]
-    if distortion:
-        steps.append(v2.RandomPhotometricDistort(p=distortion))
-    if jitter is not None:
-        fill: Any = {tv_tensors.Image: 127, "others": 0}
+# ------------------------------------------------------------------------------------------------ tasks
+
+
+def _pair(values: Any) -> tuple[Any, Any]:
+    return values[0], values[1]  # configuration files give lists
+
+
+def detection_transform(options: DetectionAugmentation) -> v2.Transform:
+    """Return a transform of an image and a target with boxes, labels and perhaps masks."""
+    steps: list[Any] = [v2.RandomHorizontalFlip(options.hflip)]
+    if options.photometric:
+        steps.append(v2.RandomPhotometricDistort(p=options.photometric))
+    if options.scale_range is not None:
+        size = _pair(options.crop_size)
         steps += [
-            v2.ScaleJitter(jitter_size, jitter, antialias=True),
-            v2.RandomCrop(jitter_size, pad_if_needed=True, fill=fill),
-            BoxesOfMasks(),
+            v2.ScaleJitter(size, _pair(options.scale_range), antialias=True),
+            v2.RandomCrop(size, pad_if_needed=True, fill=cast(Any, {tv_tensors.Image: _GREY, "others": 0})),
+            _BoxesOfMasks(),
         ]
-    return v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=min_box)])
+    return v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=options.min_box_size)])
 
 
-class BoxesOfMasks(nn.Module):
-    """Shrink boxes to what a crop has left of the masks."""
+def semantic_transform(options: SemanticAugmentation) -> v2.Transform:
+    """Return a transform of an image and its labels."""
+    return v2.Compose(
+        [
+            RandomScale(_pair(options.fit), _pair(options.scale_range)),
+            RandomCropOrPad(_pair(options.crop_size), options.max_class_share),
+            v2.RandomHorizontalFlip(options.hflip),
+            *photometric(options.photometric),
+        ]
+    )
 
-    def forward(self, image: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the image and the target; objects without a pixel lose their box, for sanitizing to leave out."""
-        if "masks" not in target or not len(target["masks"]):
-            return image, target
-        boxes = torch.zeros_like(target["boxes"])
-        visible = target["masks"].flatten(1).bool().any(dim=1)
-        if visible.any():
-            boxes[visible] = masks_to_boxes(target["masks"][visible]).to(boxes) + torch.tensor([0.0, 0.0, 1.0, 1.0])
-        return image, {**target, "boxes": cast(Any, tv_tensors.wrap)(boxes, like=target["boxes"])}
+
+def panoptic_transform(options: PanopticAugmentation) -> v2.Transform:
+    """Return a transform of an image and its map of segments."""
+    height, width = _pair(options.crop_size)
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(options.hflip),
+            # torchvision takes the second number for the height
+            v2.ScaleJitter((width, height), _pair(options.scale_range), antialias=True),
+            RandomCropOrPad((height, width)),
+            *photometric(options.photometric),
+        ]
+    )
+
+
+def saliency_transform(options: SaliencyAugmentation) -> v2.Transform:
+    """Return a transform of an image and its mask."""
+    height, width = _pair(options.crop_size)
+    return v2.Compose(
+        [
+            v2.Resize((height + options.crop_margin, width + options.crop_margin), antialias=True),
+            v2.RandomCrop((height, width)),
+            v2.RandomHorizontalFlip(options.hflip),
+            *photometric(options.photometric),
+        ]
+    )
+
+
+def timm_transform(options: ClassificationAugmentation, preprocessing: dict[str, Any]) -> Any:
+    """Return timm's training transform, from a PIL image to a tensor.
+
+    Args:
+        options: The random changes.
+        preprocessing: timm's data configuration: input_size (C, H, W), mean and std.
+
+    Raises:
+        DataError: timm has no such policy or interpolation.
+    """
+    from timm.data import auto_augment, create_transform
+
+    auto_augment.NAME_TO_OP.update({name: _posterize for name in auto_augment.NAME_TO_OP if "Posterize" in name})
+    try:
+        return create_transform(
+            input_size=preprocessing["input_size"],
+            mean=preprocessing["mean"],
+            std=preprocessing["std"],
+            is_training=True,
+            scale=options.scale,
+            ratio=options.ratio,
+            hflip=options.hflip,
+            vflip=options.vflip,
+            color_jitter=cast(Any, options.color_jitter or None),
+            auto_augment=options.auto_augment,
+            re_prob=options.random_erasing,
+            re_mode="pixel",
+            interpolation=options.interpolation,
+        )
+    except (AssertionError, KeyError, ValueError) as error:
+        raise DataError(
+            f"timm has no augmentation.auto_augment {options.auto_augment!r} with augmentation.interpolation "
+            f"{options.interpolation!r} ({error!r}). Use a policy such as rand-m9-mstd0.5-inc1, and bilinear, bicubic "
+            "or random."
+        ) from error
+
+
+def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
+    """Keep the highest bits of each channel as timm does, down to none at all, which newer Pillows refuse."""
+    from PIL import ImageOps
+
+    if bits_to_keep >= 8:
+        return image
+    return (
+        ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else image.point([0] * 256 * len(image.getbands()))
+    )

@@ -6,8 +6,19 @@ from typing import Any
 # old key (dotted) to the new one, by the task of the file; None drops what has no effect any more
 _RENAMED: dict[str, dict[str, str | None]] = {
     "pose": {"augmentation.flip": "augmentation.hflip"},
-    "semantic": {"augmentation.most": "augmentation.max_class_share"},
-    "panoptic": {"inference.size": "inference.fit", "inference.object_threshold": "inference.score_threshold"},
+    "semantic": {
+        "augmentation.scale": "augmentation.fit",
+        "augmentation.ratio": "augmentation.scale_range",
+        "augmentation.crop": "augmentation.crop_size",
+        "augmentation.most": "augmentation.max_class_share",
+    },
+    "panoptic": {
+        "augmentation.jitter": "augmentation.scale_range",
+        "augmentation.size": "augmentation.crop_size",
+        "inference.size": "inference.fit",
+        "inference.object_threshold": "inference.score_threshold",
+    },
+    "saliency": {"augmentation.size": "augmentation.crop_size", "augmentation.margin": "augmentation.crop_margin"},
 }
 
 
@@ -19,7 +30,7 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
         task: What the options are for, where they do not say it themselves.
     """
     options = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
-    task = options.get("task", task)
+    task = content.get("task", task)
     for old, new in _RENAMED.get(task or "", {}).items():
         _rename(options, old, new)
     if isinstance(options.get("model"), dict):

@@ -65,7 +65,7 @@ def panoptic_maps(
 
     Returns:
         For each image segmentation (H, W), int32, 0 where there is no segment; segments: dicts with id, label, isthing
-        and score; and best_score, the highest score of all queries, 0 where each of them answers that there is no object.
+        and score; and best_score, the highest score of all queries, 0 where all of them say that there is no object.
     """
     results = []
     for batch in _batches(images):

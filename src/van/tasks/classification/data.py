@@ -5,10 +5,11 @@ from typing import Any
 from timm.data import create_transform
 from torch.utils.data import DataLoader
 
+from van.data.checks import listed
 from van.data.images import mode_for
 from van.data.loaders import loading_processes
-from van.data.samples import ImageDataset, Samples, check_images, split_samples
-from van.data.sources import Source, open_data, relabel
+from van.data.samples import ImageDataset, Samples, find_problems, split_samples
+from van.data.sources import Source, describe_split, open_data, relabel
 from van.engine.data import DataModule
 from van.engine.options import EvaluateOptions
 from van.engine.predictor import Predictor
@@ -16,15 +17,10 @@ from van.errors import DataError
 from van.tasks.classification.options import ClassificationTrainOptions
 
 
-def _workers(workers: int | None, data: str) -> int:
-    # the digits are in memory: no process is faster than none
-    return loading_processes(workers, 0 if data == "digits" else None)
-
-
 class ClassificationData(DataModule):
     """Training and validation images of one data set.
 
-    The files are found at construction, so that what is wrong with them shows before anything is built.
+    The files are found at construction, so that problems show before anything is built.
 
     Args:
         options: Of training.
@@ -38,35 +34,36 @@ class ClassificationData(DataModule):
     def __init__(self, options: ClassificationTrainOptions, preprocessing: dict[str, Any], batch_size: int) -> None:
         data = options.data
         splits = open_data(data, options.data_root)
+        description = {} if "val" in splits else describe_split(splits, options.val_fraction, options.seed)
         train: Any = splits.get("train", splits.get("all"))
-        description = None
         if train is None:
             raise DataError(f"{data} has a val split but no train split. Add a train folder beside it.")
         if "val" in splits:
             val: Any = splits["val"]
-            relabel(val, train.class_names, f"The val split of {data}")
+            relabel(val, train.class_names, f"The val split of {data}", "the train split")
         elif isinstance(train, Samples):
-            description = {"val_fraction": options.val_fraction, "seed": options.seed, "images": len(train)}
             train, val = split_samples(train, options.val_fraction, options.seed)
         else:
-            raise DataError(f"{data} has no validation shards. Name shards train-*.tar and val-*.tar.")
-        super().__init__(train, val, train.class_names, batch_size, _workers(options.workers, data))
+            raise DataError(f"{data} has no validation shards. Name the shards train-*.tar and val-*.tar.")
+        if len(train.class_names) < 2:
+            raise DataError(
+                f"{data} has only one class ({train.class_names[0]}). A classifier needs at least two class folders."
+            )
+        if missing := train.missing_classes():
+            raise DataError(f"The train split of {data} has no image of {', '.join(missing[:5])}. Add some.")
+        # the digits are in memory: no process is faster than none
+        workers = loading_processes(options.workers, 0 if data == "digits" else None)
+        super().__init__(train, val, train.class_names, batch_size, workers)
+        self.transform = options.augmentation.transform(preprocessing)
         self.preprocessing = preprocessing
-        self.augmentation = options.augmentation
         self.seed = options.seed
         self.mode = mode_for(preprocessing["input_size"][0])
         if description:
             self.extra["split"] = description
-        if len(self.class_names) < 2:
-            raise DataError(
-                f"{data} has one class only ({self.class_names[0]}). A classifier needs two or more class folders."
-            )
-        if missing := train.missing_classes():
-            raise DataError(f"The train split of {data} has no image of {', '.join(missing[:5])}. Add some.")
         if missing := val.missing_classes():
             self.notes.append(
-                f"The validation split has no image of {len(missing)} classes ({', '.join(missing[:5])}): how well "
-                "they are recognized is not measured."
+                f"The val split has no image of {len(missing)} of {len(val.class_names)} classes "
+                f"({', '.join(missing[:5])}): their accuracy is not measured."
             )
 
     def check(self) -> None:
@@ -77,24 +74,24 @@ class ClassificationData(DataModule):
         """
         for split in (self.train, self.val):
             if not isinstance(split, Samples):
-                raise DataError("--check-data reads single files; WebDataset shards are not checked. Leave it out.")
-            check_images(split, self.workers)
+                raise DataError("WebDataset shards cannot be checked, only single files. Leave out --check-data.")
+            if problems := find_problems(split, workers=self.workers, few=0):
+                raise DataError(f"{len(problems)} of {len(split)} images cannot be used:\n{listed(problems)}")
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented batches (B, C, H, W) with labels (B,); the last, incomplete one is left out."""
-        transform = self.augmentation.transform(self.preprocessing)
+        """Return shuffled, augmented batches (B, C, H, W) with labels (B,); the last, incomplete one is dropped."""
         if isinstance(self.train, Samples):
             return DataLoader(
-                ImageDataset(self.train, transform, self.mode),
+                ImageDataset(self.train, self.transform, self.mode),
                 batch_size=self.batch_size,
                 shuffle=True,
                 drop_last=len(self.train) > self.batch_size,
                 **self._loading(self.workers),
             )
-        # every process reads its own files: with as many files for each, all samples come equally often
+        # every process reads its own files: with equally many files for each, all samples occur equally often
         files = len(self.train.files)
         workers = next((n for n in range(min(self.workers, files), 0, -1) if files % n == 0), 0)
-        dataset = self.train.dataset(transform, self.mode, True, self.batch_size, workers, self.seed)
+        dataset = self.train.dataset(self.transform, self.mode, True, self.batch_size, workers, self.seed)
         return DataLoader(dataset, batch_size=self.batch_size, **self._loading(workers))
 
     def val_dataloader(self) -> DataLoader:
@@ -102,7 +99,7 @@ class ClassificationData(DataModule):
         return evaluation_loader(self.val, self.preprocessing, 2 * self.batch_size, self.workers)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Tell the reader of shards which epoch comes next: it shuffles by it."""
+        """Tell the reader of shards which epoch comes next: it shuffles accordingly."""
         if not isinstance(self.train, Samples) and self.trainer is not None and self.trainer.training:
             loader = self.trainer.train_dataloader
             if loader is not None:
@@ -115,7 +112,7 @@ class ClassificationData(DataModule):
 
 
 def evaluation_loader(source: Source, preprocessing: dict[str, Any], batch_size: int, workers: int) -> DataLoader:
-    """Return batches (B, C, H, W) and labels (B,) of a source in order, preprocessed as a checkpoint asks for.
+    """Return batches (B, C, H, W) and labels (B,) of a source in order, preprocessed for evaluation.
 
     Args:
         source: Labeled images.

@@ -15,7 +15,6 @@ from van.tasks.classification.options import (
     ClassificationTrainOptions,
 )
 from van.tasks.classification.results import Classification
-from van.tasks.classification.results import Classification
 
 if TYPE_CHECKING:
     from torch import nn

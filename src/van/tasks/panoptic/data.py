@@ -1,16 +1,10 @@
 """Images with segments: splits, transforms, loaders."""
 
-from functools import partial
-from typing import Any
-
-import torch
-
 from van.data.classes import match_classes
-from van.data.loaders import as_stacks, loading_processes
+from van.data.folders import data_folder
+from van.data.loaders import collate_segments, loading_processes
 from van.data.panoptic import PanopticDataset, PanopticSplit, find_panoptic
-from van.data.pixel_checks import usable_pixels, usable_splits
-from van.data.shapes import data_folder
-from van.data.targets import check_segments
+from van.data.pixel_checks import usable_split, usable_splits
 from van.engine.data import StepData
 from van.engine.fit import length
 from van.errors import DataError
@@ -41,22 +35,13 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
         options.batch_size // processes,
         loading_processes(options.workers),
         val,
-        partial(stack_segments, num_classes=len(train.class_names)),
+        collate_segments(len(train.class_names)),
         length(options)[1],
         options.seed,
     )
     data.notes += notes
     data.extra |= {"category_ids": train.category_ids, "isthing": train.isthing}
     return data
-
-
-def stack_segments(
-    items: list[tuple[Any, Any]], num_classes: int
-) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
-    """Return images (B, 3, H, W), and masks and labels of the segments of each, which are checked here."""
-    images, targets = as_stacks(items)
-    check_segments(targets, num_classes)
-    return images, [{"masks": target["masks"], "labels": target["labels"]} for target in targets]
 
 
 def evaluation_split(options: PanopticEvaluateOptions, class_names: list[str]) -> tuple[PanopticSplit, list[str]]:
@@ -69,6 +54,6 @@ def evaluation_split(options: PanopticEvaluateOptions, class_names: list[str]) -
     Raises:
         DataError: the data cannot be used, or has a class that the model does not know.
     """
-    found = find_panoptic(data_folder(options.data, options.data_root), options.split)
+    found = find_panoptic(data_folder(options.data, options.data_root), options.split or "val")
     match_classes(found.class_names, class_names, str(found.coco.files.annotations))  # before the long check
-    return usable_pixels(found, options.on_problem, workers=options.workers, empty_classes=False)
+    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)

@@ -85,7 +85,7 @@ class PanopticTask(Task):
     def find_data(self, options: CheckOptions) -> Any:
         """Find the folder of panoptic annotations in COCO's format."""
         from van.data.coco import find_splits
-        from van.data.shapes import data_folder
+        from van.data.folders import data_folder
 
         folder = data_folder(options.data, options.data_root)
         find_splits(folder, "panoptic")
@@ -94,9 +94,9 @@ class PanopticTask(Task):
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken files, and segments of the JSON that are not those of the PNG files."""
         from van.data.panoptic import find_panoptic_splits
-        from van.data.pixel_checks import check_pixels
+        from van.data.pixel_checks import check_splits
 
-        return check_pixels(find_panoptic_splits(found), options.decode, options.workers)
+        return check_splits(find_panoptic_splits(found), options.decode, options.workers)
 
 
 TASK = PanopticTask()

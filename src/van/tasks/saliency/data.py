@@ -1,14 +1,9 @@
 """Images with masks of salient objects: splits, transforms, loaders."""
 
-from typing import Any
-
-import torch
-
-from van.data.loaders import as_stacks, loading_processes
-from van.data.pixel_checks import usable_pixels, usable_splits
+from van.data.folders import data_folder
+from van.data.loaders import collate_masks, loading_processes
+from van.data.pixel_checks import usable_split, usable_splits
 from van.data.saliency import SaliencyDataset, SaliencySplit, find_saliency
-from van.data.shapes import data_folder
-from van.data.targets import check_saliency
 from van.engine.data import StepData
 from van.engine.fit import length
 from van.tasks.saliency.options import SaliencyEvaluateOptions, SaliencyTrainOptions
@@ -33,19 +28,12 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> StepData:
         options.batch_size // processes,
         loading_processes(options.workers),
         val,
-        stack_masks,
+        collate_masks,
         length(options)[1],
         options.seed,
     )
     data.notes += notes
     return data
-
-
-def stack_masks(items: list[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (B, 3, H, W) and masks (B, H, W) of floats from 0 to 1, which are checked here."""
-    images, masks = as_stacks(items)
-    check_saliency(masks)
-    return images, masks.float()
 
 
 def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[str]]:
@@ -54,5 +42,5 @@ def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, l
     Raises:
         DataError: the data cannot be used.
     """
-    found = find_saliency(data_folder(options.data, options.data_root), options.split)
-    return usable_pixels(found, options.on_problem, workers=options.workers, empty_classes=False)
+    found = find_saliency(data_folder(options.data, options.data_root), options.split or "val")
+    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)

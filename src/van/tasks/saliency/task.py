@@ -76,16 +76,16 @@ class SaliencyTask(Task):
 
     def find_data(self, options: CheckOptions) -> Any:
         """Find images and masks of all splits."""
+        from van.data.folders import data_folder
         from van.data.saliency import find_saliency_splits
-        from van.data.shapes import data_folder
 
         return find_saliency_splits(data_folder(options.data, options.data_root))
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken files and masks that do not fit."""
-        from van.data.pixel_checks import check_pixels
+        from van.data.pixel_checks import check_splits
 
-        return check_pixels(found, options.decode, options.workers)
+        return check_splits(found, options.decode, options.workers)
 
 
 TASK = SaliencyTask()

@@ -1,16 +1,10 @@
 """Images with labels of their pixels: splits, transforms, loaders."""
 
-from functools import partial
-from typing import Any
-
-import torch
-
 from van.data.classes import match_classes
-from van.data.loaders import as_stacks, loading_processes
-from van.data.pixel_checks import usable_pixels, usable_splits
+from van.data.folders import data_folder
+from van.data.loaders import collate_labels, loading_processes
+from van.data.pixel_checks import usable_split, usable_splits
 from van.data.semantic import SemanticDataset, SemanticSplit
-from van.data.shapes import data_folder
-from van.data.targets import check_labels
 from van.engine.data import StepData
 from van.engine.fit import length
 from van.errors import DataError
@@ -43,19 +37,12 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
         options.batch_size // processes,
         loading_processes(options.workers),
         val,
-        partial(stack_labels, num_classes=len(train.class_names)),
+        collate_labels(len(train.class_names)),
         length(options)[1],
         options.seed,
     )
     data.notes += notes
     return data
-
-
-def stack_labels(items: list[tuple[Any, Any]], num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (B, 3, H, W) and labels (B, H, W), which are checked here and not on the device."""
-    images, labels = as_stacks(items)
-    check_labels(labels, num_classes)
-    return images, labels
 
 
 def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -> tuple[SemanticSplit, list[str]]:
@@ -68,6 +55,6 @@ def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -
     Raises:
         DataError: the data cannot be used, or has a class that the model does not know.
     """
-    found = options.format.find(data_folder(options.data, options.data_root), options.split)
+    found = options.format.find(data_folder(options.data, options.data_root), options.split or "val")
     match_classes(found.class_names, class_names, found.name)  # before the long check
-    return usable_pixels(found, options.on_problem, workers=options.workers, empty_classes=False)
+    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)

@@ -98,15 +98,15 @@ class SemanticTask(Task):
 
     def find_data(self, options: SemanticCheckOptions) -> Any:
         """Find images, masks and class file of all splits."""
-        from van.data.shapes import data_folder
+        from van.data.folders import data_folder
 
-        return options.format.find_all(data_folder(options.data, options.data_root))
+        return options.format.find_splits(data_folder(options.data, options.data_root))
 
     def check(self, found: Any, options: SemanticCheckOptions) -> tuple[list[Any], str]:
         """Look for broken files, masks that do not fit, numbers that are no classes, and classes without pixels."""
-        from van.data.pixel_checks import check_pixels
+        from van.data.pixel_checks import check_splits
 
-        return check_pixels(found, options.decode, options.workers)
+        return check_splits(found, options.decode, options.workers)
 
 
 TASK = SemanticTask()

@@ -1,0 +1,152 @@
+"""What a detector finds on an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from van.engine.result import Result
+from van.errors import VanError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(kw_only=True)
+class Detections(Result):
+    """The objects on one image, best first.
+
+    Attributes:
+        boxes: Corners x1, y1, x2, y2 in pixels, shape (N, 4).
+        labels: Class indices, shape (N,).
+        scores: From 0 to 1, shape (N,).
+        masks: Which pixels belong to each object, bool, shape (N, H, W); None where the detector has no masks.
+        category_ids: Id of each class in the data that the detector was trained on; None counts from 1.
+        score_threshold: Detections with a lower score were left out.
+        best_score: Score of the best detection, left out or not; None where there was none.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    masks: np.ndarray | None = field(default=None, repr=False)
+    category_ids: Sequence[int] | None = field(default=None, repr=False)
+    score_threshold: float = 0.0
+    best_score: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def classes(self) -> list[str]:
+        """Name of the class of each object."""
+        return [self.class_names[int(label)] for label in self.labels]
+
+    def chosen(self, which: np.ndarray) -> "Detections":
+        """Return some of them.
+
+        Args:
+            which: Their indices, or a bool for each.
+        """
+        masks = None if self.masks is None else self.masks[which]
+        return replace(
+            self, boxes=self.boxes[which], labels=self.labels[which], scores=self.scores[which], masks=masks
+        )
+
+    def above(self, threshold: float) -> "Detections":
+        """Return those with at least this score."""
+        return replace(self.chosen(self.scores >= threshold), score_threshold=threshold)
+
+    def results(self, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Return them in COCO's results format.
+
+        Args:
+            image_id: Id of the image.
+            category_ids: Id of each class.
+        """
+        boxes = self.boxes.astype(float)
+        boxes[:, 2:] -= boxes[:, :2]
+        results: list[dict[str, Any]] = [
+            {
+                "image_id": int(image_id),
+                "category_id": int(category_ids[label]),
+                "bbox": [round(value, 2) for value in box],
+                "score": round(score, 5),
+            }
+            for label, box, score in zip(self.labels.tolist(), boxes.tolist(), self.scores.tolist(), strict=True)
+        ]
+        if self.masks is not None:
+            for result, code in zip(results, encode_masks(self.masks), strict=True):
+                result["segmentation"] = code
+        return results
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return image, height, width and objects; see docs/results.md."""
+        ids = self.category_ids or range(1, len(self.class_names) + 1)
+        objects = [
+            {"class": name, **{key: value for key, value in result.items() if key != "image_id"}}
+            for name, result in zip(self.classes, self.results(0, ids), strict=True)
+        ]
+        return {**super().to_dict(), "objects": objects}
+
+    def summary(self) -> str:
+        """Return the number of objects of each class; where there are none, how good the best one was."""
+        names = self.classes
+        if names:
+            return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        return self._nothing() + ("" if self._passed() else "; lower --score-threshold")
+
+    def draw(self) -> "Image":
+        """Return the image with boxes, masks, class names and scores."""
+        from van.engine.drawing import draw_boxes, draw_note
+
+        picture = draw_boxes(self.shown(), self.boxes, self.labels, self.class_names, self.scores, self.masks)
+        return picture if len(self) else draw_note(picture, self._nothing())
+
+    def to_supervision(self) -> Any:
+        """Return them as supervision.Detections, with the names under data["class_name"].
+
+        Raises:
+            VanError: the package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise VanError("The package supervision is not installed. Install it with: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            mask=self.masks,
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array(self.classes, dtype=str)},
+        )
+
+    def _passed(self) -> bool:
+        """Whether the score of the best detection is high enough, or there was none at all."""
+        return self.best_score is None or self.best_score >= self.score_threshold
+
+    def _nothing(self) -> str:
+        if self._passed():
+            return "nothing found"
+        return f"nothing above {self.score_threshold:g} (best {self.best_score:.2f})"
+
+
+def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
+    """Return COCO's compressed RLE of each mask, in the form that JSON holds.
+
+    Args:
+        masks: Shape (N, H, W).
+    """
+    from van.data.coco import mask_functions
+
+    if not len(masks):
+        return []
+    codes = mask_functions().encode(np.asfortranarray(masks.astype(np.uint8, copy=False).transpose(1, 2, 0)))
+    return [
+        {
+            "size": [int(side) for side in code["size"]],
+            "counts": code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"],
+        }
+        for code in codes
+    ]

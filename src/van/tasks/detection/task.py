@@ -1,0 +1,160 @@
+"""Object detection and instance segmentation: two tasks that differ by masks."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from van.engine.result import Result
+from van.engine.task import Task
+from van.errors import VanError
+from van.tasks.detection.metrics import BOX, MASK
+from van.tasks.detection.options import (
+    DetectionEvaluateOptions,
+    DetectionInference,
+    DetectionTrainOptions,
+    InstancesTrainOptions,
+)
+from van.tasks.detection.results import Detections
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.engine.data import DataModule
+    from van.engine.evaluation import Evaluation
+    from van.engine.learner import Learner
+    from van.engine.predictor import Predictor
+
+_AGNOSTIC_IOU = 0.5  # for architectures without suppression of their own
+
+
+class DetectionTask(Task):
+    """Object detection: a box, a class and a score for each object."""
+
+    name = "detection"
+    summary = "objects as boxes with classes"
+    metrics = BOX[:3]
+    formats = ("COCO format (COCO's own layout, or Roboflow's)",)
+    demo = "detection/fcos_van_b0_shapes"
+    demo_data = "shapes"
+    result = Detections
+    train_options: ClassVar[type[DetectionTrainOptions]] = DetectionTrainOptions
+    evaluate_options = DetectionEvaluateOptions
+    inference = DetectionInference
+    predict_only = ("agnostic_nms", "classes", "max_detections")
+    architecture: ClassVar[str | None] = "retinanet"
+    masks: ClassVar[bool] = False
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def data(self, options: DetectionTrainOptions, processes: int) -> "DataModule":
+        """Return annotated images, without what cannot be used."""
+        from van.tasks.detection.data import DetectionData
+
+        return DetectionData(options, self.masks, options.batch_size // processes)
+
+    def learner(self, network: "nn.Module", options: DetectionTrainOptions, data: "DataModule") -> "Learner":
+        """Return the losses of the detector and COCO's metrics."""
+        from van.engine.learner import Learner
+        from van.tasks.detection.evaluation import DetectionEvaluator
+
+        return Learner(network, self.metrics, DetectionEvaluator(data.split, self.masks), options)
+
+    def curve_options(self, options: DetectionTrainOptions) -> dict[str, Any]:
+        """Say what the loss is."""
+        return {"loss_label": "sum of the losses"}
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    def ready(self, predictor: "Predictor") -> None:
+        """Give the network the thresholds that options of inference ask for.
+
+        Raises:
+            VanError: a class is unknown, or the network has no non-maximum suppression to give an IoU.
+        """
+        inference, options, changes = predictor.inference, predictor.model.options, {}
+        for name in inference.classes or ():
+            if name not in predictor.class_names:
+                from van.engine.config import nearest
+
+                known = predictor.class_names
+                listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+                raise VanError(f"classes has {name!r}, expected some of {listed}.{nearest(name, known)}")
+        if inference.iou is not None:
+            if hasattr(options, "nms_threshold"):
+                changes["nms_threshold"] = inference.iou
+            elif not inference.agnostic_nms:
+                raise VanError(
+                    f"iou is {inference.iou}, but {options.architecture} has no non-maximum suppression. Leave it out, or "
+                    "add agnostic_nms to keep one box per object."
+                )
+        if inference.max_detections and inference.max_detections > getattr(options, "detections_per_image", float("inf")):
+            changes["detections_per_image"] = inference.max_detections
+        if changes:
+            network = replace(options, **changes).build(len(predictor.class_names))
+            network.load_state_dict(predictor.model.state_dict())
+            predictor.model = network
+
+    def predict(
+        self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]
+    ) -> list[Result]:
+        """Return the objects on each image that options of inference keep."""
+        from van.tasks.detection.evaluation import detections_of
+
+        outputs = predictor.model([image.to(predictor.device) for image in items])
+        found = (detections_of(output, size, predictor.class_names) for output, size in zip(outputs, sizes, strict=True))
+        return [_kept(one, predictor) for one in found]
+
+    def open_split(self, options: DetectionEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
+        """Return annotated images, without what cannot be used."""
+        from van.data.coco_checks import usable_split
+        from van.data.folders import data_folder
+        from van.tasks.detection.evaluation import category_ids_of
+
+        folder = data_folder(options.data, options.data_root)
+        split, notes = usable_split(
+            folder, options.split or "val", options.on_problem, masks=self.masks, workers=options.workers
+        )
+        category_ids_of(predictor.class_names, split)  # classes that do not match show before anything is written
+        return split, notes
+
+    def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> "Evaluation":
+        """Return what measures a detector."""
+        from van.tasks.detection.evaluation import DetectionEvaluation
+
+        return DetectionEvaluation(predictor, split, workers, self.masks)
+
+
+class InstancesTask(DetectionTask):
+    """Instance segmentation: a mask, a box, a class and a score for each object."""
+
+    name = "instances"
+    summary = "objects as masks with boxes and classes"
+    metrics = (*MASK[:3], *BOX[:3])
+    demo = "instances/mask_rcnn_van_b0_shapes"
+    train_options = InstancesTrainOptions
+    architecture = "mask_rcnn"
+    masks = True
+
+
+def _kept(found: Detections, predictor: "Predictor") -> Detections:
+    """Return the detections that options of inference keep."""
+    import numpy as np
+    import torch
+    from torchvision.ops import nms
+
+    inference = predictor.inference
+    found.category_ids = predictor.extra.get("category_ids")
+    if inference.classes is not None:
+        labels = [predictor.class_names.index(name) for name in inference.classes]
+        found = found.chosen(np.isin(found.labels, labels))
+    found.best_score = float(found.scores[0]) if len(found) else None
+    found = found.above(inference.score_threshold)
+    if inference.agnostic_nms:
+        own = getattr(predictor.model.options, "nms_threshold", _AGNOSTIC_IOU)
+        iou = own if inference.iou is None else inference.iou
+        found = found.chosen(nms(torch.from_numpy(found.boxes), torch.from_numpy(found.scores), iou).numpy())
+    return found if inference.max_detections is None else found.chosen(np.arange(len(found))[: inference.max_detections])
+
+
+DETECTION = DetectionTask()
+INSTANCES = InstancesTask()

@@ -1,0 +1,1 @@
+"""Pose estimation: keypoints of persons."""

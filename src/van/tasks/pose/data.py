@@ -1,0 +1,61 @@
+"""Annotated persons for training a pose network."""
+
+from typing import Any
+
+from torch.utils.data import DataLoader, default_collate
+
+from van.data.folders import data_folder
+from van.data.loaders import OrderedBatches, batch_loader, loading_processes
+from van.data.pose import PoseDataset, open_persons
+from van.engine.data import DataModule
+from van.errors import DataError
+from van.tasks.pose.options import PoseTrainOptions
+
+
+class PoseData(DataModule):
+    """Training and validation persons of one data set in COCO format.
+
+    A batch is what PoseDataset gives, collated. With check_data every image is decoded here already, so that on_problem
+    holds for broken ones too.
+
+    Args:
+        options: Of training.
+        batch_size: Crops per step and process.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+
+    train: PoseDataset
+    val: PoseDataset
+
+    def __init__(self, options: PoseTrainOptions, batch_size: int) -> None:
+        folder, size = data_folder(options.data, options.data_root), options.model.image_size
+        common: Any = {"on_problem": options.on_problem, "decode": options.check_data, "workers": options.workers}
+        train, notes = open_persons(folder, "train", size, options.augmentation, **common)
+        val, more = open_persons(folder, "val", size, **common)
+        if train.names != val.names:
+            raise DataError(
+                f"The train split of {options.data} has keypoints {', '.join(train.names)}, the val split "
+                f"{', '.join(val.names)}. Give both the same."
+            )
+        if options.keypoints not in (None, len(val.names)):
+            raise DataError(
+                f"keypoints is {options.keypoints}, but {options.data} has {len(val.names)} "
+                f"({', '.join(val.names[:5])}, ...). Leave keypoints out, or check the data."
+            )
+        posed = [category for category in val.split.categories if category.get("keypoints")]
+        names = [category["name"] for category in posed]
+        super().__init__(train, val, names, batch_size, loading_processes(options.workers))
+        self.notes = [*notes, *more]
+        self.extra = {
+            "category_ids": [category["id"] for category in posed],
+            "keypoint_names": val.names,
+            "flip_pairs": [list(pair) for pair in val.split.flip_pairs],
+            "skeleton": [list(pair) for pair in val.split.skeleton],
+        }
+
+    def val_dataloader(self) -> DataLoader:
+        """Return the validation crops in order, each in one process only."""
+        batches = OrderedBatches(range(len(self.val)), 2 * self.batch_size)
+        return batch_loader(self.val, batches, default_collate, self.workers)

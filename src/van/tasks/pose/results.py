@@ -1,0 +1,89 @@
+"""What a pose network finds on an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from van.engine.result import Result
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(kw_only=True)
+class Poses(Result):
+    """The persons on one image, best first.
+
+    Attributes:
+        keypoints: x and y in pixels, and a score, shape (N, K, 3).
+        scores: Score of each person: the box's score times the mean of the confident keypoints, shape (N,).
+        boxes: Corners x1, y1, x2, y2 in pixels of the box that each was found in, shape (N, 4).
+        keypoint_names: Name of each keypoint.
+        skeleton: Pairs of keypoints that are joined.
+        keypoint_threshold: Keypoints with a lower score are not drawn.
+        whole_image: Whether the whole image was taken as one person because nothing said where persons are.
+        score_threshold: Boxes with a lower score were left out.
+        best_score: Score of the best box, left out or not; None where there was none.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    keypoint_names: Sequence[str] = field(repr=False)
+    skeleton: Sequence[tuple[int, int]] = field(repr=False)
+    keypoint_threshold: float = 0.2
+    whole_image: bool = False
+    score_threshold: float = 0.0
+    best_score: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return image, height, width and persons; see docs/results.md."""
+        corners = self.boxes.astype(float)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+        persons = [
+            {
+                "score": round(score, 5),
+                "bbox": [round(value, 2) for value in box],
+                "keypoints": {
+                    name: [round(x, 2), round(y, 2), round(v, 4)]
+                    for name, (x, y, v) in zip(self.keypoint_names, points, strict=True)
+                },
+            }
+            for score, box, points in zip(self.scores.tolist(), boxes, self.keypoints.tolist(), strict=True)
+        ]
+        return {**super().to_dict(), "persons": persons}
+
+    def summary(self) -> str:
+        """Return the number of persons, and of how many nothing can be shown."""
+        if not len(self):
+            if self.best_score is None or self.best_score >= self.score_threshold:
+                return "no persons"
+            return (
+                f"no persons above {self.score_threshold:g} (best {self.best_score:.2f}); lower --score-threshold"
+            )
+        best = self.keypoints[:, :, 2].max(axis=1, initial=0.0)
+        failed = best[best < self.keypoint_threshold]
+        text = f"{len(self)} person{'s' * (len(self) > 1)}"
+        if self.whole_image:
+            text += f" (the whole image, without --detector or --boxes), score {self.scores[0]:.2f}"
+        if len(failed):
+            who = f"{len(failed)} of them with " if len(self) > 1 else ""
+            text += f", {who}no keypoint above {self.keypoint_threshold:g} (best {failed.max():.2f})"
+        return text
+
+    def draw(self) -> "Image":
+        """Return the image with skeletons; the person's left is orange, the right blue."""
+        from van.engine.drawing import draw_keypoints, draw_note
+
+        texts = [f"{self.class_names[0]} {score:.2f}" for score in self.scores]
+        picture = draw_keypoints(
+            self.shown(), self.keypoints, self.keypoint_names, self.skeleton, texts, self.keypoint_threshold
+        )
+        seen = len(self) and self.keypoints[:, :, 2].max(initial=0.0) >= self.keypoint_threshold
+        # where nothing is seen there is a note already
+        return draw_note(picture, "the whole image was taken as one person") if self.whole_image and seen else picture

@@ -1,0 +1,152 @@
+"""Pose estimation: keypoints of persons, each on a crop of the image."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from van.engine.result import Result
+from van.engine.task import Task
+from van.errors import DataError
+from van.tasks.pose.metrics import KEYPOINT
+from van.tasks.pose.options import PoseEvaluateOptions, PoseInference, PosePredictOptions, PoseTrainOptions
+from van.tasks.pose.results import Poses
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from van.engine.data import DataModule
+    from van.engine.evaluation import Evaluation
+    from van.engine.learner import Learner
+    from van.engine.predictor import Predictor
+    from van.tasks.pose.inference import Prepare
+
+
+class PoseTask(Task):
+    """Pose estimation."""
+
+    name = "pose"
+    summary = "keypoints of persons"
+    metrics = KEYPOINT[:3]
+    formats = ("COCO format with person_keypoints annotations",)
+    demo = "pose/van_b0_shapes"
+    demo_data = "shapes"
+    result = Poses
+    train_options = PoseTrainOptions
+    evaluate_options = PoseEvaluateOptions
+    predict_options = PosePredictOptions
+    inference = PoseInference
+    predict_only = ("detector",)
+    unit = "persons"
+    architecture = "simple_baseline"
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def data(self, options: PoseTrainOptions, processes: int) -> "DataModule":
+        """Return crops of the size that the network takes."""
+        from van.tasks.pose.data import PoseData
+
+        return PoseData(options, options.batch_size // processes)
+
+    def learner(self, network: "nn.Module", options: PoseTrainOptions, data: "DataModule") -> "Learner":
+        """Return the loss of the heat maps and COCO's metrics."""
+        from van.tasks.pose.evaluation import PoseEvaluator
+        from van.tasks.pose.learner import PoseLearner
+
+        model = cast(Any, network)
+        return PoseLearner(model, PoseEvaluator(data.val, model.stride), options)
+
+    def outputs(self, about: Any) -> int:
+        """Return the number of keypoints of a data module or weight file."""
+        return len(about.extra["keypoint_names"])
+
+    def counted(
+        self, options: PoseTrainOptions, num_classes: int | None
+    ) -> "tuple[nn.Module, tuple[int, int, int], str]":
+        """Return the network of a recipe on the meta device, the size of its crops, and its name."""
+        return super().counted(options, options.keypoints or num_classes)
+
+    def curve_options(self, options: PoseTrainOptions) -> dict[str, Any]:
+        """Say what the losses are."""
+        return {"loss_label": "mean squared error of the heat maps"}
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    def ready(self, predictor: "Predictor") -> None:
+        """Read the boxes, or load the detector, that options of inference name.
+
+        Raises:
+            VanError: they cannot be used.
+        """
+        from van.tasks.pose.inference import KnownBoxes, open_detector
+
+        inference = predictor.inference
+        if inference.boxes is not None:
+            predictor.state["boxes"] = KnownBoxes(inference.boxes, predictor)
+        if inference.detector is not None:
+            predictor.state["detector"] = open_detector(inference.detector, predictor)
+
+    def configure(self, predictor: "Predictor", options: Any) -> None:
+        """Check that the boxes are those of the images to look at."""
+        if boxes := predictor.state.get("boxes"):
+            from van.data.images import list_images
+
+            boxes.check(list_images(options.images))
+
+    def prepare(self, predictor: "Predictor") -> "Prepare":
+        """Return what keeps an image as it is for the crops, and makes of it what the detector takes."""
+        from van.tasks.pose.inference import Prepare
+
+        detector = predictor.state.get("detector")
+        return Prepare(detector and detector.task.prepare(detector))
+
+    def predict(
+        self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]
+    ) -> list[Result]:
+        """Return the persons on each image."""
+        from van.tasks.pose.inference import find_poses, persons_of
+
+        images, paths, inputs = zip(*items, strict=True)
+        found: list[Any] = [None] * len(images)
+        if detector := predictor.state.get("detector"):
+            results = detector.predict(inputs, sizes)
+            found = [persons_of(result, predictor.class_names[0]) for result in results]
+        elif known := predictor.state.get("boxes"):
+            found = [known.of(path) for path in paths]
+        least = predictor.inference.score_threshold
+        kept = [one and tuple(part[one[1] >= least] for part in one) for one in found]
+        poses = find_poses(predictor, images, kept)
+        for pose, one in zip(poses, found, strict=True):
+            if one is not None:
+                pose.score_threshold, pose.best_score = least, float(one[1].max()) if len(one[1]) else None
+        return list(poses)
+
+    def open_split(self, options: PoseEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
+        """Return crops of the persons, from the annotated boxes or those of a detector."""
+        from van.data.folders import data_folder
+        from van.data.pose import open_persons
+
+        persons, notes = open_persons(
+            data_folder(options.data, options.data_root),
+            options.split or "val",
+            predictor.model.input_size[1:],
+            None,
+            options.on_problem,
+            options.boxes,
+            options.score_threshold,
+            workers=options.workers,
+        )
+        known = predictor.extra["keypoint_names"]
+        if persons.names != known:
+            raise DataError(
+                f"{options.data} has {len(persons.names)} keypoints ({', '.join(persons.names[:3])}, ...), "
+                f"{options.weights} was trained on {len(known)} ({', '.join(known[:3])}, ...). Give data with those."
+            )
+        return persons, notes
+
+    def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> "Evaluation":
+        """Return what measures a pose network."""
+        from van.tasks.pose.evaluation import PoseEvaluation
+
+        return PoseEvaluation(predictor, split, workers)
+
+
+TASK = PoseTask()
