@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -232,6 +232,7 @@ class ImageFiles(Dataset):
             image = kept = read_image(source, None if self.keep else self.mode, name)
             if self.keep:
                 image, kept = _one_mode(image, self.mode), _one_mode(image, "RGB")
+            cast(Any, image).filename = path or getattr(source, "filename", "")  # decoding has dropped it
             item = self.prepare(image)
             return PreparedImage(item, (image.height, image.width), path, kept if self.keep else None)
         except DataError as error:

@@ -1,7 +1,7 @@
 """Checks of semantic, panoptic and saliency data before training."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -240,22 +240,6 @@ def _empty_classes(split: PixelSplit, total: np.ndarray) -> str:
         else ""
     )
     return f"{len(missing)} of {len(split.class_names)} classes occur in no mask: {shown}{hint}"
-
-
-def check_splits(splits: Mapping[Split, PixelSplit], decode: bool, workers: int | None) -> tuple[list[Problem], str]:
-    """Return the problems of all splits of a data set, and what was checked in a few words.
-
-    Args:
-        splits: The splits by name; all but val must show every class.
-        decode: Decode the images too; see find_problems.
-        workers: Loading processes.
-    """
-    problems = [
-        problem
-        for name, split in splits.items()
-        for problem in find_problems(split, decode, workers, empty_classes=name != "val")
-    ]
-    return problems, f"{' and '.join(splits)}: {sum(len(split) for split in splits.values())} images"
 
 
 def usable_split(

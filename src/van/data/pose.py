@@ -163,20 +163,23 @@ class PoseDataset(Dataset):
         persons: The persons to crop.
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
+        boxes: File that the persons' boxes are from; None for the annotation file.
     """
 
     def __init__(
         self,
         split: CocoSplit,
         persons: Sequence[Person],
-        size: tuple[int, int],
+        size: Sequence[int],
         augmentation: PoseAugmentation | None = None,
+        boxes: str | Path | None = None,
     ) -> None:
         self.split = split
         self.persons = list(persons)
-        self.size = size
+        self.size = (size[0], size[1])
+        self.boxes = None if boxes is None else str(boxes)
         self.names = split.keypoint_names
-        self.transform = None if augmentation is None else augmentation.transform(self.names, size)
+        self.transform = None if augmentation is None else augmentation.transform(self.names, self.size)
         self.order = np.arange(len(self.names))
         for left, right in split.flip_pairs:
             self.order[[left, right]] = right, left
@@ -343,7 +346,7 @@ def _inside(box: Sequence[float], image: dict[str, Any]) -> tuple[float, float, 
 def open_persons(
     folder: str | Path,
     split: Split,
-    size: tuple[int, int],
+    size: Sequence[int],
     augmentation: PoseAugmentation | None = None,
     on_problem: OnProblem = "refuse",
     boxes: str | Path | None = None,
@@ -372,4 +375,4 @@ def open_persons(
     """
     kept, notes = usable_split(folder, split, on_problem, "person_keypoints", decode=decode, workers=workers)
     persons = annotated_persons(kept) if boxes is None else detected_persons(kept, boxes, score_threshold)
-    return PoseDataset(kept, persons, size, augmentation), notes
+    return PoseDataset(kept, persons, size, augmentation, boxes), notes

@@ -175,8 +175,8 @@ def _prepared(split: "CocoSplit", kind: Kind) -> dict[str, Any]:
         }
         if kind == "segm" and not annotation.get("segmentation"):
             raise DataError(
-                f"{split.files.annotations}: annotation {annotation.get('id')} has no mask. Evaluate a detector without "
-                "masks, or add masks."
+                f"{split.files.annotations}: annotation {annotation.get('id')} has no mask. Evaluate a detector "
+                "without masks, or add masks."
             )
         if kind == "keypoints":
             points = annotation.get("keypoints") or []

@@ -67,7 +67,7 @@ class OptionParser(ArgumentParser):
                 continue
             _close(result, values)
             result.append(argument)
-            values = [] if argument in several else None
+            values = [] if argument.replace("_", "-") in several else None
         _close(result, values)
         return result
 

@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+_DETECTION: dict[str, str | None] = {
+    "augmentation.jitter": "augmentation.scale_range",
+    "augmentation.jitter_size": "augmentation.crop_size",
+    "augmentation.min_box": "augmentation.min_box_size",
+}
+
 # old key (dotted) to the new one, by the task of the file; None drops what has no effect any more
 _RENAMED: dict[str, dict[str, str | None]] = {
-    "pose": {"augmentation.flip": "augmentation.hflip"},
+    "detection": _DETECTION,
+    "instances": _DETECTION,
+    "pose": {"augmentation.flip": "augmentation.hflip", "augmentation.rotated": "augmentation.rotation_probability"},
     "semantic": {
         "augmentation.scale": "augmentation.fit",
         "augmentation.ratio": "augmentation.scale_range",
@@ -31,6 +39,8 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
     """
     options = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
     task = content.get("task", task)
+    if task in ("detection", "instances") and isinstance(options.get("augmentation"), dict):
+        _complete_jitter(options["augmentation"])
     for old, new in _RENAMED.get(task or "", {}).items():
         _rename(options, old, new)
     if isinstance(options.get("model"), dict):
@@ -59,6 +69,14 @@ def _model(options: dict[str, Any], task: str | None) -> dict[str, Any]:
     new = upgrade({"architecture": architectures(task)[0], **options})
     new.pop("architecture")
     return new
+
+
+def _complete_jitter(options: dict[str, Any]) -> None:
+    """Give jitter the size that it had by default, and drop the size where there was no jitter."""
+    if options.get("jitter") is not None:
+        options.setdefault("jitter_size", [1024, 1024])
+    elif "jitter" in options:
+        options.pop("jitter_size", None)
 
 
 def _view(options: dict[str, Any], proportions: bool) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from van.tasks.detection.options import DetectionTrainOptions
 class DetectionData(DataModule):
     """Training and validation images of one data set in COCO format.
 
-    A batch is a list of images (3, H, W) of uint8 and a list of targets; see CocoDetectionDataset. With check_data every
-    image is decoded here already, so that on_problem holds for broken ones too.
+    A batch is a list of images (3, H, W) of uint8 and a list of targets; see CocoDetectionDataset. With check_data
+    every image is decoded here already, so that on_problem holds for broken ones too.
 
     Args:
         options: Of training.
@@ -38,7 +38,9 @@ class DetectionData(DataModule):
         train, notes = usable_split(folder, "train", options.on_problem, **common)
         val, more = usable_split(folder, "val", options.on_problem, **common)
         if (val.class_names, val.category_ids) != (train.class_names, train.category_ids):
-            raise DataError(f"{val.name} has other categories than {train.name}. Give both the same list of categories.")
+            raise DataError(
+                f"{val.name} has other categories than {train.name}. Give both the same list of categories."
+            )
         dataset = CocoDetectionDataset(train, transform, masks)
         if not any(dataset.objects(image["id"]) for image in dataset.images):
             raise DataError(f"{train.name} has no annotations to learn from. See van check-data {options.data}.")

@@ -47,10 +47,10 @@ class DetectionEvaluateOptions(EvaluateOptions):
 
     Attributes:
         data: shapes (built in), or a folder in COCO format; classes are matched by name.
-        split: train or val; val by default.
+        split: train or val.
     """
 
-    split: Literal["train", "val"] | None = "val"
+    split: Literal["train", "val"] = "val"  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 @dataclass

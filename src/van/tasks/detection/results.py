@@ -50,9 +50,7 @@ class Detections(Result):
             which: Their indices, or a bool for each.
         """
         masks = None if self.masks is None else self.masks[which]
-        return replace(
-            self, boxes=self.boxes[which], labels=self.labels[which], scores=self.scores[which], masks=masks
-        )
+        return replace(self, boxes=self.boxes[which], labels=self.labels[which], scores=self.scores[which], masks=masks)
 
     def above(self, threshold: float) -> "Detections":
         """Return those with at least this score."""
@@ -113,7 +111,7 @@ class Detections(Result):
         try:
             import supervision
         except ImportError as error:
-            raise VanError("The package supervision is not installed. Install it with: pip install supervision") from error
+            raise VanError("to_supervision needs the package supervision: pip install supervision") from error
         return supervision.Detections(
             xyxy=self.boxes.astype(np.float32),
             mask=self.masks,

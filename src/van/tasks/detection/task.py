@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.errors import VanError
@@ -84,25 +85,24 @@ class DetectionTask(Task):
                 changes["nms_threshold"] = inference.iou
             elif not inference.agnostic_nms:
                 raise VanError(
-                    f"iou is {inference.iou}, but {options.architecture} has no non-maximum suppression. Leave it out, or "
-                    "add agnostic_nms to keep one box per object."
+                    f"iou is {inference.iou}, but {options.architecture} has no non-maximum suppression. Leave it out, "
+                    "or add agnostic_nms to keep one box per object."
                 )
-        if inference.max_detections and inference.max_detections > getattr(options, "detections_per_image", float("inf")):
-            changes["detections_per_image"] = inference.max_detections
+        most = inference.max_detections
+        if most is not None and most > getattr(options, "detections_per_image", most):
+            changes["detections_per_image"] = most
         if changes:
             network = replace(options, **changes).build(len(predictor.class_names))
             network.load_state_dict(predictor.model.state_dict())
             predictor.model = network
 
-    def predict(
-        self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]
-    ) -> list[Result]:
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the objects on each image that options of inference keep."""
         from van.tasks.detection.evaluation import detections_of
 
         outputs = predictor.model([image.to(predictor.device) for image in items])
-        found = (detections_of(output, size, predictor.class_names) for output, size in zip(outputs, sizes, strict=True))
-        return [_kept(one, predictor) for one in found]
+        names = predictor.class_names
+        return [_kept(detections_of(one, size, names), predictor) for one, size in zip(outputs, sizes, strict=True)]
 
     def open_split(self, options: DetectionEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return annotated images, without what cannot be used."""
@@ -112,7 +112,7 @@ class DetectionTask(Task):
 
         folder = data_folder(options.data, options.data_root)
         split, notes = usable_split(
-            folder, options.split or "val", options.on_problem, masks=self.masks, workers=options.workers
+            folder, options.split, options.on_problem, masks=self.masks, workers=options.workers
         )
         category_ids_of(predictor.class_names, split)  # classes that do not match show before anything is written
         return split, notes
@@ -122,6 +122,24 @@ class DetectionTask(Task):
         from van.tasks.detection.evaluation import DetectionEvaluation
 
         return DetectionEvaluation(predictor, split, workers, self.masks)
+
+    # ------------------------------------------------------------------------------------------------ checking data
+
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find annotation files in COCO's format."""
+        from van.data.coco import find_splits
+        from van.data.folders import data_folder
+
+        return find_splits(data_folder(options.data, options.data_root))
+
+    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+        """Look for broken images and wrong annotations."""
+        from van.data.coco import CocoSplit
+        from van.data.coco_checks import find_problems
+        from van.engine.checking import check_splits
+
+        splits = {name: CocoSplit(files) for name, files in found.items()}
+        return check_splits(splits, lambda _, split: find_problems(split, options.decode, options.workers, self.masks or None))
 
 
 class InstancesTask(DetectionTask):
@@ -153,7 +171,7 @@ def _kept(found: Detections, predictor: "Predictor") -> Detections:
         own = getattr(predictor.model.options, "nms_threshold", _AGNOSTIC_IOU)
         iou = own if inference.iou is None else inference.iou
         found = found.chosen(nms(torch.from_numpy(found.boxes), torch.from_numpy(found.scores), iou).numpy())
-    return found if inference.max_detections is None else found.chosen(np.arange(len(found))[: inference.max_detections])
+    return found.chosen(np.arange(len(found))[: inference.max_detections])
 
 
 DETECTION = DetectionTask()

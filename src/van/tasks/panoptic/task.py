@@ -82,21 +82,25 @@ class PanopticTask(Task):
 
         return PanopticEvaluation(predictor, split, workers)
 
-    def find_data(self, options: CheckOptions) -> Any:
-        """Find the folder of panoptic annotations in COCO's format."""
-        from van.data.coco import find_splits
-        from van.data.folders import data_folder
+    # ------------------------------------------------------------------------------------------------ checking data
 
-        folder = data_folder(options.data, options.data_root)
-        find_splits(folder, "panoptic")
-        return folder
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find panoptic annotations in COCO's format."""
+        from van.data.folders import data_folder
+        from van.data.panoptic import find_panoptic_splits
+
+        return find_panoptic_splits(data_folder(options.data, options.data_root))
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
-        """Look for broken files, and segments of the JSON that are not those of the PNG files."""
-        from van.data.panoptic import find_panoptic_splits
-        from van.data.pixel_checks import check_splits
+        """Look for broken images and wrong masks."""
+        from van.data.pixel_checks import find_problems
+        from van.engine.checking import check_splits
 
-        return check_splits(find_panoptic_splits(found), options.decode, options.workers)
+        def problems(name: str, split: Any) -> list[Any]:
+            # a validation split need not have every class
+            return find_problems(split, options.decode, options.workers, empty_classes=name != "val")
+
+        return check_splits(found, problems)
 
 
 TASK = PanopticTask()

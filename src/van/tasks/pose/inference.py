@@ -78,9 +78,7 @@ def suppress(keypoints: np.ndarray, scores: np.ndarray, areas: np.ndarray, thres
 
 
 def heat_maps(predictor: "Predictor", crops: torch.Tensor) -> torch.Tensor:
-    """Return the heat maps (B, K, h, w) of crops (B, 3, H, W) of bytes, averaged with those of their mirror images if
-    flip_test is on.
-    """
+    """Return heat maps (B, K, h, w) of crops (B, 3, H, W) of bytes, with flip_test averaged with the mirrored ones."""
     crops = crops.to(predictor.device)
     maps = predictor.model(crops)
     if not predictor.inference.flip_test:
@@ -89,9 +87,7 @@ def heat_maps(predictor: "Predictor", crops: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def find_poses(
-    predictor: "Predictor", images: Sequence[Image.Image], found: Sequence[Found | None]
-) -> list[Poses]:
+def find_poses(predictor: "Predictor", images: Sequence[Image.Image], found: Sequence[Found | None]) -> list[Poses]:
     """Find the keypoints of persons whose boxes are known.
 
     Args:
@@ -118,28 +114,29 @@ def find_poses(
         points.append(image_keypoints(maps, torch.from_numpy(np.stack(matrices)), stride))
     split = torch.cat(points).split([len(boxes) for boxes, _ in given])
     return [
-        _poses(predictor, image, keypoints, *boxes, whole=one is None)
+        _poses(predictor, (image.height, image.width), keypoints, boxes, one is None)
         for image, keypoints, boxes, one in zip(images, split, given, found, strict=True)
     ]
 
 
 def _poses(
-    predictor: "Predictor", image: Image.Image, keypoints: torch.Tensor, boxes: np.ndarray, certain: np.ndarray, whole: bool
+    predictor: "Predictor", size: tuple[int, int], keypoints: torch.Tensor, found: Found, whole_image: bool
 ) -> Poses:
+    boxes, certain = found
     scores = person_scores(keypoints, torch.from_numpy(certain)).numpy()
     points = keypoints.numpy()
     kept = suppress(points, scores, boxes[:, 2] * boxes[:, 3], predictor.inference.oks_threshold)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     return Poses(
         class_names=predictor.class_names,
-        size=(image.height, image.width),
+        size=size,
         keypoints=points[kept],
         scores=scores[kept],
         boxes=corners[kept],
         keypoint_names=predictor.extra["keypoint_names"],
         skeleton=predictor.extra["skeleton"],
         keypoint_threshold=predictor.inference.keypoint_threshold,
-        whole_image=whole,
+        whole_image=whole_image,
     )
 
 
@@ -151,7 +148,7 @@ def _checked(found: Found | None, image: Image.Image) -> Found:
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all() or not (boxes[:, 2:] > 0).all():
-        raise DataError(f"The boxes are {boxes.tolist()}, expected rows of x, y, width and height, the last two above 0.")
+        raise DataError(f"The boxes are {boxes.tolist()}, expected rows of x, y, width and height, both above 0.")
     if scores.shape != (len(boxes),):
         raise DataError(f"There are {len(boxes)} boxes and {scores.size} scores, expected the same number.")
     return boxes, scores
@@ -196,8 +193,8 @@ class KnownBoxes:
             try:
                 known, key, detections = self._by_id, entry.get("image_id"), [entry]
                 if "image_id" not in entry:
-                    # no objects where the image could not be read
-                    known, key, detections = self._by_path, str(Path(entry["image"]).resolve()), entry.get("objects", [])
+                    known, key = self._by_path, str(Path(entry["image"]).resolve())
+                    detections = entry.get("objects", [])  # none where the image could not be read
                 boxes = [_box(d) for d in detections if _is_person(d, predictor)]
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise DataError(
@@ -269,8 +266,8 @@ def open_detector(weights: str, predictor: "Predictor") -> "Predictor":
     detector = load(weights, str(predictor.device), predictor.batch_size, score_threshold=0.0)
     if person not in detector.class_names:
         raise VanError(
-            f"The detector {weights} knows {', '.join(detector.class_names[:10])}, but the poses are those of {person!r}. "
-            "Give a detector that finds these."
+            f"The detector {weights} finds {', '.join(detector.class_names[:10])}, but the poses are those of "
+            f"{person!r}. Give a detector that finds these."
         )
     return detector
 
@@ -278,5 +275,6 @@ def open_detector(weights: str, predictor: "Predictor") -> "Predictor":
 def persons_of(result: Any, name: str) -> Found:
     """Return boxes (N, 4) as x, y, width, height and scores of the objects of a class in a detector's result."""
     chosen = result.labels == list(result.class_names).index(name)
-    corners = result.boxes[chosen].astype(float)
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1), result.scores[chosen].astype(float)
+    boxes = result.boxes[chosen].astype(float)
+    boxes[:, 2:] -= boxes[:, :2]
+    return boxes, result.scores[chosen].astype(float)

@@ -63,9 +63,7 @@ class Poses(Result):
         if not len(self):
             if self.best_score is None or self.best_score >= self.score_threshold:
                 return "no persons"
-            return (
-                f"no persons above {self.score_threshold:g} (best {self.best_score:.2f}); lower --score-threshold"
-            )
+            return f"no persons above {self.score_threshold:g} (best {self.best_score:.2f}); lower --score-threshold"
         best = self.keypoints[:, :, 2].max(axis=1, initial=0.0)
         failed = best[best < self.keypoint_threshold]
         text = f"{len(self)} person{'s' * (len(self) > 1)}"

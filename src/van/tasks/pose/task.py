@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.errors import DataError
@@ -98,9 +99,7 @@ class PoseTask(Task):
         detector = predictor.state.get("detector")
         return Prepare(detector and detector.task.prepare(detector))
 
-    def predict(
-        self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]
-    ) -> list[Result]:
+    def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the persons on each image."""
         from van.tasks.pose.inference import find_poses, persons_of
 
@@ -126,7 +125,7 @@ class PoseTask(Task):
 
         persons, notes = open_persons(
             data_folder(options.data, options.data_root),
-            options.split or "val",
+            options.split,
             predictor.model.input_size[1:],
             None,
             options.on_problem,
@@ -147,6 +146,24 @@ class PoseTask(Task):
         from van.tasks.pose.evaluation import PoseEvaluation
 
         return PoseEvaluation(predictor, split, workers)
+
+    # ------------------------------------------------------------------------------------------------ checking data
+
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find annotation files in COCO's format."""
+        from van.data.coco import find_splits
+        from van.data.folders import data_folder
+
+        return find_splits(data_folder(options.data, options.data_root), "person_keypoints")
+
+    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+        """Look for broken images and wrong annotations."""
+        from van.data.coco import CocoSplit
+        from van.data.coco_checks import find_problems
+        from van.engine.checking import check_splits
+
+        splits = {name: CocoSplit(files, "person_keypoints") for name, files in found.items()}
+        return check_splits(splits, lambda _, split: find_problems(split, options.decode, options.workers))
 
 
 TASK = PoseTask()

@@ -74,18 +74,25 @@ class SaliencyTask(Task):
 
         return SaliencyEvaluation(predictor, split, workers)
 
+    # ------------------------------------------------------------------------------------------------ checking data
+
     def find_data(self, options: CheckOptions) -> Any:
-        """Find images and masks of all splits."""
+        """Find images with salient masks."""
         from van.data.folders import data_folder
         from van.data.saliency import find_saliency_splits
 
         return find_saliency_splits(data_folder(options.data, options.data_root))
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
-        """Look for broken files and masks that do not fit."""
-        from van.data.pixel_checks import check_splits
+        """Look for broken images and wrong masks."""
+        from van.data.pixel_checks import find_problems
+        from van.engine.checking import check_splits
 
-        return check_splits(found, options.decode, options.workers)
+        def problems(name: str, split: Any) -> list[Any]:
+            # a validation split need not have every class
+            return find_problems(split, options.decode, options.workers, empty_classes=name != "val")
+
+        return check_splits(found, problems)
 
 
 TASK = SaliencyTask()

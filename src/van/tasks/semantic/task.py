@@ -96,17 +96,24 @@ class SemanticTask(Task):
 
         return SemanticEvaluation(predictor, split, workers)
 
+    # ------------------------------------------------------------------------------------------------ checking data
+
     def find_data(self, options: SemanticCheckOptions) -> Any:
-        """Find images, masks and class file of all splits."""
+        """Find images with masks of classes."""
         from van.data.folders import data_folder
 
         return options.format.find_splits(data_folder(options.data, options.data_root))
 
     def check(self, found: Any, options: SemanticCheckOptions) -> tuple[list[Any], str]:
-        """Look for broken files, masks that do not fit, numbers that are no classes, and classes without pixels."""
-        from van.data.pixel_checks import check_splits
+        """Look for broken images and wrong masks."""
+        from van.data.pixel_checks import find_problems
+        from van.engine.checking import check_splits
 
-        return check_splits(found, options.decode, options.workers)
+        def problems(name: str, split: Any) -> list[Any]:
+            # a validation split need not have every class
+            return find_problems(split, options.decode, options.workers, empty_classes=name != "val")
+
+        return check_splits(found, problems)
 
 
 TASK = SemanticTask()
