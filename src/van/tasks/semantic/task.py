@@ -109,10 +109,11 @@ class SemanticTask(Task):
         from van.data.pixel_checks import find_problems
         from van.engine.checking import check_splits
 
-        # a validation split need not have every class
-        return check_splits(
-            found, lambda name, split: find_problems(split, options.decode, options.workers, empty_classes=name != "val")
-        )
+        def problems(name: str, split: Any) -> list[Any]:
+            # a validation split need not have every class
+            return find_problems(split, options.decode, options.workers, empty_classes=name != "val")
+
+        return check_splits(found, problems)
 
 
 TASK = SemanticTask()
