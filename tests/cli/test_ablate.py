@@ -67,7 +67,6 @@ def test_rows_are_trained_one_after_another_and_can_be_resumed(colours, folder, 
 def test_folders_of_0_1_0_can_be_resumed(colours, folder, capsys):
     """They have fewer options, and some of other names."""
     old = {
-        **OPTIONS,
         "table": 3,
         "rows": ["no_dw"],
         "task": "classification",
@@ -81,6 +80,7 @@ def test_folders_of_0_1_0_can_be_resumed(colours, folder, capsys):
         "seed": 0,
         "output": None,
         "resume": None,
+        **OPTIONS,
         "optimization": {"optimizer": "adamw", "weight_decay": 0.05, "schedule": "cosine", "ema_decay": None},
         "augmentation": {"hflip": 0.5, "mixup": 0.0},
     }

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
+from van.data.detection import DetectionData
 
 from van.data.augmentation import DetectionAugmentation
 from van.data.coco import CocoDetectionDataset, CocoSplit, find_split
 from van.data.coco_checks import usable_split
-from van.data.detection import DetectionData
 from van.data.loaders import evaluation_loader
 from van.data.shapes import make_shapes
 from van.errors import DataError

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from van.data.pose_data import PoseData
 
 from van.data.augmentation import PoseAugmentation
 from van.data.coco import CocoSplit, find_split
@@ -19,7 +20,6 @@ from van.data.pose import (
     move,
     open_persons,
 )
-from van.data.pose_data import PoseData
 from van.data.shapes import KEYPOINTS
 from van.errors import DataError
 
