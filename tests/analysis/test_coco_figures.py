@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch.distributed as dist
-
 from van.analysis.coco import FIGURES, CocoEvaluator
+
 from van.errors import DataError, VanError
 
 mask_tools = pytest.importorskip("faster_coco_eval.core.mask")

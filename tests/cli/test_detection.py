@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from van.models.task_weights import read_task_weights
 
 from van.cli import main
 from van.cli.recipes import recipe_folder
 from van.data.shapes import make_shapes
-from van.models.task_weights import read_task_weights
 
 pytest.importorskip("faster_coco_eval")
 

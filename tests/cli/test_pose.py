@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from van.inference.detection import Detections
+from van.models.task_weights import read_task_weights
 
 from van.cli import command_parser, main
 from van.cli.recipes import recipe_folder
 from van.data.shapes import make_shapes
-from van.inference.detection import Detections
-from van.models.task_weights import read_task_weights
 
 pytest.importorskip("faster_coco_eval")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from van.errors import DataError, VanError, WeightsError
 from van.inference.detection import DetectionPredictor, Detections, detections_of, encode_masks
 from van.models.task_weights import TaskWeights, write_task_weights
+
+from van.errors import DataError, VanError, WeightsError
 from van.networks.registry import from_dict
 
 mask_functions = pytest.importorskip("faster_coco_eval.core.mask")

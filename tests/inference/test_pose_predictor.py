@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from van.inference.pose import COCO_SIGMAS, PosePredictor, keypoint_sigmas, similarity, suppress
+from van.models.task_weights import TaskWeights, write_task_weights
 
 from van.data.pose import box_region, crop_matrix, cut_out
 from van.data.shapes import KEYPOINTS
 from van.errors import DataError, VanError, WeightsError
-from van.inference.pose import COCO_SIGMAS, PosePredictor, keypoint_sigmas, similarity, suppress
-from van.models.task_weights import TaskWeights, write_task_weights
 from van.networks.options import SimpleBaselineOptions
 from van.networks.pose import average_flipped, image_keypoints
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from van.tasks.optimization import Optimization
 
 from van.errors import VanError
 from van.tasks.detection import DetectionTask
-from van.tasks.optimization import Optimization
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*"

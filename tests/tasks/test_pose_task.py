@@ -2,10 +2,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from van.tasks.optimization import Optimization
 
 from van.networks.options import SimpleBaselineOptions
 from van.networks.pose import heat_map_loss
-from van.tasks.optimization import Optimization
 from van.tasks.pose import PoseTask
 
 TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}

@@ -1,7 +1,7 @@
 """Checks of semantic, panoptic and saliency data before training."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ _S = TypeVar("_S", SemanticSplit, SaliencySplit, PanopticSplit)
 _Found = tuple[list[tuple[str, str]], np.ndarray]  # files with what is wrong, and how much there is of each class
 _FEW = 128  # no progress bar for up to this many images
 _IDS = 256**3  # colors of a panoptic PNG
+_SUSPICIOUS = 0.01  # more ignored pixels than this may be a class that is stored as 255
 _LISTED = 5  # unknown segments of an image that get a line each
 
 
@@ -236,10 +237,19 @@ def _empty_classes(split: PixelSplit, total: np.ndarray) -> str:
     hint = (
         f". The value {IGNORED} means ignored and marks {ignored:.1%} of all pixels: if it is meant to be a class, "
         "replace it with the number of that class"
-        if ignored
+        if ignored > _SUSPICIOUS
         else ""
     )
     return f"{len(missing)} of {len(split.class_names)} classes occur in no mask: {shown}{hint}"
+
+
+def check(splits: Mapping[Split, PixelSplit], decode: bool = True, workers: int | None = None) -> list[Problem]:
+    """List the problems of all splits of a data set; see `find_problems` and the find_..._splits of each format."""
+    return [
+        problem
+        for name, split in splits.items()
+        for problem in find_problems(split, decode, workers, empty_classes=name != "val")
+    ]
 
 
 def usable_split(

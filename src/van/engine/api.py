@@ -42,7 +42,9 @@ def train(task: str | None = None, config: Config = None, **options: Any) -> Run
     return fit(*train_options(task, config, options))
 
 
-def evaluate(weights: str | Path, data: str | Path | None = None, config: Config = None, **options: Any) -> dict[str, float]:
+def evaluate(
+    weights: str | Path, data: str | Path | None = None, config: Config = None, **options: Any
+) -> dict[str, float]:
     """Measure trained weights on labeled images.
 
     Everything that `van evaluate` can do; options have the same names.
@@ -63,9 +65,7 @@ def evaluate(weights: str | Path, data: str | Path | None = None, config: Config
     return run_evaluation(*inference_options("evaluate", config, given))
 
 
-def load(
-    weights: "str | Path", device: str | None = None, batch_size: int = 8, **inference: Any
-) -> "Predictor":
+def load(weights: "str | Path", device: str | None = None, batch_size: int = 8, **inference: Any) -> "Predictor":
     """Return a predictor for any task.
 
     Args:
@@ -161,7 +161,9 @@ def _train_sources(
             raise VanError("--resume continues in the folder of the run; --output cannot be given with it.")
         layers = [(str(resume), upgrade(read_run_config(resumable_folder(resume)))), *layers]
         given["output"] = None
-    found = get_task(task or next((layer["task"] for _, layer in reversed(layers) if "task" in layer), "classification"))
+    found = get_task(
+        task or next((layer["task"] for _, layer in reversed(layers) if "task" in layer), "classification")
+    )
     for source, layer in layers:
         if layer.get("task", found.name) != found.name:
             raise VanError(f"{source} is for the task {layer['task']}, not {found.name}. Leave out one of them.")

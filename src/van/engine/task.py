@@ -86,7 +86,9 @@ class Task:
         from van.engine.parsing import to_mapping
         from van.models.weight_file import Header
 
-        extra = {**data.extra, "inference": to_mapping(options.inference)} if hasattr(options, "inference") else data.extra
+        extra = (
+            {**data.extra, "inference": to_mapping(options.inference)} if hasattr(options, "inference") else data.extra
+        )
         return Header(self.name, list(data.class_names), to_mapping(network.options), dict(extra))
 
     def title(self, options: Any) -> str:

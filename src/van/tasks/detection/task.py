@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.options import CheckOptions
@@ -135,11 +136,11 @@ class DetectionTask(Task):
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong annotations."""
         from van.data.coco import CocoSplit
-        from van.data.coco_checks import find_problems
+        from van.data.coco_checks import check
         from van.engine.checking import check_splits
 
         splits = {name: CocoSplit(files) for name, files in found.items()}
-        return check_splits(splits, lambda _, split: find_problems(split, options.decode, options.workers, self.masks or None))
+        return check_splits(splits, partial(check, masks=self.masks or None), options)
 
 
 class InstancesTask(DetectionTask):
