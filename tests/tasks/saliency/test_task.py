@@ -40,7 +40,7 @@ def test_values_from_0_to_1_everywhere(cli, run_of, data):
 
 def test_maps_lie_between_0_and_1(run_of):
     predictor = van.load(run_of("saliency").folder)
-    assert tuple(predictor.inference.image_size) == (384, 384)
+    assert tuple(predictor.inference.image_size) == (48, 48)
     result = predictor(np.zeros((50, 20, 3), np.uint8))
     assert result.saliency.shape == (50, 20)
     assert result.saliency.dtype == np.float32

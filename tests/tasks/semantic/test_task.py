@@ -85,7 +85,7 @@ class TestTrain:
     def test_weights_know_classes_and_inference(self, run_of):
         predictor = van.load(run_of("semantic").folder)
         assert predictor.class_names == CLASSES
-        assert tuple(predictor.inference.fit) == (512, 2048)
+        assert tuple(predictor.inference.fit) == (48, 48)
 
     def test_size_of_a_file_replaces_the_default_one(self, cli, own_yaml):
         status, out, err = cli(*own_yaml(inference={"image_size": [48, 48]}), "--print-config")
