@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 from van.inference.pixels import SemanticPredictor
 
-import van  # noqa: F401 - registers the backbones
+import van
 from van.cli import main
 from van.errors import WeightsError
 from van.networks.registry import options_class
@@ -215,12 +215,13 @@ def test_predict_and_evaluate_take_the_file(published, tmp_path, monkeypatch, ca
     assert main(["evaluate", *common, "--data", "data", "--split", "all", "--output", "measured"]) == 0
     figures = json.loads((tmp_path / "measured/evaluation.json").read_text())
     assert figures["aAcc"] == pytest.approx((found == 3).mean(), abs=1e-4)  # by their names: cat is 3 there
-    predictor = SemanticPredictor(path)
-    assert predictor.inference.size == (512, 2048)
+    predictor = van.load(path)
+    assert predictor.task.name == "semantic"
+    assert tuple(predictor.inference.fit) == (512, 2048)
     assert capsys.readouterr().out.count("results: measured") == 1
 
 
 def test_without_names_classes_have_numbers(published):
     path, tensors = published(fpn_shapes(DIMS))
     torch.save({"state_dict": tensors}, path)
-    assert SemanticPredictor(path).class_names == ["0", "1", "2", "3", "4", "5"]
+    assert van.load(path).class_names == ["0", "1", "2", "3", "4", "5"]

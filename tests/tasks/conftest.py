@@ -58,6 +58,7 @@ TINY = {
         {
             "model": _model("semantic_fpn", pyramid_channels=8, channels=8),
             "augmentation": {"fit": [48, 48], "crop_size": [48, 48]},
+            "inference": {"fit": [48, 48]},
         },
         "mIoU",
     ),
@@ -65,7 +66,7 @@ TINY = {
         {
             "model": _model("mask2former", **_MASK2FORMER),
             "augmentation": {"crop_size": [48, 48]},
-            "inference": {"score_threshold": 0.0},
+            "inference": {"fit": [48, 48], "score_threshold": 0.0},
         },
         "PQ",
         needs="transformers",
@@ -74,6 +75,7 @@ TINY = {
         {
             "model": _model("edn", channels=8, global_channels=8),
             "augmentation": {"crop_size": [48, 48], "crop_margin": 4},
+            "inference": {"image_size": [48, 48]},
             "batch_size": 7,  # 15 of 16 images show an object
         },
         "max_F",
