@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from van.engine.result import FILE_ENDINGS, FileWriter
+from van.engine.result import FILE_ENDINGS, FileWriter, Result
 from van.engine.run import check_output, new_folder
 from van.engine.task import Task
 from van.errors import DataError, VanError
@@ -28,6 +28,10 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
     to_file = output is not None and Path(output).suffix.lower() in FILE_ENDINGS
     if to_file and Path(output).exists():
         raise VanError(f"{output} exists. Give another --output.")
+    if to_file and Path(output).suffix.lower() == ".csv" and task.result.row is Result.row:
+        raise VanError(
+            f"Results of {task} do not fit in one CSV row per image. Give a .jsonl file or a folder as --output."
+        )
     to_folder = not to_file and (task.results_in_folder or output is not None)
     if to_folder:
         check_output(output)
