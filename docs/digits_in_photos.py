@@ -1,4 +1,4 @@
-"""Write the images of docs/see.md: handwritten digits at random places of photographs, as class folders.
+"""Write the images of docs/analysis.md: handwritten digits at random places of photographs, as class folders.
 
 python docs/digits_in_photos.py FOLDER
 

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -10,12 +11,14 @@ from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from van.data.augmentation import Augmentation
-from van.data.classification import ClassificationData, evaluation_loader
-from van.data.sources import open_data
+from van.data.augmentation import ClassificationAugmentation
+from van.data.classification import ClassificationData, classification_loader
+from van.data.sources import open_data, open_split
 from van.errors import DataError
 
-PLAIN = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, color_jitter=0.0, interpolation="bicubic")
+PLAIN = ClassificationAugmentation(
+    scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, color_jitter=0.0, interpolation="bicubic"
+)
 # webdataset leaves closing its files to the garbage collector
 leaky = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file")
 
@@ -31,7 +34,7 @@ def build(helpers):
 # ------------------------------------------------------------------------------------------------ splits and classes
 
 
-def test_split_where_there_is_no_validation_part(tmp_path, helpers, build):
+def test_split_where_there_is_no_validation_split(tmp_path, helpers, build):
     helpers.write_folder(tmp_path, {"a": range(20), "b": range(20, 30)})
     first, second = build(tmp_path, val_fraction=0.3, seed=1), build(tmp_path, val_fraction=0.3, seed=1)
     assert Counter(first.val.labels) == {0: 6, 1: 3}
@@ -47,21 +50,19 @@ def test_validation_classes_are_matched_by_name(tmp_path, helpers, build):
     data = build(tmp_path)
     assert data.class_names == ["a", "b", "c"]
     assert [labels.tolist() for _, labels in data.val_dataloader()] == [[1, 2]]
-    assert data.notes == [
-        "The validation split has no image of 1 classes (a): how well they are recognised is not measured."
-    ]
+    assert data.notes == ["The val split has no image of 1 of 3 classes (a): their accuracy is not measured."]
 
 
-def test_class_that_only_the_validation_part_has(tmp_path, helpers, build):
+def test_class_that_only_the_validation_split_has(tmp_path, helpers, build):
     helpers.write_folder(tmp_path / "train", {"a": [1], "b": [2]})
     helpers.write_folder(tmp_path / "val", {"a": [3], "z": [4]})
-    with pytest.raises(DataError, match="1 classes of the data are unknown to the train split: z"):
+    with pytest.raises(DataError, match=r"The val split of .* has the class 'z', which the train split does not have"):
         build(tmp_path)
 
 
 def test_data_that_cannot_train(tmp_path, helpers, build):
     one = helpers.write_folder(tmp_path / "one", {"cat": range(5)})
-    with pytest.raises(DataError, match=r"one has one class only \(cat\). A classifier needs two or more"):
+    with pytest.raises(DataError, match=r"one has only one class \(cat\). A classifier needs at least two"):
         build(one)
     helpers.write_folder(tmp_path / "v" / "val", {"a": [1], "b": [2]})
     with pytest.raises(DataError, match="has a val split but no train split"):
@@ -69,6 +70,31 @@ def test_data_that_cannot_train(tmp_path, helpers, build):
     files = {"train/a/1.png": helpers.png(1), "val/a/2.png": helpers.png(2), "val/b/3.png": helpers.png(3)}
     with pytest.raises(DataError, match=r"The train split of .*x\.tar has no image of b"):
         build(helpers.write_tar(tmp_path / "x.tar", files))
+
+
+def test_the_split_that_was_made_is_found_again(tmp_path, helpers, build):
+    helpers.write_folder(tmp_path, {"a": range(20), "b": range(20, 30)})
+    data = build(tmp_path, val_fraction=0.3, seed=5)
+    description = json.loads(json.dumps(data.extra["split"]))
+    assert description == data.split_description() == {"val_fraction": 0.3, "seed": 5, "images": 30}
+    held_out = helpers.values(data.val)
+    assert helpers.values(open_split(str(tmp_path), None, "val", description)) == held_out
+    assert helpers.values(open_split(str(tmp_path), None, None, description)) == held_out
+    assert helpers.values(open_split(str(tmp_path), None, "train", description)) == helpers.values(data.train)
+    assert len(open_split(str(tmp_path), None, "all", description)) == len(open_split(str(tmp_path), None, None)) == 30
+    with pytest.raises(DataError, match=r"has no split 'val'\. It has all"):
+        open_split(str(tmp_path), None, "val")
+    (tmp_path / "a" / "0.png").unlink()
+    with pytest.raises(DataError, match="has 29 images, but had 30 when the model was trained"):
+        open_split(str(tmp_path), None, "val", description)
+
+
+def test_data_with_splits_of_its_own_has_nothing_to_remember(tmp_path, helpers, build):
+    helpers.write_folder(tmp_path / "train", {"a": [1], "b": [2]})
+    helpers.write_folder(tmp_path / "val", {"a": [3], "b": [4]})
+    data = build(tmp_path)
+    assert data.split_description() == data.extra == {}
+    assert helpers.values(open_split(str(tmp_path), None, None)) == [3, 4]
 
 
 def test_digits_need_no_processes(helpers):
@@ -137,10 +163,10 @@ def test_shards_that_the_processes_cannot_share_equally(tmp_path, helpers, build
     assert sorted(counts.values()) == [1] * 14 + [2]
 
 
-def test_shards_without_a_validation_part(tmp_path, helpers, build):
+def test_shards_without_a_validation_split(tmp_path, helpers, build):
     pytest.importorskip("webdataset")
     path = helpers.write_shard(tmp_path / "x.tar", {1: 0, 2: 1})
-    with pytest.raises(DataError, match=r"has no validation shards. Name shards train-\*\.tar and val-\*\.tar"):
+    with pytest.raises(DataError, match=r"has no validation shards. Name the shards train-\*\.tar and val-\*\.tar"):
         build(path)
 
 
@@ -148,7 +174,7 @@ def test_check_of_shards(tmp_path, helpers, build):
     pytest.importorskip("webdataset")
     for split in ("train", "val"):
         helpers.write_shard(tmp_path / f"{split}.tar", {1: 0, 2: 1})
-    with pytest.raises(DataError, match="WebDataset shards are not checked"):
+    with pytest.raises(DataError, match="WebDataset shards cannot be checked"):
         build(tmp_path).check()
 
 
@@ -158,7 +184,7 @@ def test_evaluation_of_shards_with_many_processes(tmp_path, helpers):
     for i in range(3):
         helpers.write_shard(tmp_path / f"{i}.tar", {3 * i + v: v % 2 for v in range(3)})
     source = open_data(str(tmp_path))["all"]
-    loader = evaluation_loader(source, helpers.preprocessing, 4, workers=2)
+    loader = classification_loader(source, helpers.preprocessing, 4, workers=2)
     assert helpers.levels(loader) == list(range(9))
     assert len(loader) == 3
 
@@ -170,7 +196,7 @@ def test_processes_that_are_spawned(tmp_path, helpers):
     helpers.write_folder(tmp_path / "folder", {"a": values[::2], "b": values[1::2]})
     helpers.write_tar(tmp_path / "x.tar", {f"{'ab'[v % 2]}/{v}.png": helpers.png(v) for v in values})
     preprocessing = helpers.preprocessing
-    augmentation = Augmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25)
+    augmentation = ClassificationAugmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25)
     for data in (tmp_path / "folder", tmp_path / "x.tar", "digits"):
         images = ClassificationData(str(data), None, preprocessing, augmentation, 4, workers=1)
         dataset = images.train_dataloader().dataset
@@ -198,7 +224,7 @@ def test_check_lists_all_broken_images(tmp_path, helpers, build, capsys):
     data.check()
     for name in ("a/1", "b/6"):
         (tmp_path / "train" / f"{name}.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"(?s)2 of 8 images are unusable.*a/1\.png is not.*b/6\.png is not"):
+    with pytest.raises(DataError, match=r"(?s)2 of 8 images cannot be used.*a/1\.png: is not.*b/6\.png: is not"):
         data.check()
 
 
@@ -246,7 +272,9 @@ def by_type(transform):
 
 def test_paper_augmentation(helpers):
     """Section "training" of the paper: RandAugment, random erasing, mixup, CutMix; the recipe's words are timm's."""
-    augmentation = Augmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25, mixup=0.8, cutmix=1.0)
+    augmentation = ClassificationAugmentation(
+        auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25, mixup=0.8, cutmix=1.0
+    )
     steps = by_type(augmentation.transform({**helpers.preprocessing, "input_size": (3, 224, 192)}))
     crop = steps[RandomResizedCropAndInterpolation]
     assert (crop.size, crop.scale, crop.ratio) == ((224, 192), (0.08, 1.0), (3 / 4, 4 / 3))
@@ -263,7 +291,7 @@ def test_paper_augmentation(helpers):
 
 
 def test_other_augmentation(helpers):
-    augmentation = Augmentation(
+    augmentation = ClassificationAugmentation(
         (0.7, 0.9), (0.8, 1.25), hflip=0.0, vflip=0.3, color_jitter=0.2, interpolation="bilinear"
     )
     steps = by_type(augmentation.transform(helpers.preprocessing))
@@ -289,14 +317,14 @@ def test_strong_policies_run_on_many_images(helpers, channels):
     preprocessing = {"input_size": (channels, 16, 16), "mean": (0.5,) * channels, "std": (0.5,) * channels}
     image = Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).convert("L" if channels == 1 else "RGB")
     for policy in ("rand-m9-mstd0.5-inc1", "rand-m10-mstd101-inc1", "original", "v0", "augmix-m5-w3", "3a"):
-        transform = Augmentation(auto_augment=policy, random_erasing=0.5).transform(preprocessing)
+        transform = ClassificationAugmentation(auto_augment=policy, random_erasing=0.5).transform(preprocessing)
         for _ in range(60):
             tensor = transform(image)
         assert tensor.shape == (channels, 16, 16)
 
 
 def test_keeping_no_bit_gives_black(helpers):
-    transform = Augmentation(auto_augment="rand-m10-inc1").transform(helpers.preprocessing)
+    transform = ClassificationAugmentation(auto_augment="rand-m10-inc1").transform(helpers.preprocessing)
     (step,) = [op for op in by_type(transform)[RandAugment].ops if op.name == "PosterizeIncreasing"]
     step.prob = 1.0
     assert step(Image.new("RGB", (4, 4), (200, 100, 50))).getextrema() == ((0, 0),) * 3
@@ -305,17 +333,17 @@ def test_keeping_no_bit_gives_black(helpers):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"auto_augment": "nonsense"}, "timm knows no auto_augment 'nonsense'"),
-        ({"auto_augment": "rand-x9"}, "timm knows no auto_augment 'rand-x9'"),
-        ({"interpolation": "cubic"}, "with interpolation 'cubic'.*bilinear, bicubic or random"),
-        ({"hflip": 1.5}, r"augmentation\.hflip is 1\.5, expected a probability from 0 to 1"),
-        ({"random_erasing": -0.1}, r"augmentation\.random_erasing is -0\.1, expected a probability"),
-        ({"mixup": -1.0}, r"augmentation\.mixup is -1\.0, expected 0 or more"),
+        ({"auto_augment": "nonsense"}, r"no augmentation\.auto_augment 'nonsense'"),
+        ({"auto_augment": "rand-x9"}, r"no augmentation\.auto_augment 'rand-x9'"),
+        ({"interpolation": "cubic"}, "interpolation 'cubic'.*bilinear, bicubic or random"),
+        ({"hflip": 1.5}, r"augmentation\.hflip is 1\.5, expected a number from 0 to 1"),
+        ({"random_erasing": -0.1}, r"augmentation\.random_erasing is -0\.1"),
+        ({"mixup": -1.0}, r"augmentation\.mixup is -1\.0, expected a number from 0 up"),
         ({"color_jitter": float("nan")}, r"augmentation\.color_jitter is nan"),
-        ({"scale": (1.0, 0.5)}, r"augmentation\.scale is 1\.0, 0\.5, expected a smaller and a larger number above 0"),
-        ({"ratio": (0.0, 1.0)}, r"augmentation\.ratio is 0\.0, 1\.0"),
+        ({"scale": (1.0, 0.5)}, r"augmentation\.scale is \(1\.0, 0\.5\), expected two increasing numbers above 0"),
+        ({"ratio": (0.0, 1.0)}, r"augmentation\.ratio is \(0\.0, 1\.0\)"),
     ],
 )
 def test_unknown_augmentation(helpers, options, message):
     with pytest.raises(DataError, match=message):
-        Augmentation(**options).transform(helpers.preprocessing)
+        ClassificationAugmentation(**options).transform(helpers.preprocessing)

@@ -5,8 +5,9 @@ import math
 import pytest
 from PIL import Image
 
-from van.data.coco import CocoDetectionDataset, CocoSplit, find_split
-from van.data.coco_checks import Problem, find_problems, usable
+from van.data.checks import Problem
+from van.data.coco import CocoDetectionDataset, CocoSplit, find_coco_splits, find_split
+from van.data.coco_checks import check, find_problems, usable_split
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
@@ -43,6 +44,16 @@ def content():
         "annotations": [entry(11, 1), entry(12, 1), entry(21, 2)],
         "categories": [{"id": 2, "name": "cat"}, person],
     }
+
+
+def usable(split, on_problem, masks=False):
+    """Return ids of images and annotations that are left, and the notes."""
+    kept, notes = usable_split(split.files.annotations.parent.parent, "train", on_problem, split.kind, masks)
+    return *ids(kept), notes
+
+
+def ids(split):
+    return [image["id"] for image in split.images], [entry["id"] for entry in split.all_annotations()]
 
 
 def open_split(folder, content, kind="instances"):
@@ -85,9 +96,9 @@ ON_ANNOTATION_12 = [
     (annotation(segmentation=[[2, 3, 6, 8]]), "a polygon has 2 points, expected at least 3"),
     (annotation(segmentation=[SQUARE[0], [2, 3, 6, 8]]), "a polygon has 2 points"),
     (annotation(segmentation=[[2, 3, 6, 8, 9, 9, 9]]), "a polygon has 7 numbers"),
-    (annotation(segmentation=[[2, 3, 6, 8, 9, math.nan]]), "not a number or far outside"),
-    (annotation(segmentation=[[2, 3, 6, 8, 9, 1e9]]), "not a number or far outside"),
-    (annotation(segmentation=[["2", 3, 6, 8, 9, 9]]), "something that is not a number"),
+    (annotation(segmentation=[[2, 3, 6, 8, 9, math.nan]]), "not finite or far outside"),
+    (annotation(segmentation=[[2, 3, 6, 8, 9, 1e9]]), "not finite or far outside"),
+    (annotation(segmentation=[["2", 3, 6, 8, 9, 9]]), "values that are not numbers"),
     (annotation(segmentation=[2, 3, 6, 8, 9, 9]), "not a list of polygons"),
     (annotation(segmentation="2 3 6 8"), "neither polygons nor RLE"),
     (annotation(segmentation={"counts": [200], "size": [20, 10]}), "size of the RLE mask is [20, 10]"),
@@ -99,7 +110,7 @@ ON_ANNOTATION_12 = [
 ON_KEYPOINTS = [
     (annotation(keypoints=[2, 3, 2, 4, 5, 1]), "it has 6 keypoint values, expected 9"),
     (remove_field("keypoints"), "it has no keypoint values"),
-    (annotation(num_keypoints=3), "num_keypoints is 3, but 2 keypoints are labelled"),
+    (annotation(num_keypoints=3), "num_keypoints is 3, but 2 keypoints are labeled"),
     (annotation(keypoints=[2, 3, 2, 4, 5, 5, 0, 0, 0]), "visibility 5"),
     (annotation(keypoints=[2, math.nan, 2, 4, 5, 1, 0, 0, 0]), "keypoints that are not finite"),
 ]
@@ -107,24 +118,23 @@ ON_KEYPOINTS = [
 
 def check_only_annotation_12(split, told):
     (problem,) = find_problems(split)
-    assert (problem.id, problem.annotation) == (12, True)
+    assert (problem.image, problem.annotation, problem.fatal) == (None, 12, False)
     assert told in problem.what
     assert f"annotation 12: {problem.what}" in str(problem)
     with pytest.raises(DataError, match="--on-problem skip") as error:
         usable(split, "refuse", masks=True)
     assert str(problem) in str(error.value)
-    drop, drop_images, notes = usable(split, "skip", masks=True)
-    assert (drop, drop_images) == ({12}, set())
-    assert "left out 1 of 3 annotations and 0 of 3 images" in notes[0]
-    return drop
+    images, annotations, notes = usable(split, "skip", masks=True)
+    assert (images, annotations) == ([1, 2, 3], [11, 21])
+    assert "left out 0 of 3 images and 1 annotation because of 1 problem" in notes[0]
 
 
 @pytest.mark.parametrize(("damage", "told"), ON_ANNOTATION_12)
 def test_each_damage_of_an_annotation_is_found_and_can_be_left_out(folder, content, damage, told):
     damage(content, folder)
     split = open_split(folder, content)
-    drop = check_only_annotation_12(split, told)
-    dataset = CocoDetectionDataset(split.without(drop), masks=True)
+    check_only_annotation_12(split, told)
+    dataset = CocoDetectionDataset(split.without(annotations={12}), masks=True)
     assert [len(dataset[i][1]["boxes"]) for i in range(3)] == [1, 1, 0]
 
 
@@ -141,7 +151,7 @@ def test_good_data_has_no_problems(folder, content):
     for kind in ("instances", "person_keypoints"):
         split = open_split(folder, content, kind)
         assert find_problems(split) == []
-        assert usable(split, "refuse", masks=True) == (set(), set(), [])
+        assert usable(split, "refuse", masks=True) == ([1, 2, 3], [11, 12, 21], [])
 
 
 def test_masks_are_expected_of_all_if_any_has_one_or_if_asked_for(folder, content):
@@ -149,27 +159,27 @@ def test_masks_are_expected_of_all_if_any_has_one_or_if_asked_for(folder, conten
         entry["segmentation"] = []
     split = open_split(folder, content)
     assert find_problems(split) == []
-    assert [problem.id for problem in find_problems(split, masks=True)] == [11, 12, 21]
+    assert [problem.annotation for problem in find_problems(split, masks=True)] == [11, 12, 21]
     content["annotations"][0]["segmentation"] = SQUARE
     split = open_split(folder, content)
-    assert [problem.id for problem in find_problems(split)] == [12, 21]
-    assert usable(split, "refuse") == (set(), set(), [])  # boxes alone
+    assert [problem.annotation for problem in find_problems(split)] == [12, 21]
+    assert usable(split, "refuse") == ([1, 2, 3], [11, 12, 21], [])  # boxes alone
 
 
 def check_only_image_1(split, told, decode=False):
     (problem,) = find_problems(split, decode=decode)
-    assert (problem.id, problem.annotation) == (1, False)
+    assert (problem.image, problem.annotation, problem.fatal) == (1, None, False)
     assert problem.file == str(split.files.images / "1.png")
     assert told in problem.what
 
 
 def check_image_1_is_left_out(split):
-    with pytest.raises(DataError, match=r"1\.png, image 1"):
+    with pytest.raises(DataError, match=r"train/1\.png: "):
         usable(split, "refuse")
-    drop, drop_images, notes = usable(split, "skip")
-    assert (drop, drop_images) == (set(), {1})
-    assert "0 of 3 annotations and 1 of 3 images" in notes[0]
-    dataset = CocoDetectionDataset(split, masks=True, drop=drop, drop_images=drop_images)
+    images, annotations, notes = usable(split, "skip")
+    assert (images, annotations) == ([2, 3], [21])
+    assert "left out 1 of 3 images" in notes[0]
+    dataset = CocoDetectionDataset(split.without({1}), masks=True)
     assert [dataset[i][1]["image_id"] for i in range(2)] == [2, 3]
 
 
@@ -234,21 +244,21 @@ def test_loading_processes_find_the_same(folder, content):
 def test_ids_used_twice(folder, content):
     content["annotations"][1]["id"] = 11
     problems = find_problems(open_split(folder, content))
-    assert [(p.id, p.annotation, p.what) for p in problems] == [(11, True, "another annotation has the same id")] * 2
-    assert usable(open_split(folder, content), "skip")[0] == {11}
+    assert [(p.annotation, p.what) for p in problems] == [(11, "another annotation has the same id")] * 2
+    assert usable(open_split(folder, content), "skip")[1] == [21]
 
     content["annotations"][1]["id"] = 12
     content["images"][1]["id"] = 1
     content["annotations"][2]["image_id"] = 3
     split = open_split(folder, content)
     problems = find_problems(split)
-    assert [(p.id, p.annotation, p.what) for p in problems] == [(1, False, "another image has the same id")] * 2
+    assert [(p.image, p.what) for p in problems] == [(1, "another image has the same id 1")] * 2
     assert {p.file for p in problems} == {str(folder / "train" / name) for name in ("1.png", "2.png")}
-    assert usable(split, "skip")[:2] == (set(), {1})
+    assert usable(split, "skip")[:2] == ([3], [21])
 
 
 def check_refused_even_when_skipping(split, told):
-    assert [p.id for p in find_problems(split)] == [None]
+    assert [p.fatal for p in find_problems(split)] == [True]
     for on_problem in ("refuse", "skip"):
         with pytest.raises(DataError, match=told) as error:
             usable(split, on_problem)
@@ -262,9 +272,9 @@ def test_category_id_used_twice_cannot_be_left_out(folder, content):
 
 def test_no_annotations_at_all(folder, content):
     content["annotations"] = []
-    check_refused_even_when_skipping(open_split(folder, content), "no annotations at all")
+    check_refused_even_when_skipping(open_split(folder, content), "no annotations")
     del content["annotations"]
-    check_refused_even_when_skipping(open_split(folder, content), "no annotations at all")
+    check_refused_even_when_skipping(open_split(folder, content), "no annotations")
 
 
 def test_annotation_without_id(folder, content):
@@ -275,7 +285,7 @@ def test_annotation_without_id(folder, content):
 def test_nothing_left(folder, content):
     for entry in content["annotations"]:
         entry["bbox"] = [0, 0, 0, 0]
-    with pytest.raises(DataError, match="nothing is left without the 3 annotations"):
+    with pytest.raises(DataError, match="no annotations left"):
         usable(open_split(folder, content), "skip")
 
 
@@ -291,8 +301,9 @@ def test_long_lists_are_cut_with_their_count(folder, content):
 
 
 def test_problem_of_a_file():
-    assert str(Problem("a.json", None, "it has none", False)) == "a.json: it has none"
-    assert str(Problem("a.jpg", 3, "is broken", False)) == "a.jpg, image 3: is broken"
+    assert str(Problem("a.json", "it has none")) == "a.json: it has none"
+    assert str(Problem("a.jpg", "is broken", image=3)) == "a.jpg: is broken"
+    assert str(Problem("a.jpg", "has no area", annotation=3)) == "a.jpg, annotation 3: has no area"
 
 
 def test_shapes_have_no_problems(tmp_path):
@@ -301,3 +312,4 @@ def test_shapes_have_no_problems(tmp_path):
         for kind in ("instances", "person_keypoints"):
             data = CocoSplit(find_split(tmp_path / "shapes", split, kind), kind)
             assert find_problems(data, masks=True) == []
+    assert check(find_coco_splits(tmp_path / "shapes")) == []

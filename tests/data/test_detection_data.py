@@ -8,8 +8,11 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
-from van.data.coco import CocoSplit, find_split
-from van.data.detection import DetectionAugmentation, DetectionData, OrientedBatches, evaluation_batches, usable_split
+from van.data.augmentation import DetectionAugmentation
+from van.data.coco import CocoDetectionDataset, CocoSplit, find_split
+from van.data.coco_checks import usable_split
+from van.data.detection import DetectionData
+from van.data.loaders import evaluation_loader
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
@@ -79,10 +82,10 @@ def test_photometric_changes_colours_only():
     assert torch.equal(unchanged["boxes"], target["boxes"])
 
 
-@pytest.mark.parametrize("jitter", [(0.2, 0.5), (1.0, 1.0), (1.5, 3.0)])
-def test_large_scale_jitter(jitter):
+@pytest.mark.parametrize("scale_range", [(0.2, 0.5), (1.0, 1.0), (1.5, 3.0)])
+def test_large_scale_jitter(scale_range):
     torch.manual_seed(0)
-    transform = DetectionAugmentation(jitter=jitter, jitter_size=(50, 48)).transform()
+    transform = DetectionAugmentation(scale_range=scale_range, crop_size=(50, 48)).transform()
     seen = 0
     for _ in range(20):
         image, target = transform(*sample())
@@ -102,13 +105,15 @@ def test_large_scale_jitter(jitter):
 def test_jitter_without_masks():
     image, target = sample()
     del target["masks"]
-    image, target = DetectionAugmentation(hflip=0.0, jitter=(1.0, 1.0), jitter_size=(60, 60)).transform()(image, target)
+    image, target = DetectionAugmentation(hflip=0.0, scale_range=(1.0, 1.0), crop_size=(60, 60)).transform()(
+        image, target
+    )
     assert (target["boxes"][:, 2:] - target["boxes"][:, :2]).tolist() == [[15, 24], [15, 4]]
 
 
 def test_small_boxes_are_left_out():
     image, target = sample()
-    _, target = DetectionAugmentation(hflip=0.0, min_box=5).transform()(image, target)
+    _, target = DetectionAugmentation(hflip=0.0, min_box_size=5).transform()(image, target)
     assert target["labels"].tolist() == [3]
     assert len(target["masks"]) == len(target["boxes"]) == 1
 
@@ -118,9 +123,11 @@ def test_small_boxes_are_left_out():
     [
         ({"hflip": 1.5}, r"hflip is 1\.5"),
         ({"photometric": -1.0}, "photometric is -1"),
-        ({"min_box": -1.0}, "min_box is -1"),
-        ({"jitter": (2.0, 1.0)}, r"jitter is \(2\.0, 1\.0\), expected two rising"),
-        ({"jitter": (0.5, 1.0), "jitter_size": (0, 10)}, "jitter_size"),
+        ({"min_box_size": -1.0}, "min_box_size is -1"),
+        ({"scale_range": (2.0, 1.0), "crop_size": (9, 9)}, r"scale_range is \(2\.0, 1\.0\), expected two increasing"),
+        ({"scale_range": (0.5, 1.0)}, "needs both"),
+        ({"crop_size": (9, 9)}, "needs both"),
+        ({"scale_range": (0.5, 1.0), "crop_size": (0, 10)}, "crop_size"),
     ],
 )
 def test_impossible_options(options, words):
@@ -128,59 +135,12 @@ def test_impossible_options(options, words):
         DetectionAugmentation(**options).transform()
 
 
-# ------------------------------------------------------------------------------------------------ batches
-
-RATIOS = [1.5] * 11 + [0.7] * 6 + [1.0] * 2
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_training_batches(processes):
-    ranks = [OrientedBatches(RATIOS, 4, True, 0, processes, rank) for rank in range(processes)]
-    epochs = []
-    for epoch in range(3):
-        for batches in ranks:
-            batches.set_epoch(epoch)
-        lists = [list(batches) for batches in ranks]
-        assert all(len(found) == len(batches) for found, batches in zip(lists, ranks, strict=True))
-        assert len({len(found) for found in lists}) == 1
-        together = [batch for found in lists for batch in found]
-        for batch in together:
-            assert len(batch) == 4
-            assert len({RATIOS[i] >= 1 for i in batch}) == 1
-        used = [i for batch in together for i in batch]
-        assert len(used) == len(set(used))
-        epochs.append(together)
-    assert epochs[0] != epochs[1] != epochs[2]
-    again = OrientedBatches(RATIOS, 4, True, 0, processes, 0)
-    assert list(again) == epochs[0][: len(again)]
-
-
-def test_an_orientation_with_few_images_is_seen_all_the_same():
-    batches = OrientedBatches([1.5] * 8 + [0.5], 4, True)
-    assert len(batches) == 3
-    assert sorted(map(len, batches)) == [1, 4, 4]
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_evaluation_batches_hold_every_image_once(processes, batch_size):
-    ranks = [list(OrientedBatches(RATIOS, batch_size, False, 0, processes, rank)) for rank in range(processes)]
-    assert len({len(found) for found in ranks}) == 1
-    assert all(0 < len(batch) <= max(2, batch_size) for found in ranks for batch in found)
-    assert sorted(i for found in ranks for batch in found for i in batch) == list(range(len(RATIOS)))
-
-
-def test_fewer_images_than_devices():
-    with pytest.raises(DataError, match="2 images cannot be shared by 3 devices"):
-        OrientedBatches([1.0, 1.0], 1, False, 0, 3, 0)
-
-
 # ------------------------------------------------------------------------------------------------ data module
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_of_the_module(shapes, workers):
-    data = DetectionData(shapes, DetectionAugmentation(), 4, masks=True, workers=workers)
+    data = DetectionData(str(shapes), None, DetectionAugmentation(), 4, masks=True, workers=workers)
     assert data.class_names == ["person", "circle", "square", "triangle", "star"]
     loader = data.train_dataloader()
     assert len(loader) == data.steps(1) == len(list(loader))
@@ -188,6 +148,7 @@ def test_batches_of_the_module(shapes, workers):
         assert len({image.shape[-1] >= image.shape[-2] for image in images}) == 1
         for image, target in zip(images, targets, strict=True):
             assert image.dtype == torch.uint8
+            assert type(image) is type(target["boxes"]) is type(target["masks"]) is torch.Tensor
             assert len(target["boxes"]) == len(target["labels"]) == len(target["masks"])
             assert target["masks"].shape[1:] == image.shape[1:]
             assert (target["labels"] < 5).all()
@@ -197,7 +158,8 @@ def test_batches_of_the_module(shapes, workers):
 
 def test_evaluation_shows_images_as_they_are(shapes):
     split = CocoSplit(find_split(shapes, "val"))
-    for images, targets in evaluation_batches(split, 3, 0):
+    dataset = CocoDetectionDataset(split)
+    for images, targets in evaluation_loader(dataset, 3, 0, dataset.ratios):
         for image, target in zip(images, targets, strict=True):
             record = next(i for i in split.images if i["id"] == target["image_id"])
             assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(split.image_path(record))))
@@ -205,7 +167,7 @@ def test_evaluation_shows_images_as_they_are(shapes):
 
 
 def make(folder, **options):
-    return DetectionData(folder, DetectionAugmentation(), 2, workers=0, **options)
+    return DetectionData(str(folder), None, DetectionAugmentation(), 2, workers=0, **options)
 
 
 def test_bad_annotations_are_refused_or_skipped(own_shapes):
@@ -217,9 +179,9 @@ def test_bad_annotations_are_refused_or_skipped(own_shapes):
     with pytest.raises(DataError, match="2 problems"):
         make(own_shapes)
     data = make(own_shapes, on_problem="skip")
-    assert any("2 of" in note for note in data.notes)
+    assert any("2 annotations" in note for note in data.notes)
     whole = CocoSplit(find_split(own_shapes, "train"))
-    assert sum(1 for _ in data.train.all_annotations()) == sum(1 for _ in whole.all_annotations()) - 2
+    assert sum(1 for _ in data.train.split.all_annotations()) == sum(1 for _ in whole.all_annotations()) - 2
     assert len(list(data.train_dataloader())) == data.steps(1)
 
 
@@ -227,13 +189,14 @@ def test_broken_image_is_found_by_decoding(own_shapes):
     file = sorted((own_shapes / "train").iterdir())[3]
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 4 // 5])  # the header is whole
     with pytest.raises(DataError, match=file.name):
-        make(own_shapes, decode=True)
-    data = make(own_shapes, decode=True, on_problem="skip")
+        make(own_shapes).check()
+    data = make(own_shapes, on_problem="skip")
+    data.check()
     assert file.name not in [image["file_name"] for image in data.train.images]
     assert any(file.name in note for note in data.notes)
     unchecked = make(own_shapes)
     with pytest.raises(DataError, match=file.name):
-        list(evaluation_batches(unchecked.train, 2, 0))
+        list(evaluation_loader(unchecked.train, 2, 0))
 
 
 def test_nothing_to_learn_from(own_shapes):
@@ -248,7 +211,7 @@ def test_only_crowds_are_nothing_to_learn_from(own_shapes):
         make(own_shapes)
 
 
-def test_other_categories_in_the_validation_part(own_shapes):
+def test_other_categories_in_the_validation_split(own_shapes):
     change(own_shapes, "val", lambda content: content["categories"][0].update(name="ghost"))
     with pytest.raises(DataError, match="other categories"):
         make(own_shapes)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from van.data.images import list_images, mode_for, read_image
+from van.data.images import ImageFiles, list_images, mode_for, read_image
 from van.errors import DataError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -187,7 +187,7 @@ def test_decompression_bomb(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
     read_image(path)  # above half the limit Pillow would warn
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(DataError, match=r"huge\.png is too large to decode safely.*smaller"):
+    with pytest.raises(DataError, match=r"huge\.png is too large to decode safely.*Resize"):
         read_image(path)
 
 
@@ -260,7 +260,7 @@ def test_no_permission(tmp_path):
     finally:
         os.close(folder)
     assert result.returncode == 0, result.stderr
-    assert "secret.png may not be read (Permission denied). Check its permissions." in result.stdout
+    assert "secret.png cannot be read (Permission denied). Check its permissions." in result.stdout
 
 
 def test_forms_of_one_image(tmp_path, picture):
@@ -309,7 +309,7 @@ def test_array_alpha_goes_onto_white():
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
         (np.zeros((1, 4, 4, 3), np.uint8), r"\(1, 4, 4, 3\)"),
         (np.zeros((4, 4), np.int64), "The array has type int64, expected uint8"),
-        (np.full((4, 4), 1.5), "outside 0 to 1. Scale it, and do not normalise it"),
+        (np.full((4, 4), 1.5), "outside 0 to 1. Scale"),
         (np.full((4, 4), -0.5), "outside 0 to 1"),
         (np.full((4, 4), np.nan), "outside 0 to 1"),
         (torch.zeros(4, 4), r"The tensor has shape \(4, 4\), expected \(C, H, W\)"),
@@ -363,5 +363,37 @@ def test_list_images(tmp_path):
 
 def test_list_images_of_a_folder_without_any(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=f"{tmp_path} holds no images. Known endings are .*.png"):
+    with pytest.raises(DataError, match=f"{tmp_path} has no images. Known file endings are .*.png"):
         list_images([tmp_path])
+
+
+def test_urls_are_named_as_given():
+    for function in (read_image, lambda url: list_images([url])):
+        with pytest.raises(DataError, match=r"https://host/a\.jpg is a URL"):
+            function("https://host/a.jpg")
+
+
+class TestImageFiles:
+    def test_an_image_is_decoded_once_and_kept_where_asked_for(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.png"
+        Image.new("RGB", (6, 4), (255, 0, 0)).save(path)
+        opened = []
+        original = Image.open
+        monkeypatch.setattr(Image, "open", lambda *args, **options: opened.append(args) or original(*args, **options))
+        for mode, keep in (("RGB", False), ("RGB", True), ("L", False), ("L", True)):
+            opened.clear()
+            one = ImageFiles([path], lambda image: (image.mode, image.size), mode, keep)[0]
+            assert (one.item, one.size, one.path) == ((mode, (6, 4)), (4, 6), str(path))
+            assert len(opened) == 1
+            assert (
+                (one.image.mode == "RGB" and one.image.getpixel((0, 0)) == (255, 0, 0)) if keep else one.image is None
+            )
+
+    def test_errors_stand_in_for_broken_images(self, tmp_path):
+        (tmp_path / "b.png").write_bytes(b"nothing")
+        files = ImageFiles([np.zeros((2, 2), np.uint8), str(tmp_path / "b.png"), b"nothing"], np.asarray)
+        assert files[0].path is None
+        assert files[0].item.shape == (2, 2, 3)
+        assert isinstance(files[1], DataError)
+        assert "b.png" in str(files[1])
+        assert "Image 3 of 3" in str(files[2])

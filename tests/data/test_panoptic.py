@@ -65,11 +65,9 @@ def test_an_item_has_masks_to_learn_and_segments_to_measure(tmp_path):
         {"id": 2, "label": 1, "isthing": True, "iscrowd": False},
         {"id": 3, "label": 0, "isthing": True, "iscrowd": True},
     ]
-    # the crowd is no mask to learn, but its pixels have a class
+    # crowd regions are not learned
     assert target["labels"].tolist() == [2, 1]
-    assert target["isthing"].tolist() == [False, True]
     assert target["masks"].tolist() == [(IDS == 5).tolist(), (IDS == 70000).tolist()]
-    assert target["class_map"].tolist() == [[1, 1, 2, 255], [1, 0, 2, 2]]
     assert "masks" not in PanopticDataset(split, masks=False)[0][1]
 
 
@@ -79,7 +77,6 @@ def test_what_a_transform_cuts_off_is_not_learned_and_padding_is_no_segment(tmp_
     change = v2.Compose([v2.CenterCrop((2, 2)), v2.Pad([0, 0, 1, 0], fill=fill)])
     _, target = PanopticDataset(split, change)[0]
     assert target["segmentation"].tolist() == [[2, 1, 0], [3, 1, 0]]
-    assert target["class_map"].tolist() == [[1, 2, 255], [0, 2, 255]]
     _, target = PanopticDataset(split, v2.Lambda(lambda x: x[..., :1, :1]))[0]
     assert target["labels"].tolist() == [1]
     assert target["masks"].tolist() == [[[True]]]
@@ -123,7 +120,8 @@ def test_shapes_agree_with_their_semantic_masks(tmp_path):
     semantic = find_semantic(tmp_path / "shapes", "train")
     assert splits["train"].class_names == semantic.class_names
     for i, (_, target) in enumerate(PanopticDataset(splits["train"])):
-        assert np.array_equal(target["class_map"].numpy(), semantic.labels(i))
+        labels = np.array([255, *(segment["label"] for segment in target["segments"])])
+        assert np.array_equal(labels[target["segmentation"]], semantic.labels(i))
 
 
 def test_what_was_written_reads_back(tmp_path):

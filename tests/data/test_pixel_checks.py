@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from van.data.panoptic import encode_ids, find_panoptic, read_ids
-from van.data.pixel_checks import find_pixel_problems, usable_pixels
+from van.data.pixel_checks import check, find_problems, usable_split
 from van.data.saliency import find_saliency
 from van.data.semantic import find_semantic
 from van.data.shapes import make_shapes
@@ -29,7 +29,7 @@ def shapes(made, tmp_path):
 
 
 def found(split, **options):
-    return [str(problem) for problem in find_pixel_problems(split, **options)]
+    return [str(problem) for problem in find_problems(split, **options)]
 
 
 def pixels(path):
@@ -42,7 +42,7 @@ def pixels(path):
 def test_nothing_is_wrong_with_the_shapes(made, find, workers):
     split = find(made, "train")
     assert found(split, workers=workers) == []
-    assert usable_pixels(split, "refuse") == (split, [])
+    assert usable_split(split, "refuse") == (split, [])
 
 
 def spoil_semantic(shapes, case):
@@ -79,8 +79,8 @@ def spoil_semantic(shapes, case):
         ("size", r"semantic/train/000003.png: has \d+ x \d+ pixels, its image .*train/000003.jpg has"),
         ("range", "semantic/train/000003.png: has 3 pixels with 7, expected 0 to 6 for 7 classes, or 255"),
         ("rgb", "semantic/train/000003.png: is an image of mode RGB, expected a mask with one channel"),
-        ("jpeg", "semantic/train/000003.png: is a JPEG, which changes the values"),
-        ("ignored", "semantic/train/000003.png: it has no pixel that counts"),
+        ("jpeg", "semantic/train/000003.png: is a JPEG, which changes pixel values"),
+        ("ignored", "semantic/train/000003.png: all of its pixels are marked as ignored"),
         ("class", "semantic/train: 1 of 7 classes occur in no mask: ground"),
         ("broken mask", "semantic/train/000003.png: cannot be decoded, the file is broken"),
         ("broken image", "train/000003.jpg: cannot be decoded, the file is broken"),
@@ -97,9 +97,9 @@ def test_bad_masks_of_classes(shapes, case, expected):
         raise DataError(problem)
     decode = case == "broken image"
     with pytest.raises(DataError, match=rf"has 1 problem:\n{shapes}/{expected}.*\nCorrect the data"):
-        usable_pixels(split, "refuse", decode=decode)
-    kept, (note,) = usable_pixels(split, "skip", decode=decode)
-    assert "there is 1 problem" in note
+        usable_split(split, "refuse", decode=decode)
+    kept, (note,) = usable_split(split, "skip", decode=decode)
+    assert "because of 1 problem:" in note
     assert len(kept) == (12 if case == "class" else 11)
     assert case == "class" or "000003" not in {path.stem for path in (*kept.images, *kept.masks)}
     assert found(kept, empty_classes=False) == []
@@ -113,20 +113,22 @@ def test_headers_alone_tell_sizes(shapes):
     assert "its image" in found(find_semantic(shapes, "train"), decode=False)[0]
 
 
-def test_a_part_for_validation_need_not_show_every_class(shapes):
+def test_a_split_for_validation_need_not_show_every_class(shapes):
     split = find_semantic(shapes, "val").without([0])
     for path in split.masks:
         Image.fromarray(np.where(pixels(path) == 5, 6, pixels(path)).astype(np.uint8)).save(path)
     assert "sky" in found(split)[-1]
     assert found(split, empty_classes=False) == []
+    assert check({"val": split}) == []
+    assert len(check({"train": split})) == 1
 
 
 def test_nothing_left_is_refused_even_when_skipping(shapes):
     split = find_semantic(shapes, "val")
     for path in split.masks:
         Image.new("RGB", (4, 4)).save(path)
-    with pytest.raises(DataError, match=r"semantic/val: no image can be used, there are 4 problems"):
-        usable_pixels(split, "skip")
+    with pytest.raises(DataError, match=r"semantic/val has nothing left without 3 of 3 images"):
+        usable_split(split, "skip")
 
 
 def test_bad_salient_masks(shapes):
@@ -139,14 +141,17 @@ def test_bad_salient_masks(shapes):
     unpaired, zero_one, colours, size = found(split)
     assert "000004.jpg: it has no mask in" in unpaired
     assert "000001.png: its brightest pixel has 1, expected 0 and 255" in zero_one
-    assert "000002.png: is an image of mode RGB, expected a mask with one channel, from 0 to 255" in colours
+    assert (
+        "000002.png: is an image of mode RGB, expected a mask with one channel that holds brightness from 0 to 255"
+        in colours
+    )
     assert "000003.png: has" in size
     with pytest.raises(DataError, match="has 4 problems"):
-        usable_pixels(split, "refuse")
-    assert len(usable_pixels(split, "skip")[0]) == len(masks) - 4
+        usable_split(split, "refuse")
+    assert len(usable_split(split, "skip")[0]) == len(masks) - 4
     for path in split.masks:
         Image.fromarray(0 * pixels(path)).save(path)
-    assert any("in no mask does anything stand out" in problem for problem in found(split))
+    assert any("no mask has a salient pixel" in problem for problem in found(split))
 
 
 def test_bad_segments(shapes):
@@ -172,8 +177,8 @@ def test_bad_segments(shapes):
     split = find_panoptic(shapes, "train")
     problems = found(split)
     expected = [
-        f"{file}: it has segments of image 99, which is not among its images",
-        f"train/000011.jpg: {file} has no segments of it (image 11)",
+        f"{file}: it has segments for image 99, which is not among its images",
+        f"train/000011.jpg: {file} has no segments for it (image 11)",
         f"panoptic_train/000011.png: it belongs to no image of {file}",
         f"pixels belong to segment {lost}, which the JSON does not list",
         "000002.png: segment 77 of the JSON has no pixel",
@@ -183,17 +188,17 @@ def test_bad_segments(shapes):
         "000006.png: does not exist",
         "000007.png: has ",
         "000008.png: is a PNG of mode L, expected a PNG of mode RGB",
-        "000009.png: it has no pixel that belongs to a segment",
-        f"{file}, image 10: 'segments_info' is no list of objects",
+        "000009.png: none of its pixels belongs to a segment",
+        f"{file}, image 10: 'segments_info' is not a list of objects",
         "train/000012.jpg: the file has ",
     ]
     assert len(problems) == len(expected), problems
     for problem, part_of_it in zip(problems, expected, strict=True):
         assert part_of_it in problem
     with pytest.raises(DataError, match=r"panoptic_train\.json has 14 problems"):
-        usable_pixels(split, "refuse")
-    with pytest.raises(DataError, match="no image can be used"):
-        usable_pixels(split, "skip")
+        usable_split(split, "refuse")
+    with pytest.raises(DataError, match="nothing left"):
+        usable_split(split, "skip")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +208,8 @@ def test_bad_segments(shapes):
         (lambda record: record["segments_info"][0].update(id="1"), "the JSON lists a segment '1', expected a number"),
         (lambda record: record["segments_info"][0].update(category_id=[1]), "has the unknown category [1]"),
         (lambda record: record["segments_info"][0].update(area="many"), "its area in the JSON is many"),
-        (lambda record: record.update(image_id=[3]), "it has segments of image [3], which is not among its images"),
-        (lambda record: record.update(image_id="3"), "it has segments of image '3', which is not among its images"),
+        (lambda record: record.update(image_id=[3]), "it has segments for image [3], which is not among its images"),
+        (lambda record: record.update(image_id="3"), "it has segments for image '3', which is not among its images"),
     ],
 )
 def test_a_json_of_odd_values_is_no_crash(shapes, change, expected):
@@ -214,7 +219,7 @@ def test_a_json_of_odd_values_is_no_crash(shapes, change, expected):
     file.write_text(json.dumps(content))
     split = find_panoptic(shapes, "train")
     assert any(expected in problem for problem in found(split))
-    kept, _ = usable_pixels(split, "skip", empty_classes=False)
+    kept, _ = usable_split(split, "skip", empty_classes=False)
     assert len(kept) == 11
     assert 3 not in {image["id"] for image in kept.images}
 
@@ -254,9 +259,9 @@ def test_categories_that_come_twice(shapes):
 
 def test_images_with_bad_segments_can_be_skipped(shapes):
     (shapes / "annotations/panoptic_train/000006.png").unlink()
-    kept, (note,) = usable_pixels(find_panoptic(shapes, "train"), "skip", empty_classes=False)
+    kept, (note,) = usable_split(find_panoptic(shapes, "train"), "skip", empty_classes=False)
     assert [image["id"] for image in kept.images] == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
-    assert "1 of 12 images are left out" in note
+    assert "left out 1 of 12 images" in note
     assert found(kept, empty_classes=False) == []
 
 
@@ -266,3 +271,17 @@ def test_a_category_without_segments(shapes):
     content["categories"].append({"id": 200, "name": "moon", "isthing": 1})
     file.write_text(json.dumps(content))
     assert found(find_panoptic(shapes, "train")) == [f"{file}: 1 of 8 classes occur in no mask: moon"]
+
+
+def test_a_class_stored_as_255_is_suspected(tmp_path):
+    for name in "ab":
+        for kind in ("images", "masks"):
+            (tmp_path / kind / "train").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images/train" / f"{name}.png")
+        Image.fromarray(np.repeat([[0, 255]], 32, 0).reshape(8, 8).astype(np.uint8)).save(
+            tmp_path / "masks/train" / f"{name}.png"
+        )
+    (tmp_path / "classes.txt").write_text("background\nobject\n")
+    (problem,) = found(find_semantic(tmp_path, "train"))
+    assert "occur in no mask: object" in problem
+    assert "255 means ignored and marks 50.0%" in problem

@@ -1,16 +1,27 @@
-"""Batches of images with labelled pixels."""
+"""Batches of images with labeled pixels."""
+
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from van.data.pixel_transforms import PanopticAugmentation, SaliencyAugmentation, SemanticAugmentation
-from van.data.pixels import SemanticFormat, StepBatches, evaluation_batches, panoptic_data, saliency_data, semantic_data
+from van.data.augmentation import PanopticAugmentation, SaliencyAugmentation, SemanticAugmentation
+from van.data.formats import SemanticFormat
+from van.data.loaders import evaluation_loader
+from van.data.pixels import PanopticData, SaliencyData, SemanticData
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
-SMALL = {"scale": (32, 32), "crop": (32, 32)}
+SMALL = {"fit": (32, 32), "crop_size": (32, 32)}
+
+
+def semantic(folder, batch_size=4, augmentation=SMALL, **options):
+    options = {"workers": 0, **options}
+    return SemanticData(
+        str(folder), None, SemanticFormat(), SemanticAugmentation(**augmentation), batch_size, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -20,39 +31,8 @@ def shapes(tmp_path_factory):
     return folder
 
 
-class TestStepBatches:
-    def test_every_image_once_per_pass_across_epochs(self):
-        batches = StepBatches(10, 4, steps=3)
-        seen = []
-        for epoch in range(5):  # 60 places: six passes
-            batches.set_epoch(epoch)
-            found = list(batches)
-            assert len(found) == len(batches) == 3
-            seen += [place for batch in found for place in batch]
-        assert all(sorted(seen[i : i + 10]) == list(range(10)) for i in range(0, 60, 10))
-        assert seen[:10] != seen[10:20]
-
-    def test_processes_share_each_pass(self):
-        splits = [StepBatches(12, 2, steps=2, processes=3, rank=rank) for rank in range(3)]
-        assert sorted(place for split in splits for batch in split for place in batch) == list(range(12))
-
-    def test_order_follows_from_seed_and_epoch(self):
-        def order(seed, epoch):
-            batches = StepBatches(10, 5, 2, seed)
-            batches.set_epoch(epoch)
-            return list(batches)
-
-        assert order(1, 2) == order(1, 2)
-        assert order(1, 2) != order(2, 2)
-        assert order(1, 2) != order(1, 3)
-
-    def test_batch_larger_than_the_data(self):
-        (batch,) = StepBatches(3, 8, 1)
-        assert sorted(batch[:3]) == sorted(batch[3:6]) == [0, 1, 2]
-
-
 def test_semantic_batches(shapes):
-    data = semantic_data(str(shapes), None, SemanticFormat(), SemanticAugmentation(**SMALL)).plan(4, None, 0, 0)
+    data = semantic(shapes)
     assert data.class_names[:2] == ["person", "circle"]
     assert (data.steps(1), data.steps(2)) == (2, 1)
     batches = list(data.train_dataloader())
@@ -63,18 +43,18 @@ def test_semantic_batches(shapes):
     assert type(images) is type(labels) is torch.Tensor
     whole = [item for batch in data.val_dataloader() for item in zip(*batch, strict=True)]
     assert len(whole) == 2
-    for (image, truth), file in zip(whole, data.split.images, strict=True):  # shapes has wide and high images
+    for (image, truth), file in zip(whole, data.val.split.images, strict=True):  # shapes has wide and high images
         with Image.open(file) as original:
             assert (3, *original.size[::-1]) == image.shape == (3, *truth.shape)
 
 
 def test_epochs_of_given_steps(shapes):
-    data = semantic_data(str(shapes), None, SemanticFormat(), SemanticAugmentation(**SMALL)).plan(4, 5, 0, 0)
+    data = semantic(shapes, steps_per_epoch=5)
     assert data.steps(1) == len(list(data.train_dataloader())) == 5
 
 
 def test_panoptic_batches(shapes):
-    data = panoptic_data(str(shapes), None, PanopticAugmentation((0.8, 1.2), (32, 32))).plan(4, None, 0, 0)
+    data = PanopticData(str(shapes), None, PanopticAugmentation((0.8, 1.2), (32, 32)), 4, workers=0)
     assert data.extra["category_ids"] == [1, 2, 3, 5, 6, 92, 93]
     assert data.extra["isthing"] == [True] * 5 + [False] * 2
     images, targets = next(iter(data.train_dataloader()))
@@ -89,7 +69,7 @@ def test_panoptic_batches(shapes):
 
 
 def test_saliency_batches(shapes):
-    data = saliency_data(str(shapes), None, SaliencyAugmentation((32, 32), 4)).plan(4, None, 0, 0)
+    data = SaliencyData(str(shapes), None, SaliencyAugmentation((32, 32), 4), 4, workers=0)
     images, masks = next(iter(data.train_dataloader()))
     assert images.shape == (4, 3, 32, 32)
     assert masks.dtype == torch.float32
@@ -97,8 +77,8 @@ def test_saliency_batches(shapes):
 
 
 def test_evaluation_sees_every_image_once(shapes):
-    data = semantic_data(str(shapes), None, SemanticFormat(), SemanticAugmentation(**SMALL))
-    sizes = [len(images) for images, _ in evaluation_batches(data.val, 3, 0)]
+    data = semantic(shapes)
+    sizes = [len(images) for images, _ in evaluation_loader(data.val, 3, 0)]
     assert sum(sizes) == len(data.val) == 2
 
 
@@ -119,10 +99,10 @@ def bad_folder(tmp_path, **masks):
 def test_bad_masks_are_refused_or_skipped(tmp_path):
     folder = str(bad_folder(tmp_path))
     with pytest.raises(DataError, match=r"b\.png: has 10 x 20 pixels"):
-        semantic_data(folder, None, SemanticFormat(), SemanticAugmentation())
-    data = semantic_data(folder, None, SemanticFormat(), SemanticAugmentation(), "skip")
+        semantic(folder, augmentation={})
+    data = semantic(folder, on_problem="skip")
     assert (len(data.train), len(data.val)) == (1, 2)
-    assert "1 of 2 images are left out" in data.notes[0]
+    assert "left out 1 of 2 images" in data.notes[0]
 
 
 def test_other_classes_for_validation(tmp_path):
@@ -131,4 +111,17 @@ def test_other_classes_for_validation(tmp_path):
     for split, names in (("train", "no\nyes\n"), ("val", "yes\nno\n")):
         (folder / "masks" / split / "classes.txt").write_text(names)
     with pytest.raises(DataError, match="different classes"):
-        semantic_data(str(folder), None, SemanticFormat(), SemanticAugmentation(), "skip")
+        semantic(folder, on_problem="skip")
+
+
+def test_broken_images_are_found_by_decoding(shapes, tmp_path):
+    folder = shutil.copytree(shapes, tmp_path / "own")
+    file = folder / "train" / "000003.jpg"
+    file.write_bytes(file.read_bytes()[:-300])
+    with pytest.raises(DataError, match=file.name):
+        semantic(folder).check()
+    data = semantic(folder, on_problem="skip")
+    assert len(data.train) == 8
+    data.check()
+    assert len(data.train) == 7
+    assert file.name in data.notes[0]

@@ -6,10 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from van.data.augmentation import PoseAugmentation
 from van.data.coco import CocoSplit, find_split
 from van.data.pose import (
-    PoseAugmentation,
-    PoseData,
     annotated_persons,
     box_region,
     crop_matrix,
@@ -20,8 +19,9 @@ from van.data.pose import (
     move,
     open_persons,
 )
+from van.data.pose_data import PoseData
 from van.data.shapes import KEYPOINTS
-from van.errors import DataError, VanError
+from van.errors import DataError
 
 LEFT_EYE, RIGHT_EYE = 1, 2
 PAIRS = [(i, i + 1) for i in range(1, 17, 2)]
@@ -93,7 +93,7 @@ class TestGeometry:
         image = Image.fromarray(pixels)
         matrix = crop_matrix((15.5, 23.5), 32.0, (48, 32))
         assert torch.equal(cut_out(image, matrix, (48, 32)), torch.from_numpy(pixels).permute(2, 0, 1))
-        mirrored = cut_out(image, crop_matrix((15.5, 23.5), 32.0, (48, 32), mirrored=True), (48, 32))
+        mirrored = cut_out(image, crop_matrix((15.5, 23.5), 32.0, (48, 32), flipped=True), (48, 32))
         assert torch.equal(mirrored, torch.from_numpy(pixels[:, ::-1].copy()).permute(2, 0, 1))
 
     @pytest.mark.parametrize("angle", [0.0, 25.0])
@@ -158,7 +158,7 @@ class TestDataset:
     def test_mirror_swaps_left_and_right(self, write):
         folder = write([person()])
         straight = open_persons(folder, "train", (64, 64))[0][0]
-        only_flip = PoseAugmentation(scale=0, rotated=0, flip=1, half_body=0)
+        only_flip = PoseAugmentation(scale=0, rotation_probability=0, hflip=1, half_body=0)
         mirrored = open_persons(folder, "train", (64, 64), only_flip)[0][0]
         assert torch.equal(mirrored["image"], straight["image"].flip(2))
         expected = straight["keypoints"].clone()
@@ -189,7 +189,7 @@ class TestDataset:
 
     def test_half_bodies_have_other_crops(self, write):
         folder = write([person()])
-        only_half = PoseAugmentation(scale=0, rotated=0, flip=0, half_body=1)
+        only_half = PoseAugmentation(scale=0, rotation_probability=0, hflip=0, half_body=1)
         whole = open_persons(folder, "train", (64, 48))[0][0]["matrix"]
         assert not torch.allclose(open_persons(folder, "train", (64, 48), only_half)[0][0]["matrix"], whole)
         few = write([person(keypoints=body(visible=8))])
@@ -197,11 +197,11 @@ class TestDataset:
 
     @pytest.mark.parametrize(
         ("changes", "message"),
-        [({"scale": 1.0}, "scale 1.0"), ({"rotation": -1.0}, "rotation -1.0"), ({"flip": 1.5}, "flip is 1.5")],
+        [({"scale": 1.0}, "scale is 1.0"), ({"rotation": -1.0}, "rotation is -1.0"), ({"hflip": 1.5}, "hflip is 1.5")],
     )
     def test_wrong_changes_are_named(self, changes, message):
-        with pytest.raises(VanError, match=message):
-            PoseAugmentation(**changes)
+        with pytest.raises(DataError, match=message):
+            PoseAugmentation(**changes).transform(KEYPOINTS, (64, 48))
 
 
 class TestWhoIsTaken:
@@ -215,7 +215,7 @@ class TestWhoIsTaken:
         assert annotated_persons(split_of(folder))[0].box == (0.0, 30.0, 80.0, 30.0)
 
     def test_nobody_is_an_error(self, write):
-        with pytest.raises(DataError, match="no person with keypoints"):
+        with pytest.raises(DataError, match="no person with labeled keypoints"):
             annotated_persons(split_of(write([])))
 
     def test_wrong_count_of_keypoints_is_refused_or_skipped(self, write):
@@ -242,7 +242,7 @@ class TestDetectorBoxes:
             {"image_id": 2, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.7, **change} for change in changes
         ]
         (folder / "boxes.json").write_text(json.dumps(found))
-        return detected_persons(split_of(folder), folder / "boxes.json", min_score=0.5)
+        return detected_persons(split_of(folder), folder / "boxes.json", score_threshold=0.5)
 
     def test_persons_above_the_score_image_by_image(self, write):
         persons = self.detections(write([person()]), {}, {"image_id": 1}, {"score": 0.4}, {"category_id": 2})
@@ -288,9 +288,13 @@ class TestDetectorBoxes:
 class TestLoaders:
     def test_batches(self, write):
         folder = write([person(i, 1 + i % 2) for i in range(1, 8)])
-        data = PoseData(folder, (64, 48), PoseAugmentation(), 3, workers=0)
+        data = PoseData(str(folder), None, (64, 48), PoseAugmentation(), 3, workers=0)
         batches = list(data.train_dataloader())
         assert [len(batch["image"]) for batch in batches] == [3, 3]  # the last, incomplete one is left out
+        assert data.steps(1) == 2
+        assert data.class_names == ["person"]
+        assert data.extra["keypoint_names"] == list(KEYPOINTS)
+        assert data.extra["flip_pairs"][0] == [LEFT_EYE, RIGHT_EYE]
         validation = next(iter(data.val_dataloader()))
         assert validation["keypoints"].shape == (6, 17, 3)
         assert validation["matrix"].shape == (6, 2, 3)
@@ -301,4 +305,13 @@ class TestLoaders:
         path = folder / "annotations" / "person_keypoints_val.json"
         path.write_text(path.read_text().replace('"nose"', '"beak"'))
         with pytest.raises(DataError, match="beak"):
-            PoseData(folder, (64, 48), PoseAugmentation(), 3, workers=0)
+            PoseData(str(folder), None, (64, 48), PoseAugmentation(), 3, workers=0)
+
+    def test_broken_images_are_found_by_decoding(self, write):
+        folder = write([person(1, 1), person(2, 2)])
+        data = PoseData(str(folder), None, (64, 48), PoseAugmentation(), 3, "skip", workers=0)
+        file = folder / "train" / "2.png"
+        file.write_bytes(file.read_bytes()[:-200])
+        data.check()
+        assert len(data.train) == 1
+        assert "2.png" in data.notes[0]

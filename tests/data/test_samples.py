@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from van.data.samples import ImageDataset, Samples, SampleSubset, check_images, split_samples
+from van.data.samples import ImageDataset, Samples, SampleSubset, find_problems, split_samples
 from van.errors import DataError
 
 
@@ -45,7 +45,7 @@ def test_subset_keeps_names_labels_and_images():
 
 
 def test_split_of_a_class_with_one_image():
-    with pytest.raises(DataError, match="'class 1' has one image, a split needs two"):
+    with pytest.raises(DataError, match="'class 1' has only one image, but a split needs two"):
         split_samples(squares([5, 1]), 0.5, seed=0)
 
 
@@ -65,11 +65,17 @@ class HalfBroken(Squares):
 
 
 def test_check_lists_the_broken_ones(capsys):
-    check_images(squares([3, 3]), workers=0)
-    with pytest.raises(DataError) as caught:
-        check_images(HalfBroken([0] * 50, ["x"]), workers=1)
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "25 of 50 images are unusable:"
-    assert [line.split(" is ")[0] for line in lines[1:21]] == [f"square {i}" for i in range(0, 40, 2)]
-    assert lines[21:] == ["... and 5 more"]
+    assert find_problems(squares([3, 3]), workers=0) == []
+    problems = find_problems(HalfBroken([0] * 50, ["x"]), workers=1)
+    assert [problem.image for problem in problems] == list(range(0, 50, 2))
+    assert [problem.file for problem in problems] == [f"square {i}" for i in range(0, 50, 2)]
+    assert "is not an image" in str(problems[0])
     assert "Checking images" in capsys.readouterr().err
+
+
+def test_check_lists_classes_that_are_too_small():
+    problems = find_problems(squares([3, 1, 0]), decode=False)
+    assert [str(problem) for problem in problems] == [
+        "class 1: the class has 1 image, expected at least 2",
+        "class 2: the class has 0 images, expected at least 2",
+    ]

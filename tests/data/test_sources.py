@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from van.data.samples import ImageDataset
-from van.data.sources import open_data, relabel
+from van.data.sources import check, open_data, relabel
 from van.errors import DataError
 
 
@@ -45,7 +45,7 @@ def test_class_names_are_in_natural_order(tmp_path, helpers):
     ("train", "val"),
     [("train", "val"), ("training", "validation"), ("train", "test"), ("Train", "Test"), ("Training", "Testing")],
 )
-def test_part_folders(tmp_path, helpers, train, val):
+def test_split_folders(tmp_path, helpers, train, val):
     helpers.write_folder(tmp_path / train, {"cat": [1], "dog": [2, 3]})
     helpers.write_folder(tmp_path / val, {"cat": [4], "dog": [5]})
     splits = open_data(str(tmp_path))
@@ -67,7 +67,7 @@ def test_a_class_called_train(tmp_path, helpers):
     assert described(splits["all"], helpers) == {1: "bus", 2: "train", 3: "tram"}
 
 
-def test_parts_without_class_folders(tmp_path, helpers):
+def test_splits_without_class_folders(tmp_path, helpers):
     helpers.write_folder(tmp_path, {"train": [1], "val": [2]})
     with pytest.raises(DataError, match="train has no class folders"):
         open_data(str(tmp_path))
@@ -96,7 +96,7 @@ def test_linked_class_folder(tmp_path, helpers):
 
 
 def test_unusable_folders(tmp_path, helpers):
-    with pytest.raises(DataError, match=r"nothing does not exist. --data takes digits, a folder, a \.tar file"):
+    with pytest.raises(DataError, match=r"nothing does not exist. Expected digits, .*a \.tar file"):
         open_data(str(tmp_path / "nothing"))
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -107,7 +107,7 @@ def test_unusable_folders(tmp_path, helpers):
         open_data(str(data))
     (data / "dog" / "2.png").write_bytes(helpers.png(2))
     (data / "3.png").write_bytes(helpers.png(3))
-    with pytest.raises(DataError, match=r"3\.png lies outside the class folders. Move it"):
+    with pytest.raises(DataError, match=r"3\.png is outside the class folders. Move it"):
         open_data(str(data))
 
 
@@ -161,7 +161,7 @@ def test_tar_of_class_folders(tmp_path, helpers):
 
 
 @pytest.mark.parametrize("top", ["", "flowers/"])
-def test_tar_with_parts(tmp_path, helpers, top):
+def test_tar_with_splits(tmp_path, helpers, top):
     files = {"train/a/1.png": 1, "train/b/2.png": 2, "val/a/3.png": 3, "val/b/4.png": 4, "test/a/5.png": 5}
     path = helpers.write_tar(tmp_path / "x.tar", images(helpers, {top + k: v for k, v in files.items()}))
     splits = open_data(str(path))
@@ -170,7 +170,7 @@ def test_tar_with_parts(tmp_path, helpers, top):
     assert splits["val"].name(1) == f"{path}:{top}val/b/4.png"
 
 
-def test_one_tar_per_part(tmp_path, helpers):
+def test_one_tar_per_split(tmp_path, helpers):
     for split, value in (("train", 1), ("val", 10), ("test", 20)):
         helpers.write_tar(tmp_path / f"{split}.tar", images(helpers, {"a/1.png": value, "b/1.png": value + 1}))
     splits = open_data(str(tmp_path))
@@ -189,7 +189,7 @@ def test_one_tar_per_class(tmp_path, helpers):
     assert described(splits["all"], helpers) == {1: "cat", 2: "cat", 3: "dog", 4: "train", 5: "valley"}
 
 
-def test_tars_per_class_in_part_folders(tmp_path, helpers):
+def test_tars_per_class_in_split_folders(tmp_path, helpers):
     for split, value in (("train", 1), ("val", 10)):
         for i, name in enumerate(("cat", "dog")):
             helpers.write_tar(tmp_path / split / f"{name}.tar", images(helpers, {"1.png": value + i}))
@@ -210,22 +210,22 @@ def test_tar_of_tars(tmp_path, helpers):
 def test_unusable_tars(tmp_path, helpers):
     zipped = tmp_path / "x.zip"
     zipped.write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"x\.zip is no folder and does not end in \.tar. Unpack it"):
+    with pytest.raises(DataError, match=r"x\.zip is not a supported data set.*class folders.*\.tar"):
         open_data(str(zipped))
     packed = tmp_path / "gz.tar"
     packed.write_bytes(gzip.compress(helpers.write_tar(tmp_path / "a.tar", {"a/1.png": helpers.png(1)}).read_bytes()))
-    with pytest.raises(DataError, match=r"gz\.tar is no plain tar file, it may be compressed or cut off"):
+    with pytest.raises(DataError, match=r"gz\.tar is not a plain tar file"):
         open_data(str(packed))
-    with pytest.raises(DataError, match=r"b\.tar has no images. Known endings are .*\.png"):
+    with pytest.raises(DataError, match=r"b\.tar has no images. Known .*endings are .*\.png"):
         open_data(str(helpers.write_tar(tmp_path / "b.tar", {"a/notes.txt": b""})))
-    with pytest.raises(DataError, match=r"c\.tar:1\.png lies outside the class folders"):
+    with pytest.raises(DataError, match=r"c\.tar:1\.png is outside the class folders"):
         open_data(str(helpers.write_tar(tmp_path / "c.tar", {"1.png": helpers.png(1), "a/2.png": helpers.png(2)})))
     whole = helpers.write_tar(tmp_path / "d.tar", {f"a/{i}.png": helpers.png(i) for i in range(9)}).read_bytes()
     (tmp_path / "d.tar").write_bytes(whole[: len(whole) // 3])
-    with pytest.raises(DataError, match=r"d\.tar is no plain tar file, it may be compressed or cut off"):
+    with pytest.raises(DataError, match=r"d\.tar is not a plain tar file"):
         open_data(str(tmp_path / "d.tar"))
     (tmp_path / "d.tar").write_bytes(b"x" * 2048)
-    with pytest.raises(DataError, match=r"d\.tar cannot be read as a tar file, it may be damaged"):
+    with pytest.raises(DataError, match=r"d\.tar cannot be read as a tar file"):
         open_data(str(tmp_path / "d.tar"))
 
 
@@ -311,7 +311,7 @@ def test_one_shard_and_class_names(tmp_path, helpers):
         assert (source.class_names, source.labels) == (["nought", "eins, zwei", "größer"], [0, 2])
         assert source.missing_classes() == ["eins, zwei"]
     (tmp_path / "classes.txt").write_text("nought\n")
-    with pytest.raises(DataError, match=r"classes\.txt has 1 names, but class number 2 occurs"):
+    with pytest.raises(DataError, match=r"classes\.txt has 1 names, but the label 2 occurs"):
         open_data(str(path))
 
 
@@ -328,11 +328,11 @@ def test_every_known_ending_is_read_from_shards(tmp_path, helpers, ending, caplo
 
 def test_unusable_shards(tmp_path, helpers):
     pytest.importorskip("webdataset")
-    with pytest.raises(DataError, match=r"a\.tar: 0002 has a class number but no image"):
+    with pytest.raises(DataError, match=r"a\.tar: 0002 has a label but no image"):
         open_data(str(helpers.write_tar(tmp_path / "a.tar", {"0002.cls": b"1", "0002.txt": b""})))
     with pytest.raises(DataError, match=r"b\.tar cannot be read as a WebDataset shard .*'cat'"):
         open_data(str(helpers.write_tar(tmp_path / "b.tar", {"1.png": helpers.png(1), "1.cls": b"cat"})))
-    with pytest.raises(DataError, match="has no class numbers"):
+    with pytest.raises(DataError, match="has no labels"):
         open_data(str(helpers.write_tar(tmp_path / "c.tar", {"1.png": helpers.png(1), "1.cls": b"-1"})))
 
 
@@ -427,7 +427,7 @@ def test_hugging_face_with_one_split(hub_folder, helpers):
 def test_unusable_hugging_face_sets(hub_folder, tmp_path):
     with pytest.raises(DataError, match=r"nothing cannot be loaded \(.*Check the name, the network"):
         open_data(f"hfds/{tmp_path / 'nothing'}", str(tmp_path / "cache"))
-    with pytest.raises(DataError, match="hfds/ names no data set"):
+    with pytest.raises(DataError, match="hfds/ does not name a data set"):
         open_data("hfds/")
     with pytest.raises(DataError, match=r"set train has 2 images without a label"):
         open_data(*hub_folder({"train": {1: -1, 2: -1, 3: 0}}))
@@ -444,7 +444,7 @@ def test_hugging_face_without_class_labels(hub_folder):
 def test_relabel_by_name(tmp_path, helpers):
     helpers.write_folder(tmp_path, {"cat": [1], "dog": [2]})
     samples = open_data(str(tmp_path))["all"]
-    relabel(samples, ["fox", "dog", "cat"], "the model")
+    relabel(samples, ["fox", "dog", "cat"], "The data")
     assert samples.class_names == ["fox", "dog", "cat"]
     assert described(samples, helpers) == {1: "cat", 2: "dog"}
     assert samples.labels == [2, 1]
@@ -455,7 +455,7 @@ def test_relabel_shards(tmp_path, helpers):
     pytest.importorskip("webdataset")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     source = open_data(str(helpers.write_shard(tmp_path / "x.tar", {1: 0, 2: 1})))["all"]
-    relabel(source, ["fox", "dog", "cat"], "the model")
+    relabel(source, ["fox", "dog", "cat"], "The data")
     assert source.labels == [2, 1]
     assert [(int(image), label) for image, label in source.dataset(grey_level, "RGB")] == [(1, 2), (2, 1)]
 
@@ -463,19 +463,28 @@ def test_relabel_shards(tmp_path, helpers):
 def test_relabel_of_the_same_names_twice(tmp_path, helpers):
     samples = open_data(str(helpers.write_folder(tmp_path, {"cat": [1], "dog": [2]})))["all"]
     samples.class_names = ["crane", "crane"]
-    relabel(samples, ["crane", "crane"], "the model")
+    relabel(samples, ["crane", "crane"], "The data")
     assert samples.labels == [0, 1]
 
 
 def test_unknown_classes(tmp_path, helpers):
     samples = open_data(str(helpers.write_folder(tmp_path, {"cat": [1], "dog": [2], "fox": [3]})))["all"]
-    with pytest.raises(
-        DataError, match=r"2 classes of the data are unknown to the model: dog, fox. It knows 2 classes"
-    ):
-        relabel(samples, ["cat", "cow"], "the model")
+    with pytest.raises(DataError, match=r"The folder has 2 classes \(dog, fox\), which the model .* cat, cow"):
+        relabel(samples, ["cat", "cow"], "The folder")
     assert samples.labels == [0, 1, 2]
 
 
 def test_digits():
     splits = open_data("digits")
     assert {split: len(samples) for split, samples in splits.items()} == {"train": 1437, "val": 360}
+
+
+def test_check_of_class_folders(tmp_path, helpers):
+    helpers.write_folder(tmp_path / "one", {"cat": [1, 2], "dog": [3]})
+    (tmp_path / "one" / "cat" / "2.png").write_bytes(b"nothing")
+    small, broken = map(str, check(open_data(str(tmp_path / "one")), workers=1))
+    assert small == "dog: the class has 1 image, expected at least 2"
+    assert "cat/2.png: is not an image" in broken
+    helpers.write_folder(tmp_path / "two" / "train", {"cat": [1, 2], "dog": [3]})
+    helpers.write_folder(tmp_path / "two" / "val", {"cat": [4]})
+    assert check(open_data(str(tmp_path / "two")), workers=1) == []

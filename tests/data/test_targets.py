@@ -1,47 +1,58 @@
+import math
+
 import pytest
 import torch
 
-from van.data.targets import check_labels, check_saliency, check_segments, check_targets
+from van.data.targets import check_labels, check_objects, check_saliency
 from van.errors import DataError
 
-GOOD = {"boxes": torch.tensor([[12.0, 16, 44, 52]]), "labels": torch.tensor([2]), "masks": torch.zeros(1, 64, 64)}
-NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long), "masks": torch.zeros(0, 64, 64)}
+
+def target(**changes):
+    good = {
+        "boxes": torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 9.0, 9.0]]),
+        "labels": torch.tensor([0, 2]),
+        "masks": torch.ones(2, 9, 9),
+        "image_id": 41,
+    }
+    return {key: value for key, value in {**good, **changes}.items() if value is not None}
 
 
 def test_good_targets_pass():
-    check_targets([GOOD, NONE], 3, masks=True)
-    check_targets([{k: v for k, v in GOOD.items() if k != "masks"}], 3)
-    check_segments([GOOD, NONE], 3)
-    check_labels(torch.tensor([0, 1, 2, 255]), 3)
-    check_saliency(torch.tensor([0.0, 0.5, 1.0, 255.0]))
+    check_objects(target(), 3, masks=True)
+    check_objects(target(masks=None), 3)
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long), "masks": torch.zeros(0, 9, 9)}
+    check_objects(none, 3, masks=True)
+    check_labels(torch.tensor([[0, 1, 255]]), 2)
+    check_saliency(torch.tensor([[0.0, 0.5, 1.0, 255.0]]))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
-        ({"boxes": torch.tensor([[12.0, 16, 12, 52]])}, "x1 < x2"),
-        ({"boxes": torch.tensor([[12.0, 16, float("nan"), 52]])}, "x1 < x2"),
-        ({"labels": torch.tensor([3])}, "from 0 to 2"),
-        ({"labels": torch.tensor([-1])}, "from 0 to 2"),
-        ({"labels": torch.tensor([1, 1])}, "from 0 to 2"),
-        ({"masks": torch.zeros(2, 64, 64)}, "1 boxes and 2 masks"),
+        ({"boxes": None}, "image 41 has no boxes"),
+        ({"masks": None}, "image 41 has no masks"),
+        ({"boxes": torch.tensor([[1.0, 2.0, 1.0, 4.0], [0.0, 0.0, 9.0, 9.0]])}, r"\[1\.0, 2\.0, 1\.0, 4\.0\].*x1 < x2"),
+        ({"boxes": torch.tensor([[1.0, 2.0, math.nan, 4.0], [0.0, 0.0, 9.0, 9.0]])}, "finite"),
+        ({"boxes": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, "2 labels and 1 boxes"),
+        ({"masks": torch.ones(3, 9, 9)}, "2 labels and 3 masks"),
+        ({"labels": torch.tensor([0, 3])}, "from 0 to 2"),
+        ({"labels": torch.tensor([-1, 2])}, "from 0 to 2"),
+        ({"labels": None}, "no labels"),
     ],
 )
-def test_a_bad_target_is_named(change, message):
-    with pytest.raises(DataError, match=message) as error:
-        check_targets([GOOD, {**GOOD, **change, "image_id": 17}], 3, masks=True)
-    assert "17" in str(error.value)
+def test_objects(changes, message):
+    with pytest.raises(DataError, match=message):
+        check_objects(target(**changes), 3, masks=True)
 
 
-def test_missing_masks_are_named():
-    with pytest.raises(DataError, match="no masks"):
-        check_targets([{"boxes": GOOD["boxes"], "labels": GOOD["labels"]}], 3, masks=True)
-
-
-def test_bad_labels_and_masks_are_named():
-    with pytest.raises(DataError, match="label 3, expected 0 to 2"):
-        check_labels(torch.tensor([[0, 3]]), 3)
-    with pytest.raises(DataError, match=r"labels \[3\]"):
-        check_segments([{"labels": torch.tensor([3])}], 3)
-    with pytest.raises(DataError, match="value 2, expected 0 to 1"):
-        check_saliency(torch.tensor([0.0, 2.0]))
+def test_pixels():
+    with pytest.raises(DataError, match="label 2, expected 0 to 1, or 255"):
+        check_labels(torch.tensor([[0, 2]]), 2)
+    with pytest.raises(DataError, match="expected integers"):
+        check_labels(torch.zeros(2, 2), 2)
+    with pytest.raises(DataError, match=r"from -0\.5 to 1"):
+        check_saliency(torch.tensor([-0.5, 1.0]))
+    with pytest.raises(DataError, match="expected 0 to 1"):
+        check_saliency(torch.tensor([math.nan, 1.0]))
+    with pytest.raises(DataError, match="floats from 0 to 1"):
+        check_saliency(torch.tensor([0, 255], dtype=torch.uint8))

@@ -17,7 +17,7 @@ TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 
 
 def weights_of(architecture, **arguments):
     torch.manual_seed(0)
-    arguments = {"score_thresh": 0.0, "detections_per_img": 5, **arguments}
+    arguments = {"score_threshold": 0.0, "detections_per_image": 5, **arguments}
     task = "instances" if "mask" in architecture else "detection"
     options = {"architecture": architecture, "backbone_args": TINY, "min_size": [64], "max_size": 96}
     detector = from_dict(task, {**options, "pyramid_channels": 32, **arguments}).build(3)
@@ -123,7 +123,7 @@ def test_what_cannot_be_used(boxes_only, tmp_path):
     del missing[next(iter(missing))]
     with pytest.raises(WeightsError, match="do not fit"):
         DetectionPredictor(TaskWeights("detection", boxes_only.model, boxes_only.class_names, missing))
-    with pytest.raises(WeightsError, match="not those of a detector"):
+    with pytest.raises(VanError, match="'size'"):
         DetectionPredictor(TaskWeights("detection", {"size": 3}, ["a"], {}))
     with pytest.raises(VanError, match="threshold is 2"):
         DetectionPredictor(boxes_only, score_threshold=2.0)

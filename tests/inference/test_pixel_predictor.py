@@ -257,5 +257,5 @@ def test_weights_that_do_not_fit():
         SemanticPredictor(weights)
     weights = semantic_weights()
     weights.model["quux"] = 1
-    with pytest.raises(WeightsError, match="quux"):
+    with pytest.raises(VanError, match="quux"):
         SemanticPredictor(weights)

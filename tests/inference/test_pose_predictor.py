@@ -102,7 +102,7 @@ class TestPredictor:
 
     def test_weights_of_another_version_are_refused(self, tmp_path):
         path = write_task_weights(TaskWeights("pose", {"heads": 3}, ["a"], {}), tmp_path / "a.safetensors")
-        with pytest.raises(WeightsError, match="heads"):
+        with pytest.raises(VanError, match="heads"):
             PosePredictor(path)
 
     def test_wrong_numbers_are_named(self, weights):

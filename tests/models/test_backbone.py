@@ -72,8 +72,8 @@ def test_freeze_norm_freezes_every_batch_norm_and_nothing_else():
     ("arguments", "message"),
     [
         ({"name": "van_b7x"}, "van_b7x"),
-        ({"out_indices": (2, 1)}, "rising order"),
-        ({"out_indices": ()}, "rising order"),
+        ({"out_indices": (2, 1)}, "ascending order"),
+        ({"out_indices": ()}, "ascending order"),
         ({"frozen_stages": -1}, "frozen_stages is -1"),
         ({"kernel": 21}, "'kernel'"),
         ({"kernel_size": 0}, "kernel_size is 0"),

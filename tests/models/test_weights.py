@@ -321,7 +321,7 @@ def test_ablations_are_written_in_our_format_only(tmp_path):
     ckpt = Checkpoint(model.state_dict(), "van", "van_b0", 3, 3, {"lka_variant": "sum"})
     path = write_checkpoint(ckpt, tmp_path / "sum.safetensors")
     assert van.create_model(pretrained=path).stages[0].blocks[0].attn.lka.variant == "sum"
-    with pytest.raises(WeightsError, match="cannot say that lka_variant is 'sum'"):
+    with pytest.raises(WeightsError, match="cannot hold lka_variant='sum'"):
         write_checkpoint(ckpt, tmp_path / "sum.pth", "official")
     assert "lka_variant='sum', the model has 'full'" in refused(new_b0(num_classes=3), path)
 

@@ -89,7 +89,7 @@ class TestSteps:
     def test_positions_of_invisible_keypoints_change_nothing(self, task):
         batch = batch_of(2)
         batch["keypoints"][:, 5, 2] = 0
-        before = task.eval().training_step(batch, 0)
+        before = task.training_step(batch, 0)
         batch["keypoints"][:, 5, :2] += 7
         assert task.training_step(batch, 0) == before
         batch["keypoints"][:, 6, :2] += 7

@@ -217,6 +217,11 @@ class CocoSplit:
         return split
 
 
+def find_coco_splits(root: str | Path, kind: CocoKind = "instances") -> dict[Split, CocoSplit]:
+    """Find and read the annotations of all splits, train before val; see `find_split`."""
+    return {split: CocoSplit(files, kind) for split, files in find_splits(root, kind).items()}
+
+
 def mask_functions() -> Any:
     """Return faster-coco-eval's mask functions.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,9 @@ def _keypoints_error(annotation: dict[str, Any], count: int) -> str:
         return "it has keypoints that are not finite numbers"
     if wrong := [v for v in keypoints[2::3] if v not in (0, 1, 2)]:
         return f"a keypoint has visibility {wrong[0]}, expected 0, 1 or 2"
-    labelled = sum(v > 0 for v in keypoints[2::3])
-    if annotation.get("num_keypoints", labelled) != labelled:
-        return f"num_keypoints is {annotation['num_keypoints']}, but {labelled} keypoints are labelled"
+    labeled = sum(v > 0 for v in keypoints[2::3])
+    if annotation.get("num_keypoints", labeled) != labeled:
+        return f"num_keypoints is {annotation['num_keypoints']}, but {labeled} keypoints are labeled"
     return ""
 
 
@@ -139,6 +139,11 @@ def find_problems(
             errors = _annotation_errors(split, annotation, sizes[image_id], masks)
         problems += [Problem(file, what, annotation=number, fatal=number is None) for what in errors if what]
     return problems
+
+
+def check(splits: Mapping[Split, CocoSplit], decode: bool = True, workers: int | None = None) -> list[Problem]:
+    """List the problems of all splits of a data set; see `find_problems` and `van.data.coco.find_coco_splits`."""
+    return [problem for split in splits.values() for problem in find_problems(split, decode, workers)]
 
 
 def usable_split(

@@ -22,13 +22,13 @@ from van.errors import DataError
 _BYTES = (1, 256, 65536)  # an id is R + 256 G + 65536 B
 
 
-def decode_ids(colours: np.ndarray) -> np.ndarray:
-    """Return the segment ids (H, W) int32 of the colours (H, W, 3) uint8 of a panoptic PNG: R + 256 G + 65536 B."""
-    return colours.astype(np.int32) @ np.array(_BYTES, np.int32)
+def decode_ids(colors: np.ndarray) -> np.ndarray:
+    """Return the segment ids (H, W) int32 of the colors (H, W, 3) uint8 of a panoptic PNG: R + 256 G + 65536 B."""
+    return colors.astype(np.int32) @ np.array(_BYTES, np.int32)
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:
-    """Return the colours (H, W, 3) uint8 of segment ids (H, W) from 0 to 16777215."""
+    """Return the colors (H, W, 3) uint8 of segment ids (H, W) from 0 to 16777215."""
     return (np.asarray(ids, np.int64)[..., None] // np.array(_BYTES) % 256).astype(np.uint8)
 
 

@@ -1,7 +1,7 @@
 """Checks of semantic, panoptic and saliency data before training."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from van.data.checks import ImageSizes, Problem, said, without_problems
-from van.data.folders import OnProblem
+from van.data.folders import OnProblem, Split
 from van.data.formats import IGNORED
 from van.data.loaders import as_is, loading_processes
 from van.data.pairs import read_mask, sizes_differ
@@ -24,6 +24,7 @@ _S = TypeVar("_S", SemanticSplit, SaliencySplit, PanopticSplit)
 _Found = tuple[list[tuple[str, str]], np.ndarray]  # files with what is wrong, and how much there is of each class
 _FEW = 128  # no progress bar for up to this many images
 _IDS = 256**3  # colors of a panoptic PNG
+_SUSPICIOUS = 0.01  # more ignored pixels than this may be a class that is stored as 255
 _LISTED = 5  # unknown segments of an image that get a line each
 
 
@@ -236,10 +237,19 @@ def _empty_classes(split: PixelSplit, total: np.ndarray) -> str:
     hint = (
         f". The value {IGNORED} means ignored and marks {ignored:.1%} of all pixels: if it is meant to be a class, "
         "replace it with the number of that class"
-        if ignored
+        if ignored > _SUSPICIOUS
         else ""
     )
     return f"{len(missing)} of {len(split.class_names)} classes occur in no mask: {shown}{hint}"
+
+
+def check(splits: Mapping[Split, PixelSplit], decode: bool = True, workers: int | None = None) -> list[Problem]:
+    """List the problems of all splits of a data set; see `find_problems` and the find_..._splits of each format."""
+    return [
+        problem
+        for name, split in splits.items()
+        for problem in find_problems(split, decode, workers, empty_classes=name != "val")
+    ]
 
 
 def usable_split(
@@ -265,24 +275,3 @@ def usable_split(
         DataError: there are problems and on_problem is "refuse", or nothing is left.
     """
     return without_problems(split, find_problems(split, decode, workers, empty_classes), on_problem)
-
-
-def usable_splits(
-    find: Callable[[Path, Split], _S], folder: Path, on_problem: OnProblem, decode: bool, workers: int | None
-) -> tuple[_S, _S, list[str]]:
-    """Return what can be trained on and validated with, and notes that say what was left out and why.
-
-    Args:
-        find: Finds a split in a folder.
-        folder: Of the data set.
-        on_problem: What to do about images that cannot be used; see usable_split.
-        decode: Decode the images too, not only their masks.
-        workers: Loading processes.
-
-    Raises:
-        DataError: a split is missing or cannot be used.
-    """
-    train, val = find(folder, "train"), find(folder, "val")  # a missing split should show before the long check
-    train, notes = usable_split(train, on_problem, decode, workers)
-    val, more = usable_split(val, on_problem, decode, workers, empty_classes=False)
-    return train, val, notes + more

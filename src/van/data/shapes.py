@@ -52,7 +52,7 @@ _SKELETON = [
 # 4 is left out: numbers with a gap are what COCO has
 THINGS = {"person": 1, "circle": 2, "square": 3, "triangle": 5, "star": 6}
 STUFF = {"sky": 92, "ground": 93}
-_COLOURS = {
+_COLORS = {
     "person": (220, 20, 60),
     "circle": (0, 82, 220),
     "square": (250, 170, 30),
@@ -63,14 +63,14 @@ _COLOURS = {
 }
 _SUPERCATEGORY = {"person": "person", "sky": "background", "ground": "background"}
 
-# Most shapes have the colour of their kind, as fruits have; the others any
+# Most shapes have the color of their kind, as fruits have; the others any
 _HUES = {"circle": 0.02, "square": 0.6, "triangle": 0.36, "star": 0.14}
 _USUAL_HUE = 0.75
 _FINE = 4  # drawn at so many times the resolution, then averaged
 _CLASSES = [*THINGS, *STUFF]
 _VOID = 255
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: int = 0) -> None:
@@ -138,10 +138,10 @@ def shapes_folder(root: str | Path | None = None) -> Path:
 
 @dataclass
 class _Layer:
-    """A drawn object: colours times coverage (h, w, 3) from 0 to 255, coverage (h, w) from 0 to 1, and where it is."""
+    """A drawn object: colors times coverage (h, w, 3) from 0 to 255, coverage (h, w) from 0 to 1, and where it is."""
 
     category: str
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray
     left: int
     top: int
@@ -149,17 +149,17 @@ class _Layer:
     crowd: bool = False
 
     def on(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return colours and coverage in a picture of this size."""
-        colour = np.zeros((height, width, 3), np.float32)
+        """Return colors and coverage in a picture of this size."""
+        color = np.zeros((height, width, 3), np.float32)
         alpha = np.zeros((height, width), np.float32)
         y0, x0 = max(0, self.top), max(0, self.left)
         y1 = min(height, self.top + self.alpha.shape[0])
         x1 = min(width, self.left + self.alpha.shape[1])
         if y1 > y0 and x1 > x0:
             inside = np.s_[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
-            colour[y0:y1, x0:x1] = self.colour[inside]
+            color[y0:y1, x0:x1] = self.color[inside]
             alpha[y0:y1, x0:x1] = self.alpha[inside]
-        return colour, alpha
+        return color, alpha
 
 
 class _Brush:
@@ -175,47 +175,47 @@ class _Brush:
         self._shape = (math.ceil(high[0]) + 1 - self.left, math.ceil(high[1]) + 1 - self.top)
         fine = (self._shape[0] * _FINE, self._shape[1] * _FINE)
         self._images = Image.new("RGB", fine), Image.new("L", fine)
-        self._colour, self._mask = map(ImageDraw.Draw, self._images)
+        self._color, self._mask = map(ImageDraw.Draw, self._images)
 
     def _fine(self, points: Any) -> list[tuple[float, float]]:
         return [tuple(p) for p in ((np.asarray(points) - (self.left, self.top)) * _FINE - 0.5).tolist()]
 
-    def polygon(self, points: Any, colour: Colour) -> None:
+    def polygon(self, points: Any, color: Color) -> None:
         fine = self._fine(points)
-        self._colour.polygon(fine, fill=colour)
+        self._color.polygon(fine, fill=color)
         self._mask.polygon(fine, fill=255)
 
-    def disc(self, centre: Any, radius: float, colour: Colour) -> None:
-        (x, y), r = self._fine([centre])[0], radius * _FINE
-        self._colour.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    def disc(self, center: Any, radius: float, color: Color) -> None:
+        (x, y), r = self._fine([center])[0], radius * _FINE
+        self._color.ellipse((x - r, y - r, x + r, y + r), fill=color)
         self._mask.ellipse((x - r, y - r, x + r, y + r), fill=255)
 
-    def limb(self, points: Any, width: float, colour: Colour) -> None:
+    def limb(self, points: Any, width: float, color: Color) -> None:
         fine, broad = self._fine(points), max(1, round(width * _FINE))
-        self._colour.line(fine, fill=colour, width=broad)
+        self._color.line(fine, fill=color, width=broad)
         self._mask.line(fine, fill=255, width=broad)
         for point in points:
-            self.disc(point, width / 2, colour)
+            self.disc(point, width / 2, color)
 
     def layer(self, category: str, **more: Any) -> _Layer:
-        colour, mask = (np.asarray(image.reduce(_FINE), np.float32) for image in self._images)
-        return _Layer(category, colour, mask / 255.0, self.left, self.top, **more)
+        color, mask = (np.asarray(image.reduce(_FINE), np.float32) for image in self._images)
+        return _Layer(category, color, mask / 255.0, self.left, self.top, **more)
 
 
-def _colour(rng: np.random.Generator, unlike: np.ndarray | None = None, hue: float | None = None) -> Colour:
-    """Return a random colour; near a hue and at least 90 of 441 away from a colour where these are given."""
-    colour = (0, 0, 0)
+def _color(rng: np.random.Generator, unlike: np.ndarray | None = None, hue: float | None = None) -> Color:
+    """Return a random color; near a hue and at least 90 of 441 away from a color where these are given."""
+    color = (0, 0, 0)
     for _ in range(20):
         tint = rng.random() if hue is None else (hue + rng.normal(0, 0.04)) % 1.0
         r, g, b = colorsys.hsv_to_rgb(tint, rng.uniform(0.15 if hue is None else 0.45, 1.0), rng.uniform(0.2, 1.0))
-        colour = (round(255 * r), round(255 * g), round(255 * b))
-        if unlike is None or np.linalg.norm(np.subtract(colour, unlike)) >= 90:
+        color = (round(255 * r), round(255 * g), round(255 * b))
+        if unlike is None or np.linalg.norm(np.subtract(color, unlike)) >= 90:
             break
-    return colour
+    return color
 
 
-def _tone(colour: Sequence[float], factor: float) -> Colour:
-    r, g, b = (round(min(255.0, value * factor)) for value in colour)
+def _tone(color: Sequence[float], factor: float) -> Color:
+    r, g, b = (round(min(255.0, value * factor)) for value in color)
     return r, g, b
 
 
@@ -240,44 +240,44 @@ def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
     return _rotated(corners, rng.uniform(0, 360))
 
 
-def _draw_marking(brush: _Brush, kind: str, corners: np.ndarray, centre: np.ndarray, colour: Colour) -> None:
+def _draw_marking(brush: _Brush, kind: str, corners: np.ndarray, center: np.ndarray, color: Color) -> None:
     """Draw what a kind has inside, as things of the world do: a hub, a ribbon, a bar; stars have nothing."""
     if kind == "circle":
-        brush.disc(centre, 0.38 * float(np.linalg.norm(corners[0])), colour)
+        brush.disc(center, 0.38 * float(np.linalg.norm(corners[0])), color)
     elif kind == "square":
         for i in (0, 1):
             ends = [(corners[(i + side) % 4] + corners[(i + side + 1) % 4]) / 2 for side in (0, 2)]
             across = (corners[(i + 1) % 4] - corners[i]) * 0.1
             brush.polygon(
-                np.array([ends[0] - across, ends[0] + across, ends[1] + across, ends[1] - across]) + centre, colour
+                np.array([ends[0] - across, ends[0] + across, ends[1] + across, ends[1] - across]) + center, color
             )
     elif kind == "triangle":
         foot = (corners[1] + corners[2]) / 2
         across = (corners[2] - corners[1]) * 0.08
         low, high = 0.7 * foot + 0.3 * corners[0], 0.25 * foot + 0.75 * corners[0]
-        brush.polygon(np.array([low - across, low + across, high + across, high - across]) + centre, colour)
+        brush.polygon(np.array([low - across, low + across, high + across, high - across]) + center, color)
 
 
-def _draw_shape(rng: np.random.Generator, kind: str, centre: np.ndarray, radius: float, around: np.ndarray) -> _Layer:
+def _draw_shape(rng: np.random.Generator, kind: str, center: np.ndarray, radius: float, around: np.ndarray) -> _Layer:
     corners = _outline(rng, kind)
-    points = corners * radius + centre
+    points = corners * radius + center
     brush = _Brush(points.min(0), points.max(0))
-    fill = _colour(rng, around, _HUES[kind] if rng.random() < _USUAL_HUE else None)
+    fill = _color(rng, around, _HUES[kind] if rng.random() < _USUAL_HUE else None)
     rim = rng.uniform(0.08, 0.16) if rng.random() < 0.6 else 0.0
     if rim:
         brush.polygon(points, _tone(fill, rng.choice([0.35, 0.5, 1.6])))
-    brush.polygon(corners * (radius * (1 - rim)) + centre, fill)
-    _draw_marking(brush, kind, corners * radius, centre, _tone(fill, rng.choice([0.45, 0.6])))
+    brush.polygon(corners * (radius * (1 - rim)) + center, fill)
+    _draw_marking(brush, kind, corners * radius, center, _tone(fill, rng.choice([0.45, 0.6])))
     layer = brush.layer(kind)
     ys, xs = np.mgrid[: layer.alpha.shape[0], : layer.alpha.shape[1]]
-    along = _rotated(np.stack([xs + layer.left - centre[0], ys + layer.top - centre[1]], -1), rng.uniform(0, 360))
+    along = _rotated(np.stack([xs + layer.left - center[0], ys + layer.top - center[1]], -1), rng.uniform(0, 360))
     along = along[..., 0] / radius
     texture = rng.choice(["plain", "slope", "stripes"], p=[0.4, 0.35, 0.25])
     if texture == "slope":
-        layer.colour *= np.clip(1 + rng.uniform(0.1, 0.35) * along, 0.4, 1.4)[..., None]
+        layer.color *= np.clip(1 + rng.uniform(0.1, 0.35) * along, 0.4, 1.4)[..., None]
     elif texture == "stripes":
-        layer.colour *= np.where(np.sin(along * rng.uniform(4, 9)) > 0, 1.0, rng.uniform(0.65, 0.85))[..., None]
-    layer.colour = np.minimum(layer.colour, 255.0 * layer.alpha[..., None]).astype(np.float32)
+        layer.color *= np.where(np.sin(along * rng.uniform(4, 9)) > 0, 1.0, rng.uniform(0.65, 0.85))[..., None]
+    layer.color = np.minimum(layer.color, 255.0 * layer.alpha[..., None]).astype(np.float32)
     return layer
 
 
@@ -327,9 +327,9 @@ def _pose(rng: np.random.Generator) -> _Figure:
 
 
 def _draw_figure(
-    rng: np.random.Generator, centre: np.ndarray, height: float, around: np.ndarray, brush: _Brush | None = None
+    rng: np.random.Generator, center: np.ndarray, height: float, around: np.ndarray, brush: _Brush | None = None
 ) -> _Layer:
-    """Draw a figure whose extent in y is `height` pixels, its middle at `centre`; onto a brush where one is given."""
+    """Draw a figure whose extent in y is `height` pixels, its middle at `center`; onto a brush where one is given."""
     figure = _pose(rng)
     r = figure.head_radius
     ends = np.concatenate([figure.joints[5:], figure.feet, [figure.head - 1.2 * r, figure.head + 1.2 * r]])
@@ -338,19 +338,19 @@ def _draw_figure(
     middle = (low + high) / 2
 
     def place(points: np.ndarray) -> np.ndarray:
-        return (points - middle) * scale + centre
+        return (points - middle) * scale + center
 
     joints, head, feet, r = place(figure.joints), place(figure.head), place(figure.feet), r * scale
     brush = brush or _Brush(place(low), place(high))
-    shirt, trousers = _colour(rng, around), _colour(rng, around)
+    shirt, trousers = _color(rng, around), _color(rng, around)
     skin = _tone((255, 205, 160), rng.uniform(0.45, 1.0))
     hair = _tone([(40, 30, 25), (90, 50, 20), (200, 160, 70)][rng.integers(3)], rng.uniform(0.7, 1.1))
     dark = _tone(shirt, 0.3)
     line = max(0.5, 0.012 * scale)
 
-    def limb(points: Any, width: float, colour: Colour) -> None:
+    def limb(points: Any, width: float, color: Color) -> None:
         brush.limb(points, width * scale + 2 * line, dark)
-        brush.limb(points, width * scale, colour)
+        brush.limb(points, width * scale, color)
 
     for i in range(2):
         limb([joints[15 + i], feet[i]], 0.05, _tone(hair, 0.8))
@@ -386,11 +386,11 @@ def _draw_figure(
     return brush.layer("person", keypoints=np.concatenate([joints, named], 1))
 
 
-def _draw_crowd(rng: np.random.Generator, kind: str, centre: np.ndarray, side: float, around: np.ndarray) -> _Layer:
+def _draw_crowd(rng: np.random.Generator, kind: str, center: np.ndarray, side: float, around: np.ndarray) -> _Layer:
     """Draw a group of tiny objects of one class that nobody would annotate one by one."""
     reach = rng.uniform(0.13, 0.22) * side
     count = int(rng.integers(9, 16))
-    places = centre + rng.uniform(-1, 1, (count, 2)) * (reach, reach * rng.uniform(0.45, 0.8))
+    places = center + rng.uniform(-1, 1, (count, 2)) * (reach, reach * rng.uniform(0.45, 0.8))
     places = places[np.argsort(places[:, 1])]
     tiny = 0.07 * side
     brush = _Brush(places.min(0) - 2.5 * tiny, places.max(0) + 2.5 * tiny)
@@ -398,7 +398,7 @@ def _draw_crowd(rng: np.random.Generator, kind: str, centre: np.ndarray, side: f
         if kind == "person":
             _draw_figure(rng, place, rng.uniform(1.6, 2.2) * tiny, around, brush)
         else:
-            fill = _colour(rng, around)
+            fill = _color(rng, around)
             corners = _outline(rng, kind) * tiny * rng.uniform(0.4, 0.55)
             brush.polygon(corners + place, _tone(fill, 0.5))
             brush.polygon(0.8 * corners + place, fill)
@@ -436,12 +436,12 @@ def _clutter(rng: np.random.Generator, height: int, width: int, side: float) -> 
     brush = _Brush((1, 1), (width - 1, height - 1))
     for _ in range(int(rng.integers(4, 22))):
         place = rng.uniform(0, 1, 2) * (width, height)
-        colour = _colour(rng)
+        color = _color(rng)
         if rng.random() < 0.4:
-            brush.disc(place, rng.uniform(0.006, 0.014) * side, colour)
+            brush.disc(place, rng.uniform(0.006, 0.014) * side, color)
         else:
             steps = rng.normal(0, 0.035 * side, (int(rng.integers(2, 5)), 2))
-            brush.limb(place + steps.cumsum(0), rng.uniform(0.006, 0.014) * side, colour)
+            brush.limb(place + steps.cumsum(0), rng.uniform(0.006, 0.014) * side, color)
     return brush.layer("clutter")
 
 
@@ -464,8 +464,8 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
     side = min(height, width)
     picture, ground = _background(rng, height, width)
     marks = _clutter(rng, height, width, side)
-    colour, alpha = marks.on(height, width)
-    picture = picture * (1 - alpha[..., None]) + colour
+    color, alpha = marks.on(height, width)
+    picture = picture * (1 - alpha[..., None]) + color
     void = alpha > 0.5
 
     layers: list[_Layer] = []
@@ -475,7 +475,7 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
     def put(layer: _Layer, least_inside: float) -> bool:
         """Add an object in front, unless it or one behind it would be hidden too much."""
         nonlocal picture
-        colour, alpha = layer.on(height, width)
+        color, alpha = layer.on(height, width)
         whole = float(layer.alpha.sum())
         if alpha.sum() < least_inside * whole:
             return False
@@ -486,12 +486,12 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
         seen[:] = [*behind, alpha]
         layers.append(layer)
         full.append(whole)
-        picture = picture * (1 - alpha[..., None]) + colour
+        picture = picture * (1 - alpha[..., None]) + color
         return True
 
-    def around(centre: np.ndarray, radius: float) -> np.ndarray:
-        x0, y0 = np.maximum(centre - radius, 0).astype(int)
-        x1, y1 = np.ceil(centre + radius).astype(int)
+    def around(center: np.ndarray, radius: float) -> np.ndarray:
+        x0, y0 = np.maximum(center - radius, 0).astype(int)
+        x1, y1 = np.ceil(center + radius).astype(int)
         return picture[min(y0, height - 1) : max(y1, 1), min(x0, width - 1) : max(x1, 1)].mean((0, 1))
 
     def somewhere(radius: float) -> np.ndarray:
@@ -507,8 +507,8 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
     # in turn and not by chance, so that small sets have each kind as well
     empty, crowded = number % 13 == 6, number % 9 == 3
     if crowded and not empty:
-        centre = rng.uniform(0.25, 0.75, 2) * (width, height)
-        put(_draw_crowd(rng, str(rng.choice(list(THINGS))), centre, side, around(centre, 0.2 * side)), 0.7)
+        center = rng.uniform(0.25, 0.75, 2) * (width, height)
+        put(_draw_crowd(rng, str(rng.choice(list(THINGS))), center, side, around(center, 0.2 * side)), 0.7)
     kinds = [] if empty else ["person"] * int(rng.choice(3, p=[0.2, 0.45, 0.35]))
     if not empty:
         kinds += rng.choice([kind for kind in THINGS if kind != "person"], int(rng.integers(1, 5))).tolist()
@@ -516,13 +516,13 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
         for _ in range(8):
             if kind == "person":
                 tall = rng.uniform(0.42, 0.72) * height
-                centre = somewhere(0.4 * tall)
-                centre[1] = rng.uniform(0.46 * tall, max(0.47 * tall, height - 0.46 * tall))
-                layer, least = _draw_figure(rng, centre, tall, around(centre, 0.3 * tall)), 0.85
+                center = somewhere(0.4 * tall)
+                center[1] = rng.uniform(0.46 * tall, max(0.47 * tall, height - 0.46 * tall))
+                layer, least = _draw_figure(rng, center, tall, around(center, 0.3 * tall)), 0.85
             else:
                 radius = 0.5 * side * math.exp(rng.uniform(math.log(0.14), math.log(0.56)))
-                centre = somewhere(radius)
-                layer, least = _draw_shape(rng, kind, centre, radius, around(centre, radius)), 0.65
+                center = somewhere(radius)
+                layer, least = _draw_shape(rng, kind, center, radius, around(center, radius)), 0.65
             if put(layer, least):
                 break
 
@@ -556,7 +556,7 @@ def _polygons(field: np.ndarray) -> list[list[float]] | None:
             if keep.sum() < 4:
                 break
             points = points[keep]
-        # the centre of the first pixel is at 0.5, and one row and column were added
+        # the center of the first pixel is at 0.5, and one row and column were added
         found.append(np.round(np.clip(points - 0.5, 0, field.shape[::-1]), 2).ravel().tolist())
     return found or None
 
@@ -616,7 +616,7 @@ def _categories(kind: str) -> list[dict[str, Any]]:
                 continue
             entry |= {"keypoints": list(KEYPOINTS), "skeleton": [list(bone) for bone in _SKELETON]}
         elif kind == "panoptic":
-            entry |= {"isthing": int(name in THINGS), "color": list(_COLOURS[name])}
+            entry |= {"isthing": int(name in THINGS), "color": list(_COLORS[name])}
         categories.append(entry)
     return categories
 
@@ -637,11 +637,11 @@ def _label_maps(rng: np.random.Generator, scene: _Scene) -> tuple[np.ndarray, np
         mask = owner == i
         if not mask.any():
             continue
-        colour = np.array(_COLOURS[name])
-        while (number := int(colour @ (1, 256, 65536))) in used:
-            colour = np.clip(_COLOURS[name] + rng.integers(-20, 21, 3), 0, 255)
+        color = np.array(_COLORS[name])
+        while (number := int(color @ (1, 256, 65536))) in used:
+            color = np.clip(_COLORS[name] + rng.integers(-20, 21, 3), 0, 255)
         used.add(number)
-        panoptic[mask] = colour
+        panoptic[mask] = color
         segments.append(
             {
                 "id": number,

@@ -20,10 +20,11 @@ from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils import natural_key
 
+from van.data.checks import Problem
 from van.data.classes import match_classes
 from van.data.folders import SPLIT_FOLDERS, refuse_url
 from van.data.images import ImageLike, read_image
-from van.data.samples import Samples, SampleSubset, split_samples
+from van.data.samples import Samples, SampleSubset, find_problems, split_samples
 from van.errors import DataError
 
 _SPLIT_NAMES = {"train": SPLIT_FOLDERS["train"], "val": (*SPLIT_FOLDERS["val"], "eval", "evaluation")}
@@ -473,7 +474,7 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
         try:
             splits = datasets.get_dataset_split_names(name)
             chosen = _split_names(splits) or {"all": splits[0]}
-            return {split: HuggingFaceSamples(name, root, split) for split, split in chosen.items()}
+            return {split: HuggingFaceSamples(name, root, theirs) for split, theirs in chosen.items()}
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{data} cannot be loaded ({error}). Check the name, the network and its columns."
@@ -523,6 +524,21 @@ def open_split(data: str, root: str | None, split: str | None, description: Mapp
         )
     train, val = split_samples(whole, description["val_fraction"], description["seed"])
     return train if split == "train" else val
+
+
+def check(splits: Mapping[str, Source], decode: bool = True, workers: int | None = None) -> list[Problem]:
+    """List the problems of all splits of a data set; see `van.data.samples.find_problems` and `open_data`.
+
+    Raises:
+        DataError: these are WebDataset shards, of which single images cannot be checked.
+    """
+    problems = []
+    for name, source in splits.items():
+        if not isinstance(source, Samples):
+            raise DataError(f"{source.folder} has WebDataset shards, which cannot be checked, only single files.")
+        # one image to train on and one to validate on where the data has no splits
+        problems += find_problems(source, decode, workers, few={"all": 2, "train": 1}.get(name, 0))
+    return problems
 
 
 def relabel(source: Source, class_names: Sequence[str], what: str, known_to: str = "the model") -> None:

@@ -21,18 +21,18 @@ from van.models.variants import VARIANTS
 class Backbone(nn.Module):
     """The stages of a network, as a list of maps at strides 4, 8, 16, 32.
 
-    Frozen parts are frozen: no gradient, and BatchNorm in evaluation mode whatever train() is called with, so that
-    neither weights nor running statistics change.
+    Frozen modules have no gradient, and their BatchNorm stays in evaluation mode even after train(), so that neither
+    weights nor running statistics change.
 
     Args:
-        name: "van_b0" to "van_b6", with one of timm's tags where wanted; or any network of timm with four stages.
+        name: "van_b0" to "van_b6", optionally with one of timm's tags; or any network of timm with four stages.
         pretrained: None for random weights, "hub" for the published ones, else a weight file of any known layout or a
-            folder with one; a classifier in it is left out.
-        out_indices: The maps to return, in rising order: 0 has stride 4, 3 has stride 32. Stages after the last one
+            folder with one; its classifier is ignored.
+        out_indices: The maps to return, in ascending order: 0 has stride 4, 3 has stride 32. Stages after the last one
             are not built.
-        frozen_stages: This many stages from the stem on do not train.
-        freeze_norm: No BatchNorm trains, in no stage.
-        device: Where the parameters are made; "meta" makes none.
+        frozen_stages: Number of stages, from the stem on, that are not trained.
+        freeze_norm: Whether to freeze every BatchNorm.
+        device: Where the parameters are created; "meta" allocates none.
         **model_args: Arguments of van.models.VAN (or of timm's network), such as drop_path_rate or kernel_size.
 
     Attributes:
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
         strides: Stride of each map.
         mean: Mean of each channel that the weights expect, for pixels from 0 to 1.
         std: Standard deviation likewise.
-        model_args: model_args, and those that came with the weights (the epsilon of the LayerNorms).
+        model_args: model_args, plus those that belong to the weights (the epsilon of the LayerNorms).
 
     Raises:
         VanError: there is no such network, argument or stage, or the weights do not fit.
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if sorted(set(out_indices)) != list(out_indices) or not out_indices or not set(out_indices) <= set(range(4)):
-            raise VanError(f"out_indices is {list(out_indices)}, expected some of 0, 1, 2, 3 in rising order.")
+            raise VanError(f"out_indices is {list(out_indices)}, expected some of 0, 1, 2, 3 in ascending order.")
         if not 0 <= frozen_stages <= 4:
             raise VanError(f"frozen_stages is {frozen_stages}, expected 0 (none) to 4 (all).")
         self.model_args = dict(model_args)
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
         if self.strides != [4 * 2**i for i in out_indices]:
             raise VanError(
                 f"{name} has maps at strides {self.strides}, expected {[4 * 2**i for i in out_indices]}. Use a network "
-                "whose last four stages have strides 4, 8, 16 and 32, as every VAN has."
+                "whose last four stages have strides 4, 8, 16 and 32, such as a VAN with output_stride 32."
             )
         self.mean: tuple[float, ...] = tuple(cfg["mean"])
         self.std: tuple[float, ...] = tuple(cfg["std"])
@@ -101,13 +101,13 @@ class Backbone(nn.Module):
             raise VanError(f"{name} cannot be built: {error}") from error
         if len(model.stages) != 4:
             raise VanError(f"{name} was given {len(model.stages)} stages, expected 4 for dense tasks.")
-        if pretrained:  # the epsilon belongs to the weights: who builds the same network again must know it
+        if pretrained:  # the epsilon belongs to the weights: building the same network again needs it
             self.model_args.setdefault("norm_eps", cast(Any, model.stages[0]).norm.eps)
         cfg = cast(dict[str, Any], model.pretrained_cfg)
         return FeatureListNet(model, out_indices=tuple(out_indices), flatten_sequential=True), cfg
 
     def _first_stages(self, count: int) -> list[nn.Module]:
-        """The modules from the stem to the end of stage number count."""
+        """Return the modules from the stem to the end of stage number `count`."""
         if count == 0:
             return []
         body = cast(Any, self.body)
@@ -115,11 +115,13 @@ class Backbone(nn.Module):
         last = next(i["module"] for i in info.info if i["reduction"] == 2 ** (count + 1)).replace(".", "_")
         names = list(body) if isinstance(body, FeatureListNet) else []
         if last not in names and max(self.strides) >= 2 ** (count + 1):
-            raise VanError(f"frozen_stages is {count}, but {type(body).__name__} of timm does not show its stages.")
+            raise VanError(
+                f"frozen_stages is {count}, but the stages of timm's {type(body).__name__} cannot be told apart. Use 0."
+            )
         return [body[name] for name in names[: names.index(last) + 1 if last in names else None]]
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Switch to training or evaluation; what is frozen stays in evaluation."""
+        """Switch to training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -140,7 +142,7 @@ def _other(
     device: torch.device | str | None,
     model_args: dict[str, Any],
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a network of timm's that is no VAN."""
+    """Build a network of timm that is no VAN."""
     if not timm.is_model(name.partition(".")[0]):
         raise VanError(
             f"There is no network {name!r}, expected one of {', '.join(VARIANTS)} or a name that timm knows."

@@ -89,10 +89,10 @@ def _layer_names(model: nn.Module) -> tuple[LayerNames, ...]:
 
 
 def _refuse_fused(keys: Iterable[str], what: str) -> None:
-    """Say that these are the keys of van.fuse's result, which has lost what a checkpoint must hold."""
+    """Refuse the keys of van.fuse's result, which lacks tensors that a checkpoint needs."""
     if any(key.endswith(".shortcut_scale") for key in keys):
         raise WeightsError(
-            f"{what} is fused for inference (van.fuse) and has no BatchNorm any more, so it is no VAN checkpoint. Load "
+            f"{what} is fused for inference (van.fuse) and has no BatchNorm left, so it is no VAN checkpoint. Load "
             "and save the model that it was made from, and fuse afterwards."
         )
 
@@ -102,7 +102,7 @@ def to_ours(
     source: str,
     layer_names: tuple[LayerNames, ...] = LargeKernelAttention.layer_names,
 ) -> Checkpoint:
-    """Rename the tensors of any layout and read size, classes and channels off their shapes.
+    """Rename the tensors of any layout and infer size, classes and channels from their shapes.
 
     Args:
         tensors: As the file names them.
@@ -110,7 +110,7 @@ def to_ours(
         layer_names: Names of the layers of the attention in each layout; other names are refused.
 
     Raises:
-        WeightsError: they are no VAN's.
+        WeightsError: they do not belong to a VAN.
     """
     _refuse_fused(tensors, source)
     recognized = recognize(tensors.keys())
@@ -157,7 +157,7 @@ def to_ours(
 
 
 def _variant_of(state: Mapping[str, torch.Tensor]) -> str | None:
-    """Name the variant whose channels and depths these tensors have."""
+    """Return the variant whose channels and depths these tensors have."""
     dims, depths = {}, {}
     for key, tensor in state.items():
         if match := re.fullmatch(r"stages\.(\d+)\.patch_embed\.proj\.weight", key):
@@ -273,7 +273,7 @@ def _fitting(
     this = f"this model ({own or type(model).__name__})"
 
     def named(key: str) -> str:
-        """The key as the file has or would have it, and ours."""
+        """Return the key as the file has or would have it, and ours."""
         theirs = ckpt.original_keys.get(key) or _rename_for(ckpt.format, key, ckpt.layer_names)
         return key if theirs in (None, key) else f"{theirs} (here {key})"
 
@@ -308,7 +308,7 @@ def _fitting(
 
 
 def _set_norm_eps(model: nn.Module, ckpt: Checkpoint) -> None:
-    """Give the LayerNorms the epsilon that the weights were trained with, where that is known."""
+    """Give the LayerNorms the epsilon that the weights were trained with, if that is known."""
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = ckpt.model_args.get("norm_eps", module.eps)
@@ -317,17 +317,17 @@ def _set_norm_eps(model: nn.Module, ckpt: Checkpoint) -> None:
 def load_weights(model: nn.Module, path: str | Path, num_classes: int | None = None) -> Checkpoint:
     """Load a weight file of any known layout into a model, all of it or nothing.
 
-    A stem trained on three channels is adapted to another number as timm does it. LayerNorm's epsilon becomes that of
-    the weights.
+    A stem trained on three channels is adapted to another number of channels as in timm. The epsilon of the LayerNorms
+    becomes that of the weights.
 
     Args:
         model: A VAN as van.create_model or timm.create_model builds it.
         path: The file, or a folder with one.
-        num_classes: The number of classes of the model; asks for a new classifier where the file has another number or
-            none: the one that the model has stays.
+        num_classes: The number of classes of the model. If the file has another number or no classifier, the model
+            keeps the classifier it has; without this argument that is an error.
 
     Returns:
-        What the file holds besides its tensors: class names, preprocessing, format.
+        The tensors, and what else the file holds: class names, preprocessing, format.
 
     Raises:
         WeightsError: the file cannot be read or does not fit; the model is left as it was.
@@ -345,7 +345,7 @@ def load_weights(model: nn.Module, path: str | Path, num_classes: int | None = N
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, torch.Tensor]:
-    """Turn a state dict of any known layout into that of this model; timm calls it on every pre-trained file.
+    """Turn a state dict of any known layout into that of this model; timm calls it for every pretrained file.
 
     Raises:
         WeightsError: a key or shape does not fit; nothing has been loaded then.
@@ -356,7 +356,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     ckpt = to_ours(tensors_in(state_dict, source), source, _layer_names(model))
     if cfg.get("file") and not cfg.get("state_dict") and Path(cfg["file"]).is_file():
         ckpt.model_args = read_checkpoint(cfg["file"], ckpt.layer_names).model_args  # timm hands over the tensors alone
-    # timm itself leaves the classifier out exactly where the wanted number of classes is not the configured one
+    # timm leaves out the classifier exactly if the number of classes is not the configured one
     new_head = getattr(model, "num_classes", 0) != cfg.get("num_classes", 1000)
     advice = f"Add num_classes={ckpt.num_classes} to pretrained_cfg_overlay: timm takes the file's number from there."
     state = _fitting(ckpt, model, new_head, advice)
@@ -380,7 +380,7 @@ def to_format(ckpt: Checkpoint, format: WeightsFormat) -> dict[str, torch.Tensor
     _refuse_fused(ckpt.state_dict, ckpt.source)
     if format != "van" and (lka_variant := ckpt.model_args.get("lka_variant", "full")) != "full":
         raise WeightsError(
-            f"{ckpt.source}: the {format} format cannot say that lka_variant is {lka_variant!r}. Use the van format."
+            f"{ckpt.source}: the {format} format cannot hold lka_variant={lka_variant!r}. Use the van format."
         )
     renamed = {}
     for key, tensor in ckpt.state_dict.items():
@@ -389,11 +389,11 @@ def to_format(ckpt: Checkpoint, format: WeightsFormat) -> dict[str, torch.Tensor
             continue  # a backbone format
         if name is None:
             raise WeightsError(
-                f"{ckpt.source}: the {format} format has no name for {key}; only plain VANs can be written to it. "
+                f"{ckpt.source}: the {format} format has no name for {key}; only plain VANs can be written in it. "
                 "Use the van format."
             )
         renamed[name] = tensor
-    if format == "transformers":  # transformers' class has one more norm that it never calls
+    if format == "transformers":  # the class of transformers has one more norm, which it never calls
         last = renamed["van.encoder.stages.3.normalization.weight"]
         renamed["van.layernorm.weight"] = torch.ones_like(last)
         renamed["van.layernorm.bias"] = torch.zeros_like(last)
@@ -401,9 +401,11 @@ def to_format(ckpt: Checkpoint, format: WeightsFormat) -> dict[str, torch.Tensor
 
 
 def _transformers_config(ckpt: Checkpoint) -> dict[str, Any]:
-    """The config.json that transformers 4.x needs beside the tensors."""
+    """Return the config.json that transformers 4.x needs beside the tensors."""
     if ckpt.variant is None:
-        raise WeightsError(f"{ckpt.source}: its numbers fit no variant, so there is no transformers configuration.")
+        raise WeightsError(
+            f"{ckpt.source}: its channels and depths fit no variant, so there is no transformers configuration."
+        )
     numbers = VARIANTS[ckpt.variant]
     names = ckpt.class_names or _placeholder_names(ckpt)
     return {
@@ -425,8 +427,8 @@ def write_checkpoint(ckpt: Checkpoint, path: str | Path, format: WeightsFormat =
 
     Args:
         ckpt: What to write.
-        path: A .safetensors file, or any other name for torch.save; the van format is always safetensors. For
-            transformers a folder (no suffix) gets model.safetensors and config.json.
+        path: A .safetensors file, or another suffix for torch.save; the van format is always safetensors. For
+            transformers, a folder (no suffix) that gets model.safetensors and config.json.
         format: "van", "official", "transformers", "mmpretrain" or "mmsegmentation" (a backbone, without classifier).
 
     Returns:

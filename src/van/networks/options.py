@@ -44,7 +44,7 @@ class NetworkOptions:
 
     def build(
         self, outputs: int, pretrained: str | Path | None = None, device: "torch.device | str | None" = None
-    ) -> "nn.Module":
+    ) -> Any:
         """Build the network.
 
         Args:
@@ -54,8 +54,9 @@ class NetworkOptions:
             device: Where the parameters are created; "meta" allocates none, for counting.
 
         Returns:
-            The network in training mode. Its options are these, completed with everything that came with the weights:
-            building from them without pretrained gives the same network. Its input_size is the (3, H, W) to count with.
+            The network, an nn.Module in training mode. Its options are these, completed with everything that came with
+            the weights: building from them without pretrained gives the same network. Its input_size is the (3, H, W)
+            to count with.
 
         Raises:
             VanError: An option is out of range, a package is missing, or the weights do not fit.

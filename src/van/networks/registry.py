@@ -125,7 +125,8 @@ def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = dict(options)
     renamed = {**_RENAMED, "channels": "pyramid_channels"} if flat.get("architecture") == "mask2former" else _RENAMED
-    for name, value in flat.pop("arguments", {}).items():
+    arguments: dict[str, Any] = flat.pop("arguments", {})
+    for name, value in arguments.items():
         flat[renamed.get(name, name)] = value
     return flat
 

@@ -1,13 +1,13 @@
 """Depth-wise convolution by Triton kernels: forward, input gradient, weight and bias gradient, for CUDA.
 
-One kernel convolves (and, with the turned kernel, gives the input gradient), one sums shares of the weight gradient,
-which are added in a fixed order: the result does not change from run to run.
+One kernel convolves (and, with the kernel rotated by 180 degrees, gives the input gradient), another computes partial
+sums of the weight gradient, which are added in a fixed order: results are reproducible.
 
 The kernels were checked in Triton's interpreter and compile for GPUs, but have never run on one: their speed is
 unmeasured. benchmarks/tune_triton.py checks and measures them there.
 
-The operators have no formula for a second derivative, torch raises an error that says so; and no rule for
-torch.func.vmap, which takes one map after the other and warns.
+The operators have no second derivative (torch raises an error that says so) and no rule for torch.func.vmap, which
+processes one map after the other and warns.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ Job = Literal["convolve", "weight_gradient"]
 
 
 class Tiles(NamedTuple):
-    """How a kernel is cut into programs: pixels and channels of a tile, warps, and tiles that one program adds up."""
+    """How the work is split into programs: pixels and channels of a tile, warps, and tiles that one program sums."""
 
     pixels: int
     channels: int
@@ -106,7 +106,7 @@ def convolve(
     flip: bool = False,
     tiles: Tiles | None = None,
 ) -> torch.Tensor:
-    """Launch the convolution; flip turns the kernel by 180 degrees. None takes the tiles of the table.
+    """Launch the convolution; flip rotates the kernel by 180 degrees. tiles=None takes those of the table.
 
     Nothing is checked here: see why_not.
     """
@@ -118,7 +118,7 @@ def convolve(
     batch, channels, height, width = x.shape
     kernel = weight.shape[-1]
     tiles = _fit(tiles or choose_tiles("convolve", kernel, width), channels)
-    before, behind = padding(kernel, dilation)
+    before, after = padding(kernel, dilation)
     pixels = batch * height * width
     launch: Any = kernels.convolve[_cdiv(pixels, tiles.pixels), _cdiv(channels, tiles.channels)]
     with torch.cuda.device_of(x):  # triton launches on the current device; nothing happens on the CPU
@@ -135,7 +135,7 @@ def convolve(
             *out.stride(),
             KERNEL=kernel,
             DILATION=dilation,
-            BEFORE=behind if flip else before,
+            BEFORE=after if flip else before,
             FLIP=flip,
             HAS_BIAS=bias is not None,
             BLOCK_P=tiles.pixels,
@@ -149,7 +149,7 @@ def convolve(
 def weight_gradient(
     gradient: torch.Tensor, x: torch.Tensor, kernel: int, dilation: int, tiles: Tiles | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Launch the gradients of the weights (C, 1, k, k) and the bias (C,). None takes the tiles of the table.
+    """Launch the gradients of the weights (C, 1, k, k) and the bias (C,). tiles=None takes those of the table.
 
     Nothing is checked here: see why_not.
     """
@@ -250,7 +250,7 @@ def _autocast_dtype(tensor: torch.Tensor) -> torch.dtype:
 
 
 def _fit(tiles: Tiles, channels: int) -> Tiles:
-    """Leave out channels that there are not."""
+    """Limit the channels of a tile to those that exist."""
     return tiles._replace(channels=min(tiles.channels, _power_of_two(channels)))
 
 

@@ -51,7 +51,7 @@ def convolve(
     BLOCK_P: tl.constexpr,  # noqa: N803
     BLOCK_C: tl.constexpr,  # noqa: N803
 ):
-    """Write the convolution of x; with FLIP by the kernel turned by 180 degrees, which is the input gradient."""
+    """Write the convolution of x; with FLIP by the kernel rotated by 180 degrees, which is the input gradient."""
     image, row, column, inside_p = _pixels(tl.program_id(0), pixels, height, width, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside_c = channel < channels
@@ -101,7 +101,7 @@ def weight_gradient(
     BLOCK_P: tl.constexpr,  # noqa: N803
     BLOCK_C: tl.constexpr,  # noqa: N803
 ):
-    """Write one row of the weights' gradient, summed over `steps` tiles, and behind it the bias's.
+    """Write one row of the weights' gradient, summed over `steps` tiles, followed by that of the bias.
 
     The sums of the pixels stay apart until the last tile: adding them up across threads costs more than a product.
     """

@@ -91,9 +91,9 @@ def ablate_options(config: Config, options: Mapping[str, Any], arguments: Sequen
         if (task := layer.pop("task", TASK.name)) != TASK.name:
             raise VanError(f"{source} is for the task {task}. Ablations train {TASK.name} only.")
     given = {key: to_mapping(value) for key, value in options.items()} | ({"output": None} if resume else {})
-    parser = ablate_parser()
 
     def merged(layers: Any, arguments: Sequence[str]) -> AblateOptions:
+        parser = ablate_parser()
         return to_options(parser, parse(parser, layers, arguments, AblateOptions.exclusive), AblateOptions)
 
     result = merged([*layers, ("options", given)], arguments)
@@ -183,7 +183,7 @@ def _report(folder: Path, options: AblateOptions) -> Report:
     args = options.model_args or {}
     outcomes = [_outcome(row, folder / row.name, model, args) for row in table_rows(options.table)]
     rows = ablation_rows(outcomes, model)
-    heading = f"T{options.table} of the paper, {model} on {data}, {options.epochs} epochs per row, seed {options.seed}"
+    heading = f"T{options.table} of the paper, {model} on {data}, epochs per row: {options.epochs}, seed {options.seed}"
     note = (
         "Quoted values are the paper's. Parameters and multiply-accumulates are counted as the paper does, for 1000 "
         f"classes and 224 x 224 pixels. {resolution(outcomes)}"

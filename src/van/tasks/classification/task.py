@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
-from van.errors import VanError, WeightsError
+from van.errors import DataError, VanError, WeightsError
 from van.models.variants import VARIANTS
 from van.tasks.classification.metrics import TOP1, TOP5
 from van.tasks.classification.options import (
@@ -207,6 +208,27 @@ class ClassificationTask(Task):
         from van.tasks.classification.evaluation import ClassificationEvaluation
 
         return ClassificationEvaluation(predictor, split, workers)
+
+    # ------------------------------------------------------------------------------------------------ checking data
+
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find labeled images."""
+        from van.data.sources import open_data
+
+        return open_data(options.data, options.data_root)
+
+    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+        """Look for images that cannot be decoded, and for classes with too few images."""
+        from van.data.samples import Samples, find_problems
+        from van.engine.checking import check_splits
+
+        def find(name: str, split: Any) -> list[Any]:
+            if not isinstance(split, Samples):
+                raise DataError(f"{options.data} holds WebDataset shards, whose images cannot be checked one by one.")
+            # without a split of its own, data is split by class
+            return find_problems(split, options.decode, options.workers, few=2 if name == "all" else 1)
+
+        return check_splits(found, find)
 
 
 def _preprocessing(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.errors import VanError
@@ -121,6 +122,24 @@ class DetectionTask(Task):
         from van.tasks.detection.evaluation import DetectionEvaluation
 
         return DetectionEvaluation(predictor, split, workers, self.masks)
+
+    # ------------------------------------------------------------------------------------------------ checking data
+
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find annotation files in COCO's format."""
+        from van.data.coco import find_splits
+        from van.data.folders import data_folder
+
+        return find_splits(data_folder(options.data, options.data_root))
+
+    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+        """Look for broken images and wrong annotations."""
+        from van.data.coco import CocoSplit
+        from van.data.coco_checks import find_problems
+        from van.engine.checking import check_splits
+
+        splits = {name: CocoSplit(files) for name, files in found.items()}
+        return check_splits(splits, lambda _, split: find_problems(split, options.decode, options.workers, self.masks or None))
 
 
 class InstancesTask(DetectionTask):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.tasks.saliency.metrics import METRICS
@@ -72,6 +73,25 @@ class SaliencyTask(Task):
         from van.tasks.saliency.evaluation import SaliencyEvaluation
 
         return SaliencyEvaluation(predictor, split, workers)
+
+    # ------------------------------------------------------------------------------------------------ checking data
+
+    def find_data(self, options: CheckOptions) -> Any:
+        """Find images with salient masks."""
+        from van.data.folders import data_folder
+        from van.data.saliency import find_saliency_splits
+
+        return find_saliency_splits(data_folder(options.data, options.data_root))
+
+    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+        """Look for broken images and wrong masks."""
+        from van.data.pixel_checks import find_problems
+        from van.engine.checking import check_splits
+
+        # a validation split need not have every class
+        return check_splits(
+            found, lambda name, split: find_problems(split, options.decode, options.workers, empty_classes=name != "val")
+        )
 
 
 TASK = SaliencyTask()

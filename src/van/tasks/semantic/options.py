@@ -5,7 +5,7 @@ from typing import Literal
 
 from van.data.augmentation import SemanticAugmentation
 from van.data.formats import SemanticFormat
-from van.engine.options import EvaluateOptions, Inference, PredictOptions, StepOptions
+from van.engine.options import CheckOptions, EvaluateOptions, Inference, PredictOptions, StepOptions
 from van.networks.options import NetworkOptions
 from van.networks.segmentation.options import SemanticFPNOptions
 from van.networks.segmentation.views import View
@@ -72,3 +72,14 @@ class SemanticPredictOptions(PredictOptions):
     """
 
     batch_size: int = 4
+
+
+@dataclass(kw_only=True)
+class SemanticCheckOptions(CheckOptions):
+    """Options of checking data for semantic segmentation.
+
+    Attributes:
+        format: How the files of the data are read.
+    """
+
+    format: SemanticFormat = field(default_factory=SemanticFormat)

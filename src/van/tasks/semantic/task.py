@@ -8,6 +8,7 @@ from van.engine.result import Result
 from van.engine.task import Task
 from van.tasks.semantic.metrics import METRICS
 from van.tasks.semantic.options import (
+    SemanticCheckOptions,
     SemanticEvaluateOptions,
     SemanticInference,
     SemanticPredictOptions,
@@ -39,6 +40,7 @@ class SemanticTask(Task):
     train_options = SemanticTrainOptions
     evaluate_options = SemanticEvaluateOptions
     predict_options = SemanticPredictOptions
+    check_options = SemanticCheckOptions
     inference = SemanticInference
     architecture = "semantic_fpn"
 
@@ -93,6 +95,24 @@ class SemanticTask(Task):
         from van.tasks.semantic.evaluation import SemanticEvaluation
 
         return SemanticEvaluation(predictor, split, workers)
+
+    # ------------------------------------------------------------------------------------------------ checking data
+
+    def find_data(self, options: SemanticCheckOptions) -> Any:
+        """Find images with masks of classes."""
+        from van.data.folders import data_folder
+
+        return options.format.find_splits(data_folder(options.data, options.data_root))
+
+    def check(self, found: Any, options: SemanticCheckOptions) -> tuple[list[Any], str]:
+        """Look for broken images and wrong masks."""
+        from van.data.pixel_checks import find_problems
+        from van.engine.checking import check_splits
+
+        # a validation split need not have every class
+        return check_splits(
+            found, lambda name, split: find_problems(split, options.decode, options.workers, empty_classes=name != "val")
+        )
 
 
 TASK = SemanticTask()

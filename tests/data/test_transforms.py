@@ -4,14 +4,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from van.data.pixel_transforms import (
-    PanopticAugmentation,
-    RandomCropOrPad,
-    RandomScale,
-    SaliencyAugmentation,
-    SemanticAugmentation,
-    fitted,
-)
+from van.data.augmentation import PanopticAugmentation, SaliencyAugmentation, SemanticAugmentation
+from van.data.transforms import RandomCropOrPad, RandomScale, fitted
 from van.errors import DataError
 
 
@@ -92,7 +86,7 @@ def test_semantic_labels_stay_labels():
 def test_photometric_changes_leave_labels_alone():
     image, labels = sample(torch.randint(0, 200, (8, 8), generator=torch.Generator().manual_seed(0)))
     torch.manual_seed(1)
-    settings = {"scale": (8, 8), "ratio": (1.0, 1.0), "crop": (8, 8), "most": 1.0, "hflip": 0.0}
+    settings = {"fit": (8, 8), "scale_range": (1.0, 1.0), "crop_size": (8, 8), "max_class_share": 1.0, "hflip": 0.0}
     same = SemanticAugmentation(**settings, photometric=0.0).transform()(image, labels)
     assert torch.equal(same[0], image)
     other = SemanticAugmentation(**settings, photometric=1.0).transform()(image, labels)
@@ -129,11 +123,14 @@ def test_saliency_is_brought_to_one_size():
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        (SemanticAugmentation(hflip=2.0), r"augmentation\.hflip is 2\.0, expected a share from 0 to 1"),
-        (SemanticAugmentation(ratio=(2.0, 0.5)), r"augmentation\.ratio is .*two rising numbers above 0"),
-        (SemanticAugmentation(crop=(0, 5)), r"augmentation\.crop is .*two numbers above 0"),
-        (PanopticAugmentation(jitter=(0.0, 1.0)), r"augmentation\.jitter"),
-        (SaliencyAugmentation(margin=-1), r"augmentation\.margin is -1"),
+        (SemanticAugmentation(hflip=2.0), r"augmentation\.hflip is 2\.0, expected a number from 0 to 1"),
+        (
+            SemanticAugmentation(scale_range=(2.0, 0.5)),
+            r"augmentation\.scale_range is .*increasing.* above 0",
+        ),
+        (SemanticAugmentation(crop_size=(0, 5)), r"augmentation\.crop_size is .*height and width.* from 1"),
+        (PanopticAugmentation(scale_range=(0.0, 1.0)), r"augmentation\.scale_range"),
+        (SaliencyAugmentation(crop_margin=-1), r"augmentation\.crop_margin is -1"),
     ],
 )
 def test_values_out_of_range(augmentation, message):
