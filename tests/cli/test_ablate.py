@@ -67,9 +67,20 @@ def test_rows_are_trained_one_after_another_and_can_be_resumed(colours, folder, 
 def test_folders_of_0_1_0_can_be_resumed(colours, folder, capsys):
     """They have fewer options, and some of other names."""
     old = {
-        **{"table": 3, "rows": ["no_dw"], "task": "classification", "data": str(colours), "data_root": None},
-        **{"model": "van_b0", "num_classes": None, "crop_pct": None, "val_fraction": 0.2, "precision": "32-true"},
-        **{"seed": 0, "output": None, "resume": None, **OPTIONS},
+        "table": 3,
+        "rows": ["no_dw"],
+        "task": "classification",
+        "data": str(colours),
+        "data_root": None,
+        "model": "van_b0",
+        "num_classes": None,
+        "crop_pct": None,
+        "val_fraction": 0.2,
+        "precision": "32-true",
+        "seed": 0,
+        "output": None,
+        "resume": None,
+        **OPTIONS,
         "optimization": {"optimizer": "adamw", "weight_decay": 0.05, "schedule": "cosine", "ema_decay": None},
         "augmentation": {"hflip": 0.5, "mixup": 0.0},
     }

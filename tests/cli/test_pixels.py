@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from van.models.task_weights import read_task_weights
 
 from van.cli import main
 from van.cli.recipes import find_recipe
 from van.data.shapes import make_shapes
-from van.models.task_weights import read_task_weights
 
 BACKBONE = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 SMALL = [

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import yaml
 from torch import nn
+from van.tasks.base import Task
 
 from van.cli import TASKS, command_parser
 from van.cli.recipes import find_recipe, recipe_folder
 from van.cli.train import recipe_module
 from van.errors import VanError
-from van.tasks.base import Task
 
 RECIPES = sorted(recipe_folder().rglob("*.yaml"))
 

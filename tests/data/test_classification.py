@@ -10,9 +10,9 @@ from timm.data.auto_augment import RandAugment
 from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader
 from torchvision import transforms
+from van.data.classification import ClassificationData, classification_loader
 
 from van.data.augmentation import ClassificationAugmentation
-from van.data.classification import ClassificationData, classification_loader
 from van.data.sources import open_data, open_split
 from van.errors import DataError
 

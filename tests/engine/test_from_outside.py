@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.engine import toy_detector, toy_task
 
 import van
-from tests.engine import toy_detector, toy_task
 from van.data.shapes import make_shapes
 from van.engine.registry import register_task
 from van.networks.registry import register

@@ -73,7 +73,11 @@ def test_later_sources_win_and_groups_are_merged():
         second={"epochs": 4, "optimization": {"power": 1.5}},
     )
     assert (options.lr, options.epochs) == (0.5, 4)
-    assert (options.optimization.schedule, options.optimization.power, options.optimization.min_lr) == ("poly", 1.5, 0.1)
+    assert (options.optimization.schedule, options.optimization.power, options.optimization.min_lr) == (
+        "poly",
+        1.5,
+        0.1,
+    )
 
 
 @pytest.mark.parametrize("form", [["3", "4"], ["[3, 4]"], ["[3,4]"]])
@@ -105,10 +109,13 @@ def test_later_sources_replace_the_counterparts_of_an_option():
 
 def test_counterparts_with_a_default():
     assert read().inference.fit == (5, 6)
+    size = {"image_size": [1, 2]}
     sizes = [
-        read(file={"inference": {"image_size": [1, 2]}}),
+        read(file={"inference": size}),
         read("--inference.image-size", "1", "2", file={"inference": {"fit": [3, 4]}}),
-        read("--inference.flip-test", file={"inference": {"fit": [3, 4]}}, options={"inference": {"image_size": [1, 2]}}),
+        read(
+            "--inference.flip-test", file={"inference": {"fit": [3, 4]}}, options={"inference": {"image_size": [1, 2]}}
+        ),
     ]
     assert [(options.inference.fit, options.inference.image_size) for options in sizes] == [(None, (1, 2))] * 3
     assert read("--inference.fit", "8", "9", file={"inference": {"image_size": [1, 2]}}).inference.image_size is None

@@ -40,9 +40,24 @@ def test_options_of_architectures_lie_beside_the_others():
     old = {"task": "panoptic", "model": {"architecture": "mask2former", "arguments": {"channels": 64, "heads": 2}}}
     new = {"architecture": "mask2former", "pyramid_channels": 64, "heads": 2}
     assert upgraded(old) == {"task": "panoptic", "model": new}
+    del old["model"]["architecture"], new["architecture"]
+    assert upgraded(old) == {"task": "panoptic", "model": new}
 
 
 def test_names_of_today_stay():
-    new = {"task": "semantic", "model": {"channels": 8}, "inference": {"image_size": [1, 2], "flip_test": True}, "lr": 1}
+    new = {
+        "task": "semantic",
+        "model": {"channels": 8},
+        "inference": {"image_size": [1, 2], "flip_test": True},
+        "lr": 1,
+    }
     assert upgraded(new) == new
     assert upgraded({"inference": {"flip": True}}, "saliency") == {"inference": {"flip_test": True}}
+
+
+def test_augmentation():
+    old = {"scale": [32, 32], "ratio": [0.5, 2.0], "crop": [16, 16], "most": 0.5, "hflip": 0.0}
+    new = {"fit": [32, 32], "scale_range": [0.5, 2.0], "crop_size": [16, 16], "max_class_share": 0.5, "hflip": 0.0}
+    assert upgraded({"augmentation": old}, "semantic")["augmentation"] == new
+    old, new = {"size": [16, 16], "margin": 4}, {"crop_size": [16, 16], "crop_margin": 4}
+    assert upgraded({"augmentation": old}, "saliency")["augmentation"] == new

@@ -41,11 +41,20 @@ class OneBox(nn.Module):
         features = self.head(self.backbone(torch.cat(pixels))[-1].mean((2, 3)))
         centre, side = self.boxes(features).sigmoid().chunk(2, 1)
         sizes = features.new_tensor([[i.shape[2], i.shape[1]] * 2 for i in images])
-        boxes, logits = torch.cat([centre * (1 - side), centre * (1 - side) + side + 0.01], 1) * sizes, self.classes(features)
+        boxes, logits = (
+            torch.cat([centre * (1 - side), centre * (1 - side) + side + 0.01], 1) * sizes,
+            self.classes(features),
+        )
         if self.training:
             some = [k for k, t in enumerate(targets) if len(t["labels"])] or [0]
             wanted = torch.stack([t["boxes"][0] if len(t["boxes"]) else b for t, b in zip(targets, boxes, strict=True)])
             labels = torch.stack([t["labels"][0] for k, t in enumerate(targets) if k in some and len(t["labels"])])
-            return {"box": ((boxes - wanted) / sizes)[some].abs().mean(), "class": nn.functional.cross_entropy(logits[some], labels)}
+            return {
+                "box": ((boxes - wanted) / sizes)[some].abs().mean(),
+                "class": nn.functional.cross_entropy(logits[some], labels),
+            }
         scores, found = logits.softmax(1).max(1)
-        return [{"boxes": b[None], "labels": n[None], "scores": s[None]} for b, n, s in zip(boxes, found, scores, strict=True)]
+        return [
+            {"boxes": b[None], "labels": n[None], "scores": s[None]}
+            for b, n, s in zip(boxes, found, scores, strict=True)
+        ]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from van.inference.predictor import Prediction, imagenet_class_names
 
 import van
 from van.errors import DataError, VanError, WeightsError
-from van.inference.predictor import Prediction, imagenet_class_names
 from van.models import write_checkpoint
 from van.models.weights import Checkpoint
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from van.inference.pixels import SemanticPredictor
 
 import van  # noqa: F401 - registers the backbones
 from van.cli import main
 from van.errors import WeightsError
-from van.inference.pixels import SemanticPredictor
 from van.networks.registry import options_class
 from van.networks.segmentation.openmmlab import load_openmmlab, segmenter_from_openmmlab
 from van.networks.segmentation.options import SemanticFPNOptions, UPerNetOptions

@@ -57,14 +57,14 @@ TINY = {
     "semantic": Tiny(
         {
             "model": _model("semantic_fpn", pyramid_channels=8, channels=8),
-            "augmentation": {"scale": [48, 48], "crop": [48, 48]},
+            "augmentation": {"fit": [48, 48], "crop_size": [48, 48]},
         },
         "mIoU",
     ),
     "panoptic": Tiny(
         {
             "model": _model("mask2former", **_MASK2FORMER),
-            "augmentation": {"size": [48, 48]},
+            "augmentation": {"crop_size": [48, 48]},
             "inference": {"score_threshold": 0.0},
         },
         "PQ",
@@ -73,7 +73,7 @@ TINY = {
     "saliency": Tiny(
         {
             "model": _model("edn", channels=8, global_channels=8),
-            "augmentation": {"size": [48, 48], "margin": 4},
+            "augmentation": {"crop_size": [48, 48], "crop_margin": 4},
             "batch_size": 7,  # 15 of 16 images show an object
         },
         "max_F",

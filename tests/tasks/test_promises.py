@@ -10,13 +10,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tests.tasks.conftest import TINY
 
 import van
-from tests.tasks.conftest import TINY
 from van.engine.registry import get_task, task_names
 from van.models.weight_file import read_header, read_weights
 
-FILES = "checkpoints/best.ckpt checkpoints/last.ckpt weights.safetensors metrics.csv evaluation.json config.yaml curves.png"
+FILES = (
+    "checkpoints/best.ckpt checkpoints/last.ckpt weights.safetensors metrics.csv evaluation.json config.yaml curves.png"
+)
 
 
 def epochs_of(folder: Path) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """Checks of semantic, panoptic and saliency data before training."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -275,3 +275,24 @@ def usable_split(
         DataError: there are problems and on_problem is "refuse", or nothing is left.
     """
     return without_problems(split, find_problems(split, decode, workers, empty_classes), on_problem)
+
+
+def usable_splits(
+    find: Callable[[Path, Split], _S], folder: Path, on_problem: OnProblem, decode: bool, workers: int | None
+) -> tuple[_S, _S, list[str]]:
+    """Return what can be trained on and validated with, and notes that say what was left out and why.
+
+    Args:
+        find: Finds a split in a folder.
+        folder: Of the data set.
+        on_problem: What to do about images that cannot be used; see usable_split.
+        decode: Decode the images too, not only their masks.
+        workers: Loading processes.
+
+    Raises:
+        DataError: a split is missing or cannot be used.
+    """
+    train, val = find(folder, "train"), find(folder, "val")  # a missing split should show before the long check
+    train, notes = usable_split(train, on_problem, decode, workers)
+    val, more = usable_split(val, on_problem, decode, workers, empty_classes=False)
+    return train, val, notes + more

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
@@ -28,7 +28,7 @@ def train(task: str | None = None, config: Config = None, **options: Any) -> Run
     Args:
         task: Name of the task; None takes that of the config, else classification.
         config: Recipe or YAML file, or several of which later ones win.
-        **options: Options of the task, which win over the config: data="coco", epochs=12, model={"architecture": "gfl"},
+        **options: Options of the task, which win over the config: data="coco", model={"architecture": "gfl"},
             optimization={"weight_decay": 0.1}, ...
 
     Returns:
@@ -42,7 +42,9 @@ def train(task: str | None = None, config: Config = None, **options: Any) -> Run
     return fit(*train_options(task, config, options))
 
 
-def evaluate(weights: str | Path, data: str | Path | None = None, config: Config = None, **options: Any) -> dict[str, float]:
+def evaluate(
+    weights: str | Path, data: str | Path | None = None, config: Config = None, **options: Any
+) -> dict[str, float]:
     """Measure trained weights on labeled images.
 
     Everything that `van evaluate` can do; options have the same names.
@@ -63,9 +65,7 @@ def evaluate(weights: str | Path, data: str | Path | None = None, config: Config
     return run_evaluation(*inference_options("evaluate", config, given))
 
 
-def load(
-    weights: "str | Path", device: str | None = None, batch_size: int = 8, **inference: Any
-) -> "Predictor":
+def load(weights: "str | Path", device: str | None = None, batch_size: int = 8, **inference: Any) -> "Predictor":
     """Return a predictor for any task.
 
     Args:
@@ -161,7 +161,9 @@ def _train_sources(
             raise VanError("--resume continues in the folder of the run; --output cannot be given with it.")
         layers = [(str(resume), upgrade(read_run_config(resumable_folder(resume)))), *layers]
         given["output"] = None
-    found = get_task(task or next((layer["task"] for _, layer in reversed(layers) if "task" in layer), "classification"))
+    found = get_task(
+        task or next((layer["task"] for _, layer in reversed(layers) if "task" in layer), "classification")
+    )
     for source, layer in layers:
         if layer.get("task", found.name) != found.name:
             raise VanError(f"{source} is for the task {layer['task']}, not {found.name}. Leave out one of them.")
@@ -222,7 +224,7 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
-    own = [(f.name, f.type | None, field(default=None)) for f in _changeable(command, task)]
+    own = [(f.name, cast(Any, f.type) | None, field(default=None)) for f in _changeable(command, task)]
     about = task.inference.__doc__ if task else ""
     changes = make_dataclass("Changes", own, kw_only=True, namespace={"__doc__": about})
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})

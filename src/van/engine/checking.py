@@ -83,14 +83,17 @@ def run_check(task: str | None, options: Any) -> DataCheck:
     return DataCheck(chosen, f"{options.data}, {chosen}, {summary}", problems)
 
 
-def check_splits(splits: Mapping[str, Sized], find: Callable[[str, Any], list[Any]]) -> tuple[list[Any], str]:
+def check_splits(
+    splits: Mapping[str, Sized], check: Callable[..., list[Any]], options: CheckOptions
+) -> tuple[list[Any], str]:
     """Return the problems of all splits, and what was checked: what Task.check returns.
 
     Args:
         splits: Splits by name.
-        find: Returns the problems of a split, given its name and the split.
+        check: The check of their format in van.data; takes the splits, decode and workers.
+        options: Options of checking.
     """
-    problems = [problem for name, split in splits.items() for problem in find(name, split)]
+    problems = check(splits, options.decode, options.workers)
     return problems, f"{' and '.join(splits)}: {sum(map(len, splits.values()))} images"
 
 
@@ -110,6 +113,6 @@ def _recognized(options: CheckOptions) -> Task:
         names = ", ".join(map(str, fitting))
         raise DataError(f"{options.data} can be data for the tasks {names}. Choose one with --task.")
     raise DataError(
-        f"{options.data} is not in a format of any task. Choose one with --task to see what is missing; the formats are "
-        "listed by van tasks."
+        f"{options.data} is not in a format of any task. Choose one with --task to see what is missing; van tasks "
+        "lists the formats."
     )

@@ -216,7 +216,9 @@ def _fit(
         use_distributed_sampler=not data.shares_itself,
     )
     try:
-        trainer.fit(learner, datamodule=data, ckpt_path=folder / "checkpoints" / "last.ckpt" if options.resume else None)
+        trainer.fit(
+            learner, datamodule=data, ckpt_path=folder / "checkpoints" / "last.ckpt" if options.resume else None
+        )
     except SystemExit:  # Lightning's answer to Ctrl-C
         if leads:
             print(f"\nStopped. {describe_epochs(folder, metric)}")

@@ -225,7 +225,7 @@ class Inference:
     def check(self) -> None:
         """Raise VanError where a value is out of range."""
 
-    def changed(self, changes: Mapping[str, Any]) -> "Inference":
+    def changed(self, changes: Mapping[str, Any]) -> Any:
         """Return the options with other values, as a command or caller gives them."""
         return replace(self, **changes)
 

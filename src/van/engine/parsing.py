@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import getdoc
@@ -38,11 +37,13 @@ class OptionParser(ArgumentParser):
         hint = getattr(kwargs.get("action"), "_typehint", kwargs.get("type"))
         plain = {k: v for k, v in kwargs.items() if k not in ("action", "type", "required")}
         if not args[0].startswith("-"):
-            return super().add_argument(*args, **{**plain, "type": str, "nargs": "*", "default": []} if hint == list[str] else kwargs)
+            return super().add_argument(
+                *args, **{**plain, "type": str, "nargs": "*", "default": []} if hint == list[str] else kwargs
+            )
         args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
         if hint in (bool, bool | None):
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
-        action = super().add_argument(*args, **kwargs)
+        action: Any = super().add_argument(*args, **kwargs)
         if _is_several(hint):
             action.metavar = "HEIGHT WIDTH" if "size" in args[0] and "tuple" in str(hint) else "VALUE ..."
         return action
@@ -202,9 +203,7 @@ def parse(
         parser.error(str(error))
 
 
-def _set_back(
-    parser: OptionParser, layer: Mapping[str, Any], exclusive: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def _set_back(parser: OptionParser, layer: Mapping[str, Any], exclusive: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return the options that those of a source set back to null."""
     changes: dict[str, Any] = {}
     known = parser.options()
@@ -237,6 +236,7 @@ def to_options(parser: OptionParser, namespace: Namespace, options: type) -> Any
 
 def to_mapping(options: Any) -> dict[str, Any]:
     """Return a dataclass of options, with those inside it, as a nested mapping that JSON and YAML can hold."""
+
     def plain(value: Any) -> Any:
         if is_dataclass(value) and not isinstance(value, type):
             return {f.name: plain(getattr(value, f.name)) for f in fields(value)}

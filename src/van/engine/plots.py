@@ -146,7 +146,8 @@ def _draw_metrics(
             panel.plot(places, values, color=colour, linestyle=style, label=plain_text(metric.label), **marker)
             every += values[np.isfinite(values)].tolist()
             names.append(metric.label)
-    text = ", ".join(names) if len(names) < 4 else "metrics"
+    text = ", ".join(names)
+    text = text if len(text) < 30 else "metrics"
     notes = [*(["%"] if is_percent else []), *([] if metrics[0].higher_is_better else ["lower is better"])]
     panel.set_ylabel(plain_text(f"validation {text}" + (f" ({', '.join(notes)})" if notes else ""), 60))
     if every and min(every) >= 0:

@@ -25,13 +25,13 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
         VanError: weights or options cannot be used. Nothing has been written then.
     """
     output = options.output
-    to_file = output is not None and Path(output).suffix.lower() in FILE_ENDINGS
-    if to_file and Path(output).exists():
+    file = Path(output or "")
+    to_file = file.suffix.lower() in FILE_ENDINGS
+    if to_file and file.exists():
         raise VanError(f"{output} exists. Give another --output.")
-    if to_file and Path(output).suffix.lower() == ".csv" and task.result.row is Result.row:
-        raise VanError(
-            f"Results of {task} do not fit in one CSV row per image. Give a .jsonl file or a folder as --output."
-        )
+    kind = task.result
+    if file.suffix.lower() == ".csv" and kind is not Result and kind.row is Result.row:
+        raise VanError(f"{kind.__name__} does not fit in one CSV row per image. Use a .jsonl file or a folder.")
     to_folder = not to_file and (task.results_in_folder or output is not None)
     if to_folder:
         check_output(output)
@@ -47,7 +47,7 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
     workers = loading_processes(options.workers, len(paths))
     name = Path(options.weights).resolve()
     folder = new_folder(output, f"predict-{name.parent.name if name.is_file() else name.name}") if to_folder else None
-    writer: Any = task.writer(folder, predictor) if folder else FileWriter(output) if to_file else None
+    writer: Any = task.writer(folder, predictor) if folder else FileWriter(file) if to_file else None
     broken = 0
     # the bar goes to standard error, so that the lines can be piped
     stream = predictor.stream(paths, workers, keep_images=folder is not None)

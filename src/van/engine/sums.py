@@ -23,7 +23,7 @@ class Sums(Metric):
         super().__init__()
         self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def _apply(self, fn: Any, exclude_state: Any = ()) -> "Sums":
+    def _apply(self, fn: Any, exclude_state: Any = ()) -> Any:
         """Follow the network to its device, except to Apple's, which has no double precision."""
         here = fn(torch.zeros(())).device.type != "mps"
         return super()._apply(fn, exclude_state if here else [*exclude_state, "sums"])

@@ -86,7 +86,9 @@ class Task:
         from van.engine.parsing import to_mapping
         from van.models.weight_file import Header
 
-        extra = {**data.extra, "inference": to_mapping(options.inference)} if hasattr(options, "inference") else data.extra
+        extra = (
+            {**data.extra, "inference": to_mapping(options.inference)} if hasattr(options, "inference") else data.extra
+        )
         return Header(self.name, list(data.class_names), to_mapping(network.options), dict(extra))
 
     def title(self, options: Any) -> str:
@@ -136,7 +138,7 @@ class Task:
         """
 
     def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
-        """Return what makes an RGB image what `predict` takes; it runs in loading processes. By default bytes (3, H, W)."""
+        """Return what makes an RGB image what `predict` takes, by default bytes (3, H, W); loading processes run it."""
         from torchvision.transforms.v2.functional import pil_to_tensor
 
         return pil_to_tensor

@@ -14,8 +14,19 @@ _RENAMED: dict[str, dict[str, str | None]] = {
     "detection": _DETECTION,
     "instances": _DETECTION,
     "pose": {"augmentation.flip": "augmentation.hflip", "augmentation.rotated": "augmentation.rotation_probability"},
-    "semantic": {"augmentation.most": "augmentation.max_class_share"},
-    "panoptic": {"inference.size": "inference.fit", "inference.object_threshold": "inference.score_threshold"},
+    "semantic": {
+        "augmentation.scale": "augmentation.fit",
+        "augmentation.ratio": "augmentation.scale_range",
+        "augmentation.crop": "augmentation.crop_size",
+        "augmentation.most": "augmentation.max_class_share",
+    },
+    "panoptic": {
+        "augmentation.jitter": "augmentation.scale_range",
+        "augmentation.size": "augmentation.crop_size",
+        "inference.size": "inference.fit",
+        "inference.object_threshold": "inference.score_threshold",
+    },
+    "saliency": {"augmentation.size": "augmentation.crop_size", "augmentation.margin": "augmentation.crop_margin"},
 }
 
 
@@ -26,16 +37,14 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
         content: Nested mapping of options, as a file has it.
         task: What the options are for, where they do not say it themselves.
     """
-    from van.networks.registry import upgrade
-
     options = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
-    task = options.get("task", task)
+    task = content.get("task", task)
     if task in ("detection", "instances") and isinstance(options.get("augmentation"), dict):
         _complete_jitter(options["augmentation"])
     for old, new in _RENAMED.get(task or "", {}).items():
         _rename(options, old, new)
     if isinstance(options.get("model"), dict):
-        options["model"] = upgrade(options["model"])
+        options["model"] = _model(options["model"], task)
     if task in ("semantic", "saliency") and isinstance(options.get("inference"), dict):
         options["inference"] = _view(options["inference"], proportions=task == "semantic")
     return options
@@ -49,6 +58,17 @@ def _rename(options: dict[str, Any], old: str, new: str | None) -> None:
         value = place.pop(name)
         if new is not None:
             place[new.rpartition(".")[2]] = value
+
+
+def _model(options: dict[str, Any], task: str | None) -> dict[str, Any]:
+    """Return options of a network; where they do not name the architecture, those of the task's default."""
+    from van.networks.registry import architectures, upgrade
+
+    if "arguments" not in options or "architecture" in options or task is None:
+        return upgrade(options)
+    new = upgrade({"architecture": architectures(task)[0], **options})
+    new.pop("architecture")
+    return new
 
 
 def _complete_jitter(options: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """From weight files to networks, and back: one way for all tasks."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -72,9 +71,9 @@ def start_network(task: "Task", options: Any, data: "DataModule") -> tuple["nn.M
         )
     # what belongs to the weights comes with them
     args = {**{k: v for k, v in known.backbone_args.items() if k == "norm_eps"}, **model.backbone_args}
-    network = replace(
-        model, backbone_args=args, mean=model.mean or known.mean, std=model.std or known.std
-    ).build(outputs)
+    network = replace(model, backbone_args=args, mean=model.mean or known.mean, std=model.std or known.std).build(
+        outputs
+    )
     own = network.state_dict()
     other = [key for key, tensor in own.items() if key not in tensors or tensors[key].shape != tensor.shape]
     if other and (outputs == task.outputs(header) or len(other) > len(own) // 10):

@@ -10,13 +10,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import van
-from van.errors import VanError
 from van.data.augmentation import ClassificationAugmentation
+from van.errors import VanError
 from van.tasks.classification.learner import ClassificationLearner
 from van.tasks.classification.options import ClassificationOptimization, ClassificationTrainOptions
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    "ignore:.*does not have many workers.*",
+    "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*",
     "ignore:Found .* in eval mode.*",
 )
 

@@ -65,13 +65,14 @@ def panoptic_maps(
 
     Returns:
         For each image segmentation (H, W), int32, 0 where there is no segment; segments: dicts with id, label, isthing
-        and score; and best_score, the highest class probability of all queries.
+        and score; and best_score, the highest score of all queries, 0 where all of them say that there is no object.
     """
     results = []
     for batch in _batches(images):
         size = (batch.shape[-2], batch.shape[-1])
         outputs = network(_resized(batch, fitted(*size, fit)))
-        best = outputs["class_logits"].softmax(-1)[..., :-1].amax((1, 2)).tolist()
+        scores, labels = outputs["class_logits"].softmax(-1).max(-1)
+        best = scores.where(labels < outputs["class_logits"].shape[-1] - 1, 0).amax(1).tolist()
         segments_of = network.panoptic(outputs, things, score_threshold, overlap_threshold)
         for found, score in zip(segments_of, best, strict=True):
             numbers = found["segmentation"]

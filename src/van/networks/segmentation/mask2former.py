@@ -231,7 +231,7 @@ class Mask2Former(DenseNetwork):
         self,
         outputs: Mapping[str, Any],
         things: Collection[int],
-        object_threshold: float = 0.8,
+        score_threshold: float = 0.8,
         overlap_threshold: float = 0.8,
     ) -> list[dict[str, Any]]:
         """Turn the outputs of forward into one segment for each pixel, as Mask2Former's own code does.
@@ -239,7 +239,7 @@ class Mask2Former(DenseNetwork):
         Args:
             outputs: Outputs of forward.
             things: Labels of countable classes. All segments of another class are merged into one.
-            object_threshold: Queries with a smaller class probability are dropped.
+            score_threshold: Queries with a smaller class probability are dropped.
             overlap_threshold: A segment is dropped if other segments leave a smaller fraction of its mask visible.
 
         Returns:
@@ -249,7 +249,7 @@ class Mask2Former(DenseNetwork):
         results = []
         for classes, masks in self._per_image(outputs):
             scores, labels = classes.max(-1)
-            keep = (labels != self.num_classes) & (scores > object_threshold)
+            keep = (labels != self.num_classes) & (scores > score_threshold)
             scores, labels, masks = scores[keep].tolist(), labels[keep].tolist(), masks[keep]
             size = outputs["size"]
             # one query at a time, and computed twice: all of them together take gigabytes for a large image

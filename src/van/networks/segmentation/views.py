@@ -66,8 +66,8 @@ class View:
         if self.fit and self.image_size:
             raise VanError(f"fit is {self.fit} and image_size {self.image_size}, expected one of them. Leave out one.")
         for name in ("crop", "stride"):
-            if getattr(self, name) and not self.slide:
-                raise VanError(f"{name} is {getattr(self, name)}, which only sliding windows use. Set slide, or leave it out.")
+            if (value := getattr(self, name)) and not self.slide:
+                raise VanError(f"{name} is {value}, which only sliding windows use. Set slide, or leave it out.")
         crop, stride = self.window
         if stride[0] > crop[0] or stride[1] > crop[1]:
             raise VanError(
@@ -77,7 +77,7 @@ class View:
         if not self.scales or not min(self.scales) > 0:
             raise VanError(f"scales is {self.scales}, expected numbers above 0, such as 1.")
 
-    def changed(self, changes: Mapping[str, Any]) -> "View":
+    def changed(self, changes: Mapping[str, Any]) -> Any:
         """Return the view with other values; a crop or stride turns sliding on, and a size replaces the other one."""
         values = dict(changes)
         if values.get("crop") or values.get("stride"):

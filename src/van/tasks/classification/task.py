@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
-from van.errors import DataError, VanError, WeightsError
+from van.errors import VanError, WeightsError
 from van.models.variants import VARIANTS
 from van.tasks.classification.metrics import TOP1, TOP5
 from van.tasks.classification.options import (
@@ -219,16 +219,10 @@ class ClassificationTask(Task):
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for images that cannot be decoded, and for classes with too few images."""
-        from van.data.samples import Samples, find_problems
+        from van.data.sources import check
         from van.engine.checking import check_splits
 
-        def find(name: str, split: Any) -> list[Any]:
-            if not isinstance(split, Samples):
-                raise DataError(f"{options.data} holds WebDataset shards, whose images cannot be checked one by one.")
-            # without a split of its own, data is split by class
-            return find_problems(split, options.decode, options.workers, few=2 if name == "all" else 1)
-
-        return check_splits(found, find)
+        return check_splits(found, check, options)
 
 
 def _preprocessing(

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from van.engine.options import CheckOptions
+from van.engine.options import CheckOptions, TrainOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.errors import VanError
@@ -38,7 +39,7 @@ class DetectionTask(Task):
     demo = "detection/fcos_van_b0_shapes"
     demo_data = "shapes"
     result = Detections
-    train_options: ClassVar[type[DetectionTrainOptions]] = DetectionTrainOptions
+    train_options: ClassVar[type[TrainOptions]] = DetectionTrainOptions
     evaluate_options = DetectionEvaluateOptions
     inference = DetectionInference
     predict_only = ("agnostic_nms", "classes", "max_detections")
@@ -135,11 +136,11 @@ class DetectionTask(Task):
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong annotations."""
         from van.data.coco import CocoSplit
-        from van.data.coco_checks import find_problems
+        from van.data.coco_checks import check
         from van.engine.checking import check_splits
 
         splits = {name: CocoSplit(files) for name, files in found.items()}
-        return check_splits(splits, lambda _, split: find_problems(split, options.decode, options.workers, self.masks or None))
+        return check_splits(splits, partial(check, masks=self.masks or None), options)
 
 
 class InstancesTask(DetectionTask):

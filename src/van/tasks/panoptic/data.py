@@ -54,6 +54,6 @@ def evaluation_split(options: PanopticEvaluateOptions, class_names: list[str]) -
     Raises:
         DataError: the data cannot be used, or has a class that the model does not know.
     """
-    found = find_panoptic(data_folder(options.data, options.data_root), options.split)
+    found = find_panoptic(data_folder(options.data, options.data_root), options.split or "val")
     match_classes(found.class_names, class_names, str(found.coco.files.annotations))  # before the long check
     return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)

@@ -19,7 +19,8 @@ def dense_segments(image: Mapping[str, Any], num_classes: int) -> tuple[np.ndarr
     """Return the segments of an image with numbers that follow each other.
 
     Args:
-        image: segmentation (H, W), the id of the segment or 0, and segments, mappings with id, label and perhaps iscrowd.
+        image: segmentation (H, W), the id of the segment or 0, and segments, mappings with id, label and perhaps
+            iscrowd.
         num_classes: Number of classes.
 
     Returns:

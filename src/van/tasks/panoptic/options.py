@@ -41,8 +41,8 @@ class PanopticTrainOptions(StepOptions):
         model: Backbone and sizes.
         num_classes: Number of classes, where it should be checked against the data.
         augmentation: Random changes of the training images.
-        inference: How segments are found in validation, at the image's own size where fit is null; the weight file keeps
-            it.
+        inference: How segments are found in validation, at the image's own size where fit is null; the weight file
+            keeps it.
         check_data: Decode every image before the first epoch; PNG files of segments are decoded in any case.
     """
 
@@ -68,7 +68,7 @@ class PanopticEvaluateOptions(EvaluateOptions):
         batch_size: Images of one size that are seen together.
     """
 
-    split: Literal["train", "val"] = "val"  # pyright: ignore[reportIncompatibleVariableOverride]
+    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 

@@ -19,7 +19,7 @@ class Panoptic(Result):
     Attributes:
         segmentation: The id of the segment of every pixel, 0 where there is none, shape (H, W), int32.
         segments: For each segment a dictionary with id, label, isthing and score.
-        best_score: Highest score of all candidates.
+        best_score: Highest score of all candidates; 0 where there was none.
         score_threshold: Candidates with a lower score were dropped.
     """
 
@@ -42,6 +42,8 @@ class Panoptic(Result):
         names = [self.class_names[segment["label"]] for segment in self.segments]
         if names:
             return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        if not self.best_score:
+            return "no segments"
         best = f"(best {self.best_score:.2f})"
         if self.best_score > self.score_threshold:
             return f"no segment is left of those above {self.score_threshold:g} {best}; lower --overlap-threshold"

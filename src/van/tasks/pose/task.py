@@ -159,11 +159,11 @@ class PoseTask(Task):
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong annotations."""
         from van.data.coco import CocoSplit
-        from van.data.coco_checks import find_problems
+        from van.data.coco_checks import check
         from van.engine.checking import check_splits
 
         splits = {name: CocoSplit(files, "person_keypoints") for name, files in found.items()}
-        return check_splits(splits, lambda _, split: find_problems(split, options.decode, options.workers))
+        return check_splits(splits, check, options)
 
 
 TASK = PoseTask()

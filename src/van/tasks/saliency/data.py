@@ -42,5 +42,5 @@ def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, l
     Raises:
         DataError: the data cannot be used.
     """
-    found = find_saliency(data_folder(options.data, options.data_root), options.split)
+    found = find_saliency(data_folder(options.data, options.data_root), options.split or "val")
     return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)

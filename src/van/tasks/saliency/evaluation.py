@@ -23,8 +23,7 @@ _SHEET = 10  # images on the sheet of predictions
 class SaliencyEvaluator(Sums):
     """Measures maps one by one and averages over them, over all processes.
 
-    Before that, maps are rounded to 8 bits, as if they were saved, and stretched so that their smallest value is 0 and
-    their largest 1, as in the published values.
+    Before that, maps are rounded to 8 bits, as if they were saved.
     """
 
     def __init__(self) -> None:

@@ -57,24 +57,23 @@ def mean_curves(sums: np.ndarray, count: int) -> dict[str, np.ndarray]:
     return dict(zip(("F", "E", "precision", "recall"), curves, strict=True))
 
 
-def measured(prediction: np.ndarray, mask: np.ndarray, stretch: bool = True) -> np.ndarray:
-    """Measure one map.
+def measured(prediction: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Measure one map, stretched so that its smallest value is 0 and its largest 1, as in the published values.
 
     Args:
         prediction: (H, W) uint8.
         mask: (H, W) bool.
-        stretch: Stretch the map to the full range.
 
     Returns:
         MAE, adaptive F, weighted F, S, adaptive E; then the curves of F, E, precision and recall over 256 thresholds
         from 1 down to 0: (1029,).
     """
     if prediction.shape != mask.shape or not mask.size:
-        raise DataError(f"A map has the size {prediction.shape}, its mask {mask.shape}.")
+        raise DataError(f"A saliency map has shape {prediction.shape}, its mask {mask.shape}, expected the same.")
     # each of 256 levels has its value; pixels are counted by level and truth
     levels = np.arange(256) / 255
     low, high = levels[prediction.min()], levels[prediction.max()]
-    if stretch and high != low:
+    if high != low:
         levels = (levels - low) / (high - low)
     values = levels[prediction]
     counts = np.bincount(prediction.ravel() + 256 * mask.ravel().astype(np.int64), minlength=512).reshape(2, 256)

@@ -10,7 +10,7 @@ from van.networks.segmentation.views import View
 
 
 @dataclass
-class SaliencyInference(View, Inference):
+class SaliencyInference(View, Inference):  # noqa: D101
     __doc__ = View.__doc__
 
 
@@ -50,7 +50,7 @@ class SaliencyEvaluateOptions(EvaluateOptions):
         batch_size: Images of one size that are seen together.
     """
 
-    split: Literal["train", "val", "all"] = "val"
+    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 

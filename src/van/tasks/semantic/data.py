@@ -55,6 +55,6 @@ def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -
     Raises:
         DataError: the data cannot be used, or has a class that the model does not know.
     """
-    found = options.format.find(data_folder(options.data, options.data_root), options.split)
+    found = options.format.find(data_folder(options.data, options.data_root), options.split or "val")
     match_classes(found.class_names, class_names, found.name)  # before the long check
     return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)

@@ -12,7 +12,7 @@ from van.networks.segmentation.views import View
 
 
 @dataclass
-class SemanticInference(View, Inference):
+class SemanticInference(View, Inference):  # noqa: D101
     __doc__ = View.__doc__
 
 
@@ -56,7 +56,7 @@ class SemanticEvaluateOptions(EvaluateOptions):
     """
 
     format: SemanticFormat = field(default_factory=SemanticFormat)
-    split: Literal["train", "val", "all"] = "val"
+    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 

@@ -7,11 +7,14 @@ import pytest
 import torch
 from torchmetrics.detection import PanopticQuality
 
-from van.analysis.panoptic_quality import FIGURES, PanopticEvaluator
 from van.errors import DataError
+from van.tasks.panoptic.evaluation import PanopticEvaluator
+from van.tasks.panoptic.metrics import METRICS
 
 CLASSES = ["cat", "dog", "sky", "road"]
 THINGS = {0, 1}
+ISTHING = [True, True, False, False]
+KEYS = [metric.key for metric in METRICS]
 
 
 def random_image(rng, crowds=False, height=24, width=20):
@@ -58,41 +61,41 @@ def written_out(images, things=THINGS, number=4):
     rows = {k: (iou[k] / (n := tp[k] + fp[k] / 2 + fn[k] / 2), iou[k] / max(tp[k], 1), tp[k] / n)
             for k in range(number) if tp[k] + fp[k] + fn[k]}  # fmt: skip
     groups = (list(rows), [k for k in rows if k in things], [k for k in rows if k not in things])
-    return dict(zip(FIGURES, [float(np.mean([rows[k][i] for k in g])) for g in groups for i in range(3)], strict=True))
+    return dict(zip(KEYS, [float(np.mean([rows[k][i] for k in g])) for g in groups for i in range(3)], strict=True))
 
 
 @pytest.mark.parametrize("crowds", [False, True])
 def test_as_the_definition_says(crowds):
     rng = np.random.default_rng(0)
     images = [random_image(rng, crowds) for _ in range(12)]
-    evaluator = PanopticEvaluator(CLASSES, THINGS)
+    evaluator = PanopticEvaluator(CLASSES, ISTHING)
     for output, target in images:
         evaluator.update([output], [target])
-    figures = evaluator.compute()
-    assert tuple(figures) == FIGURES
-    assert 0.1 < figures["PQ"] < 0.9
-    assert figures == pytest.approx(written_out(images))
+    values = evaluator.compute()
+    assert list(values) == KEYS
+    assert 0.1 < values["PQ"] < 0.9
+    assert values == pytest.approx(written_out(images))
     rows = evaluator.per_class()
-    assert np.mean([row["PQ"] for row in rows]) == pytest.approx(figures["PQ"], abs=1e-6)
+    assert np.mean([row["PQ"] for row in rows]) == pytest.approx(values["PQ"], abs=1e-6)
     assert [row["isthing"] for row in rows] == [True, True, False, False]
 
 
 def test_crowds_make_a_difference():
     rng = np.random.default_rng(0)
-    figures = []
+    values = []
     images = [random_image(rng, crowds=True) for _ in range(12)]
     for kept in (True, False):
-        evaluator = PanopticEvaluator(CLASSES, THINGS)
+        evaluator = PanopticEvaluator(CLASSES, ISTHING)
         for output, target in images:
             segments = [{**s, "iscrowd": kept and s["iscrowd"]} for s in target["segments"]]
             evaluator.update([output], [{**target, "segments": segments}])
-        figures.append(evaluator.compute()["PQ"])
-    assert figures[0] != pytest.approx(figures[1], abs=0.01)
+        values.append(evaluator.compute()["PQ"])
+    assert values[0] != pytest.approx(values[1], abs=0.01)
 
 
 def test_as_torchmetrics_where_there_are_no_crowds():
     rng = np.random.default_rng(1)
-    evaluator = PanopticEvaluator(CLASSES, THINGS)
+    evaluator = PanopticEvaluator(CLASSES, ISTHING)
     reference = PanopticQuality(things=THINGS, stuffs={2, 3}, allow_unknown_preds_category=True, return_sq_and_rq=True)
     for _ in range(8):
         images = []
@@ -111,8 +114,8 @@ def test_as_torchmetrics_where_there_are_no_crowds():
         (output, found), (target, true) = images
         evaluator.update([output], [target])
         reference.update(found[None], true[None])
-    figures = evaluator.compute()
-    assert [figures["PQ"], figures["SQ"], figures["RQ"]] == pytest.approx(reference.compute().tolist(), abs=1e-6)
+    values = evaluator.compute()
+    assert [values["PQ"], values["SQ"], values["RQ"]] == pytest.approx(reference.compute().tolist(), abs=1e-6)
 
 
 def test_the_same_segments_are_perfect_whatever_their_numbers():
@@ -121,32 +124,34 @@ def test_the_same_segments_are_perfect_whatever_their_numbers():
         "segmentation": target["segmentation"] * 1000,
         "segments": [{"id": 1000 * s["id"], "label": s["label"]} for s in target["segments"]],
     }
-    evaluator = PanopticEvaluator(CLASSES, THINGS)
+    evaluator = PanopticEvaluator(CLASSES, ISTHING)
     evaluator.update([output], [target])
     assert set(evaluator.compute().values()) == {1.0}
 
 
 def test_nothing_found_and_nothing_there():
-    evaluator = PanopticEvaluator(CLASSES, THINGS)
+    evaluator = PanopticEvaluator(CLASSES, ISTHING)
+    evaluator.update([], [])
     assert set(evaluator.compute().values()) == {-1.0}
     empty = {"segmentation": torch.zeros(4, 4, dtype=torch.int32), "segments": []}
     cat = {"segmentation": torch.ones(4, 4, dtype=torch.int32), "segments": [{"id": 1, "label": 0}]}
     evaluator.update([cat], [empty])  # all of it lies where nothing is known
     assert evaluator.compute()["PQ"] == -1.0
     evaluator.update([empty], [cat])
-    figures = evaluator.compute()
-    assert (figures["PQ"], figures["PQ_things"], figures["PQ_stuff"]) == (0.0, 0.0, -1.0)
+    values = evaluator.compute()
+    assert (values["PQ"], values["PQ_things"], values["PQ_stuff"]) == (0.0, 0.0, -1.0)
     assert evaluator.per_class()[0] == {"class": "cat", "isthing": True, "segments": 1, "PQ": 0.0, "SQ": 0.0, "RQ": 0.0}
     assert evaluator.per_class()[3]["PQ"] is None
     evaluator.reset()
+    evaluator.update([empty], [empty])
     assert evaluator.compute()["PQ"] == -1.0
 
 
 def test_what_does_not_fit_is_refused():
-    evaluator = PanopticEvaluator(CLASSES, THINGS)
+    evaluator = PanopticEvaluator(CLASSES, ISTHING)
     cat = {"segmentation": np.ones((4, 4), int), "segments": [{"id": 1, "label": 0}]}
     for other, message in (
-        ({**cat, "segmentation": np.ones((4, 5), int)}, r"size \(4, 5\), true ones \(4, 4\)"),
+        ({**cat, "segmentation": np.ones((4, 5), int)}, r"shape \(4, 5\), true ones \(4, 4\)"),
         ({**cat, "segmentation": np.full((4, 4), 3)}, "pixels of segment 3"),
         ({**cat, "segments": [{"id": 1, "label": 4}]}, r"labels \[4\], expected 0 to 3"),
     ):

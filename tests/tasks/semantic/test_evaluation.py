@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
-from van.analysis.semantic_measures import SemanticEvaluator
 from van.errors import DataError
+from van.tasks.semantic.evaluation import SemanticEvaluator
 
 CLASSES = ["a", "b", "c", "d"]
 
@@ -14,7 +14,7 @@ def test_by_hand():
     evaluator = SemanticEvaluator(CLASSES)
     found = torch.tensor([[0, 0, 1, 1], [2, 0, 0, 0]])
     true = torch.tensor([[0, 1, 1, 1], [0, 0, 255, 255]], dtype=torch.uint8)
-    evaluator.update(found, true)
+    evaluator.update([found], [true])
     # a: 2 of 3 right, one more found; b: 2 of 3; c: only found; d does not occur
     assert evaluator.compute() == pytest.approx({"mIoU": (2 / 4 + 2 / 3 + 0) / 3, "mAcc": 2 / 3, "aAcc": 4 / 6})
     rows = evaluator.per_class()
@@ -23,14 +23,13 @@ def test_by_hand():
     assert rows[3] == {"class": "d", "pixels": 0, "IoU": None, "accuracy": None}
 
 
-def test_batches_of_any_form_add_up_to_torchmetrics():
+def test_images_of_any_size_add_up_to_torchmetrics():
     generator = torch.Generator().manual_seed(0)
     found = torch.randint(0, 4, (6, 9, 7), generator=generator)
     true = torch.where(torch.rand(found.shape, generator=generator) < 0.5, found, found.flip(0)).to(torch.uint8)
     true[:, :2] = 255
     evaluator = SemanticEvaluator(CLASSES)
-    evaluator.update(found[:3], true[:3])
-    evaluator.update(found[3], true[3])
+    evaluator.update(list(found[:4]), list(true[:4]))
     evaluator.update([found[4], found[5, :5]], [true[4], true[5, :5]])
     evaluator.update([found[5, 5:]], [true[5, 5:]])
     options = {"num_classes": 4, "ignore_index": 255}
@@ -46,19 +45,19 @@ def test_batches_of_any_form_add_up_to_torchmetrics():
 
 def test_nothing_to_measure():
     evaluator = SemanticEvaluator(CLASSES)
-    nothing = {"mIoU": -1.0, "mAcc": -1.0, "aAcc": -1.0}
+    nothing, zeros = {"mIoU": -1.0, "mAcc": -1.0, "aAcc": -1.0}, torch.zeros(2, 2, dtype=torch.long)
+    evaluator.update([zeros], [torch.full((2, 2), 255)])
     assert evaluator.compute() == nothing
-    evaluator.update(torch.zeros(2, 2, dtype=torch.long), torch.full((2, 2), 255))
-    assert evaluator.compute() == nothing
-    evaluator.update(torch.zeros(2, 2, dtype=torch.long), torch.zeros(2, 2, dtype=torch.long))
+    evaluator.update([zeros], [zeros])
     assert evaluator.compute()["mIoU"] == 1.0
     evaluator.reset()
+    evaluator.update([torch.zeros(0, 2)], [torch.zeros(0, 2)])
     assert evaluator.compute() == nothing
 
 
 def test_one_class():
     evaluator = SemanticEvaluator(["a"])
-    evaluator.update(torch.zeros(2, 2, dtype=torch.long), torch.tensor([[0, 0], [0, 255]]))
+    evaluator.update([torch.zeros(2, 2, dtype=torch.long)], [torch.tensor([[0, 0], [0, 255]])])
     assert evaluator.per_class()[0]["pixels"] == 3
     assert evaluator.compute()["mIoU"] == 1.0
 
@@ -74,4 +73,4 @@ def test_one_class():
 )
 def test_wrong_labels_are_refused(found, true, message):
     with pytest.raises(DataError, match=message):
-        SemanticEvaluator(CLASSES).update(found.long(), true.long())
+        SemanticEvaluator(CLASSES).update([found.long()], [true.long()])

@@ -1,7 +1,7 @@
 """Maps that saliency measures are tested with, and what pysodmetrics says of them.
 
-`python tests/analysis/saliency_maps.py` writes saliency_values.json anew. It needs pysodmetrics, which the tests do
-not: install it elsewhere, as it brings OpenCV.
+`python tests/tasks/saliency/saliency_maps.py` writes saliency_values.json anew. It needs pysodmetrics, which the tests
+do not: install it elsewhere, as it brings OpenCV.
 """
 
 import json
@@ -62,14 +62,13 @@ def main():
 
     import py_sod_metrics as sod
 
-    def figures(pairs, normalize=True):
+    def measured(pairs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             f, w, s, e, mae = sod.Fmeasure(), sod.WeightedFmeasure(), sod.Smeasure(), sod.Emeasure(), sod.MAE()
         for maps, mask in pairs:
-            given = (maps, mask) if normalize else (maps / 255, mask > 128)
             for measure in (f, w, s, e, mae):
-                measure.step(*given, normalize=normalize)
+                measure.step(maps, mask)
         f, e = f.get_results(), e.get_results()["em"]
         precision, recall = f["pr"]["p"], f["pr"]["r"]
         below = 0.3 * precision + recall
@@ -87,12 +86,11 @@ def main():
         }
 
     made = cases()
-    values = {name: figures([pair]) for name, pair in made.items()}
+    values = {name: measured([pair]) for name, pair in made.items()}
     content = {
-        "made by": f"pysodmetrics {version('pysodmetrics')}, numpy {np.__version__}, tests/analysis/saliency_maps.py",
+        "made by": f"pysodmetrics {version('pysodmetrics')}, numpy {np.__version__}, saliency_maps.py",
         "cases": values,
-        "all": figures(made.values()),
-        "all, not stretched": figures(made.values(), normalize=False),
+        "all": measured(made.values()),
     }
     VALUES.write_text(json.dumps(content, indent=1, default=float) + "\n")
 
