@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from van.data.pose_data import PoseData
 
 from van.data.augmentation import PoseAugmentation
 from van.data.coco import CocoSplit, find_split

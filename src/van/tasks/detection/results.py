@@ -113,7 +113,7 @@ class Detections(Result):
             VanError: the package supervision is not installed.
         """
         try:
-            import supervision
+            import supervision  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise VanError("to_supervision needs the package supervision: pip install supervision") from error
         return supervision.Detections(
