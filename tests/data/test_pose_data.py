@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from van.data.pose_data import PoseData
 
 from van.data.augmentation import PoseAugmentation
 from van.data.coco import CocoSplit, find_split
@@ -283,35 +282,3 @@ class TestDetectorBoxes:
     def test_a_missing_file_is_named(self, write):
         with pytest.raises(DataError, match=r"none\.json"):
             detected_persons(split_of(write([person()])), "none.json")
-
-
-class TestLoaders:
-    def test_batches(self, write):
-        folder = write([person(i, 1 + i % 2) for i in range(1, 8)])
-        data = PoseData(str(folder), None, (64, 48), PoseAugmentation(), 3, workers=0)
-        batches = list(data.train_dataloader())
-        assert [len(batch["image"]) for batch in batches] == [3, 3]  # the last, incomplete one is left out
-        assert data.steps(1) == 2
-        assert data.class_names == ["person"]
-        assert data.extra["keypoint_names"] == list(KEYPOINTS)
-        assert data.extra["flip_pairs"][0] == [LEFT_EYE, RIGHT_EYE]
-        validation = next(iter(data.val_dataloader()))
-        assert validation["keypoints"].shape == (6, 17, 3)
-        assert validation["matrix"].shape == (6, 2, 3)
-        assert validation["image_id"].tolist() == sorted(validation["image_id"].tolist())
-
-    def test_other_keypoints_in_val_are_an_error(self, write):
-        folder = write([person()])
-        path = folder / "annotations" / "person_keypoints_val.json"
-        path.write_text(path.read_text().replace('"nose"', '"beak"'))
-        with pytest.raises(DataError, match="beak"):
-            PoseData(str(folder), None, (64, 48), PoseAugmentation(), 3, workers=0)
-
-    def test_broken_images_are_found_by_decoding(self, write):
-        folder = write([person(1, 1), person(2, 2)])
-        data = PoseData(str(folder), None, (64, 48), PoseAugmentation(), 3, "skip", workers=0)
-        file = folder / "train" / "2.png"
-        file.write_bytes(file.read_bytes()[:-200])
-        data.check()
-        assert len(data.train) == 1
-        assert "2.png" in data.notes[0]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from van.models.backbone import Backbone
-from van.networks.options import DetectorOptions
+from van.networks.detection.options import DetectorOptions
 
 
 @dataclass

@@ -14,7 +14,7 @@ def tasks() -> None:
     for name in task_names():
         task = get_task(name)
         print(f"{name}: {task.summary}")
-        if choices := architectures(name):
+        if task.architecture and (choices := architectures(name)):
             print(f"  architectures: {', '.join(choices)}")
         print(f"  data:          {'; '.join(task.formats)}")
         print(f"  built in:      {task.demo_data} (van train --task {name})")

@@ -136,14 +136,14 @@ class CocoEvaluator:
         """Return name, id, number of objects, AP and AP50 of each category; AP is None where there are no objects."""
         if self._precision is None:
             self.compute()
-        precisions: Any = self._precision
+        accumulated: Any = self._precision
         objects = [
             a["category_id"] for a in self.content["annotations"]
             if not a["iscrowd"] and (self.kind != "keypoints" or a["num_keypoints"])
         ]  # fmt: skip
         rows = []
         for k, (number, name) in enumerate(zip(self.category_ids, self.class_names, strict=True)):
-            precision = precisions[:, :, k, 0, -1]
+            precision = accumulated[:, :, k, 0, -1]
             values = {
                 key: round(float(part[part > -1].mean()), 6) if (part > -1).any() else None
                 for key, part in (("AP", precision), ("AP50", precision[0]))

@@ -176,6 +176,7 @@ def _fit(
 ) -> bool:
     """Train with checkpoints, a table of the epochs and TensorBoard; return False after Ctrl-C."""
     import lightning
+    import torch
     from lightning.pytorch.callbacks import EarlyStopping
     from lightning.pytorch.callbacks.callback import Callback
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -227,6 +228,8 @@ def _fit(
         if terminal:
             print(file=sys.stderr)  # end the line of the progress bar
         raise
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the first process goes on alone, with all validation samples
     return True
 
 

@@ -222,7 +222,8 @@ def person_scores(keypoints: torch.Tensor, box_scores: torch.Tensor) -> torch.Te
     """
     values = keypoints[..., 2]
     confident = values > CONFIDENT
-    return box_scores.cpu() * (values * confident).sum(1) / confident.sum(1).clamp(min=1)
+    total = (values * confident).sum(1) + 0.0  # no -0.0 where none is confident
+    return box_scores.cpu() * total / confident.sum(1).clamp(min=1)
 
 
 def coco_results(maps: torch.Tensor, batch: dict[str, Any], stride: int) -> list[dict[str, Any]]:

@@ -69,9 +69,9 @@ def options_class(task: str, name: str) -> type[NetworkOptions]:
     """
     known = _of_task(task)
     if name not in known:
-        raise VanError(
-            f"There is no {task} architecture {name!r}, expected one of {', '.join(known)}.{_nearest(name, known)}"
-        )
+        others = [other for other, names in _ARCHITECTURES.items() if name in names]
+        hint = f" It is one of the task {' or '.join(others)}." if others else _nearest(name, known)
+        raise VanError(f"There is no {task} architecture {name!r}, expected one of {', '.join(known)}.{hint}")
     found = known[name]
     if isinstance(found, str):
         module, _, attribute = found.partition(":")

@@ -172,7 +172,7 @@ class DetectionEvaluation(Evaluation):
             groups.append(
                 [
                     draw_boxes(image, target["boxes"].numpy(), truth, names, masks=masks, size=PANEL),
-                    draw_boxes(image, found.boxes, found.labels, names, found.scores, found.masks, size=PANEL),
+                    found.draw(PANEL),
                 ]
             )
             captions.append(f"{len(truth)} annotated, {len(found)} predicted")

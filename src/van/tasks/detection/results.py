@@ -95,11 +95,15 @@ class Detections(Result):
             return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
         return self._nothing() + ("" if self._passed() else "; lower --score-threshold")
 
-    def draw(self) -> "Image":
-        """Return the image with boxes, masks, class names and scores."""
+    def draw(self, size: int | None = None) -> "Image":
+        """Return the image with boxes, masks, class names and scores.
+
+        Args:
+            size: Longer side in pixels; None keeps that of the image, but enlarges small ones.
+        """
         from van.engine.drawing import draw_boxes, draw_note
 
-        picture = draw_boxes(self.shown(), self.boxes, self.labels, self.class_names, self.scores, self.masks)
+        picture = draw_boxes(self.shown(), self.boxes, self.labels, self.class_names, self.scores, self.masks, size)
         return picture if len(self) else draw_note(picture, self._nothing())
 
     def to_supervision(self) -> Any:
@@ -109,7 +113,7 @@ class Detections(Result):
             VanError: the package supervision is not installed.
         """
         try:
-            import supervision
+            import supervision  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise VanError("to_supervision needs the package supervision: pip install supervision") from error
         return supervision.Detections(

@@ -68,7 +68,7 @@ class Poses(Result):
         failed = best[best < self.keypoint_threshold]
         text = f"{len(self)} person{'s' * (len(self) > 1)}"
         if self.whole_image:
-            text += f" (the whole image, without --detector or --boxes), score {self.scores[0]:.2f}"
+            text += f": the whole image, as neither --detector nor --boxes is given, score {self.scores[0]:.2f}"
         if len(failed):
             who = f"{len(failed)} of them with " if len(self) > 1 else ""
             text += f", {who}no keypoint above {self.keypoint_threshold:g} (best {failed.max():.2f})"
