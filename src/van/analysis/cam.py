@@ -1,4 +1,4 @@
-"""Where a classifier looks: Grad-CAM of any layer and class (Fig. 6), and maps of large kernel attention (Fig. 9)."""
+"""What a classifier looks at: Grad-CAM of any layer and class (Fig. 6), and attention maps of a VAN (Fig. 9)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from van.analysis.networks import check_size, default_layer, find_layer, frozen,
 from van.errors import VanError
 from van.models import Attention
 
-# Sums whose parts cancel leave about 1e-7 of the parts in float32, and so do gradients
+# sums of terms that cancel leave about 1e-7 of the terms in float32, and so do gradients
 _ROUNDING = 1e-5
 _LOGITS = 1e-6
 
@@ -21,10 +21,10 @@ class ClassMaps(NamedTuple):
     """Grad-CAM of a batch.
 
     Attributes:
-        maps: Evidence for the class at each position, at least 0, shape (B, h, w). All zero where no position speaks
-            for the class.
-        classes: The class that was explained, of each image, shape (B,).
-        probabilities: What the network answered, shape (B, classes).
+        maps: Evidence for the class at each position, at least 0, shape (B, h, w). Zero everywhere if no position is
+            evidence for the class.
+        classes: The explained class of each image, shape (B,).
+        probabilities: Probabilities that the network predicts, shape (B, classes).
         layer: Name of the layer.
     """
 
@@ -45,25 +45,25 @@ def grad_cam(
     classes: int | Sequence[int] | None = None,
     layer: str | None = None,
 ) -> ClassMaps:
-    """Compute Grad-CAM (Selvaraju et al., 2017): a layer's channels, weighted by the mean gradient of the class' logit.
+    """Compute Grad-CAM (Selvaraju et al., 2017): a layer's channels weighted by the mean gradient of the class's logit.
 
-    What is only rounding becomes zero: maps below 1e-5 of the absolute values that they are the sums of, and maps of
-    layers that move the logit by less than 1e-6 in all.
+    Rounding errors become zero: maps below 1e-5 of the sum of their terms' absolute values, and maps of layers that
+    change the logit by less than 1e-6 in total.
 
     Args:
-        model: Any classifier whose output has shape (B, classes); computes in evaluation mode and is left as it was.
-        images: Preprocessed, shape (B, C, H, W).
-        classes: Class to explain, one for all or one each; None for the one that is predicted.
-        layer: Name of the layer whose output is weighted; None for the last one with a map.
+        model: Any classifier whose output has shape (B, classes); it runs in evaluation mode and is then restored.
+        images: Preprocessed images, shape (B, C, H, W).
+        classes: Class to explain, one for all images or one for each; None for the predicted class.
+        layer: Name of the layer whose output is weighted; None for the last feature map.
 
     Raises:
-        VanError: there is no such layer or class, the layer has no map, the images are smaller than its stride, or the
-            class does not depend on it.
+        VanError: there is no such layer or class, the layer outputs no feature map, the images are smaller than its
+            stride, or the class does not depend on it.
     """
     name = default_layer(model) if layer is None else layer
     module = find_layer(model, name)
     check_size(model, images.shape[-2:], name)
-    # with gradients of the images all that is computed from them has some, whatever is frozen
+    # gradients of the images give every layer gradients, even if its parameters are frozen
     with (
         frozen(model),
         torch.enable_grad(),
@@ -72,16 +72,16 @@ def grad_cam(
     ):
         logits = model(images.detach().clone().requires_grad_())
     if not outputs:
-        raise VanError(f"Layer {name} of {type(model).__name__} is not used in its forward pass. Name another.")
+        raise VanError(f"Layer {name} of {type(model).__name__} is not used in its forward pass. Choose another layer.")
     if logits.ndim != 2 or logits.shape[1] == 0:
-        raise VanError(f"{type(model).__name__} puts out {tuple(logits.shape)}, expected (images, classes).")
+        raise VanError(f"{type(model).__name__} outputs {tuple(logits.shape)}, expected (images, classes).")
     chosen = _chosen(classes, logits)
     output = outputs[-1]
     maps = to_maps(output, model, name).detach()
     score = logits.gather(1, chosen[:, None]).sum()
     (gradient,) = torch.autograd.grad(score, output, allow_unused=True)
     if gradient is None:
-        raise VanError(f"The classes of {type(model).__name__} do not depend on layer {name}. Name another.")
+        raise VanError(f"The classes of {type(model).__name__} do not depend on layer {name}. Choose another layer.")
     weights = to_maps(gradient, model, name).float().mean(dim=(2, 3), keepdim=True)
     parts = weights * maps.float()
     cam = parts.sum(dim=1).relu()
@@ -99,7 +99,7 @@ def _chosen(classes: int | Sequence[int] | None, logits: torch.Tensor) -> torch.
         return logits.detach().argmax(dim=1)
     several = [classes] * len(logits) if isinstance(classes, int) else list(classes)
     if len(several) != len(logits):
-        raise VanError(f"{len(several)} classes were given for {len(logits)} images. Give one, or one for each.")
+        raise VanError(f"{len(several)} classes are given for {len(logits)} images. Give one, or one for each.")
     for index in several:
         if not 0 <= index < count:
             raise VanError(f"Class {index} is out of range: there are {count} classes, 0 to {count - 1}.")
@@ -114,12 +114,12 @@ def lka_attention(model: nn.Module, images: torch.Tensor, block: int = -1) -> di
     """Return the attention maps (Eq. 1) of one block per stage: absolute values, mean over channels.
 
     Args:
-        model: A VAN of any variant; computes in evaluation mode and is left as it was.
-        images: Preprocessed, shape (B, C, H, W).
-        block: Which block of each stage; -1 for the last one.
+        model: A VAN of any variant; it runs in evaluation mode and is restored afterwards.
+        images: Preprocessed images, shape (B, C, H, W).
+        block: Block of each stage; -1 is the last one.
 
     Returns:
-        By name of the layer, the maps, shape (B, h, w) (Fig. 9).
+        Maps by the name of the layer, shape (B, h, w) (Fig. 9).
 
     Raises:
         VanError: the network has no such attention, a stage has no such block, or the images are smaller than
@@ -130,7 +130,7 @@ def lka_attention(model: nn.Module, images: torch.Tensor, block: int = -1) -> di
         if isinstance(module, Attention):
             found.setdefault(name.partition(".blocks.")[0], []).append(name)
     if not found:
-        raise VanError(f"{type(model).__name__} has no large kernel attention. Take a VAN.")
+        raise VanError(f"{type(model).__name__} has no large kernel attention. Use a VAN.")
     check_size(model, images.shape[-2:])
     for stage, names in found.items():
         if not -len(names) <= block < len(names):

@@ -22,8 +22,8 @@ _STYLES = (":", "-.", "--", "-")  # of the squares that hold 20, 30, 50 and 99 %
 _ZERO = "zero everywhere:\nno position is evidence\nfor this class"
 _CAM_NOTE = "Each map has the resolution given above it and is enlarged smoothly to the crop that the network saw."
 _ATTENTION_NOTE = (
-    "Absolute attention, averaged over the channels. Colours run from the smallest to the largest value of each map, "
-    "which are given below it: compare values, not colours, between maps."
+    "Absolute attention, averaged over the channels. Colors run from the smallest to the largest value of each map, "
+    "which are given below it: compare values, not colors, between maps."
 )
 
 

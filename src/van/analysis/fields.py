@@ -1,4 +1,4 @@
-"""Effective receptive field: which pixels the central position of a map depends on (Fig. 8)."""
+"""Effective receptive fields: the pixels that the central position of a feature map depends on (Fig. 8)."""
 
 import math
 import time
@@ -20,11 +20,11 @@ SHARES = (0.2, 0.3, 0.5, 0.99)
 
 @dataclass
 class ReceptiveField:
-    """How much each pixel of the image matters to the central position of a map.
+    """How much each pixel of the image influences the central position of a feature map.
 
     Attributes:
-        energy: Mean over the images of the absolute gradient, summed over the channels, shape (H, W); its sum is 1.
-        images: Over how many images the mean is.
+        energy: Absolute gradient summed over the channels, averaged over the images, shape (H, W); its sum is 1.
+        images: Number of images.
         layer: Name of the layer.
     """
 
@@ -33,13 +33,13 @@ class ReceptiveField:
     layer: str
 
     def area_ratios(self, shares: Sequence[float] = SHARES) -> dict[float, float]:
-        """Return the area of the squares that hold each share of the energy, over the area of the image.
+        """Return the area of the smallest central squares that hold each share of the energy.
 
         Args:
-            shares: From above 0 to 1.
+            shares: Shares of the energy, above 0 and at most 1.
 
         Returns:
-            By share, from above 0 to 1; what lies outside the image does not count.
+            Area by share, relative to the area of the image, without what lies outside the image.
         """
         ratios = {}
         for share in shares:
@@ -50,26 +50,26 @@ class ReceptiveField:
 
 
 def square_side(energy: np.ndarray, share: float) -> int:
-    """Return the side of the smallest square around the image's centre that holds a share of a map.
+    """Return the side of the smallest square around the image's center that holds a share of a map.
 
-    The centre is the pixel (H // 2, W // 2): where a size is even, the one behind the middle. Centre and shares are
-    those of RepLKNet's script (Ding et al., 2022, erf/analyze_erf.py), so that figures mean the same for all networks.
-    That script takes positive gradients only, and sums the logarithm of 1 + energy: its figures are others.
+    The center is the pixel (H // 2, W // 2), the one after the middle where a size is even. Center and shares are
+    those of RepLKNet's script (Ding et al., 2022, erf/analyze_erf.py). That script takes only positive gradients and
+    sums the logarithm of 1 + energy, so its numbers differ from these.
 
     Args:
-        energy: Not negative, shape (H, W).
-        share: From above 0 to 1.
+        energy: Values of at least 0, shape (H, W).
+        share: Share of the sum, above 0 and at most 1.
 
     Returns:
-        An odd number of pixels; the square may reach beyond the border, where there is nothing.
+        An odd number of pixels; the square may extend beyond the image.
 
     Raises:
-        VanError: the share is out of range, or the map is zero everywhere.
+        VanError: the share is out of range, or the energy is zero everywhere.
     """
     if not 0 < share <= 1:
         raise VanError(f"share is {share}, expected a number above 0 and at most 1.")
     if not energy.sum() > 0:
-        raise VanError("The map is zero everywhere, no part of it holds a share.")
+        raise VanError("The energy is zero everywhere, so no square holds a share of it.")
     rows, columns = (np.abs(np.arange(n) - n // 2) for n in energy.shape)
     rings = np.maximum(rows[:, None], columns[None, :])
     inside = np.cumsum(np.bincount(rings.ravel(), weights=energy.ravel().astype(float)))
@@ -85,21 +85,21 @@ def receptive_field(
 ) -> ReceptiveField:
     """Measure the effective receptive field of a network (Luo et al., 2016; as in Fig. 8).
 
-    The gradient of the positive channels' sum at the central position of the layer's map, with respect to the image.
-    (The sum of all channels would not do: right behind a LayerNorm it is constant.) One image at a time, without
-    gradients of the weights and for a VAN with checkpointing, which bounds the memory: VAN-B2 takes 2.6 GB for
-    1120 x 1120 pixels.
+    This is the gradient of the sum of the positive channels at the central position of a feature map, with respect to
+    the image. (The sum of all channels does not work: right after a LayerNorm it is constant.) Images are processed one
+    at a time, without gradients of the weights and for a VAN with gradient checkpointing, which bounds the memory:
+    VAN-B2 takes 2.6 GB for 1120 x 1120 pixels.
 
     Args:
-        model: Any network; computes in evaluation mode and is left as it was.
-        images: Preprocessed, each of shape (C, H, W), all of one size.
-        layer: Name of the layer; None for the last one with a map.
-        max_seconds: No further image is begun after this time.
-        progress: Called with the number of images done.
+        model: Any network; it runs in evaluation mode and is restored afterwards.
+        images: Preprocessed images, each of shape (C, H, W), all of one size.
+        layer: Name of the layer; None for the last feature map.
+        max_seconds: Start no further image after this time.
+        progress: Called with the number of finished images.
 
     Raises:
-        VanError: there is no image, no such layer, the layer has no map, the image is smaller than its stride, or the
-            gradient is zero everywhere.
+        VanError: there are no images or no such layer, the layer outputs no feature map, an image is smaller than its
+            stride, or the gradient is zero everywhere.
     """
     name = default_layer(model) if layer is None else layer
     module = find_layer(model, name)
@@ -113,7 +113,9 @@ def receptive_field(
             with recorded(module, lambda _, output: output) as outputs, taking(model, image.shape[-2:]):
                 model.forward_features(x) if hasattr(model, "forward_features") else model(x)  # pyright: ignore
             if not outputs:
-                raise VanError(f"Layer {name} of {type(model).__name__} is not used by its features. Name another.")
+                raise VanError(
+                    f"Layer {name} of {type(model).__name__} does not contribute to its features. Choose another layer."
+                )
             maps = to_maps(outputs[-1], model, name)
             centre = maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2]
             (gradient,) = torch.autograd.grad(centre.relu().sum(), x)
@@ -140,7 +142,7 @@ def receptive_field(
 
 @contextmanager
 def _checkpointed(model: nn.Module) -> Iterator[None]:
-    """Let a VAN compute activations a second time instead of keeping them; others may bypass their stages then."""
+    """Switch on gradient checkpointing of a VAN; other networks may bypass their stages then."""
     stages = model.stages if isinstance(model, VAN) else ()
     switched = [stage for stage in stages if isinstance(stage, VANStage) and not stage.grad_checkpointing]
     for module in switched:
@@ -153,16 +155,16 @@ def _checkpointed(model: nn.Module) -> Iterator[None]:
 
 
 def random_crops(pictures: Sequence[Any], count: int, size: tuple[int, int], seed: int = 0) -> Iterable[Any]:
-    """Cut random parts out of pictures, mirrored at random, and scale them.
+    """Return random crops of pictures, scaled and mirrored at random.
 
     Args:
         pictures: PIL images.
-        count: How many parts.
-        size: Height and width of each.
-        seed: The same seed gives the same parts.
+        count: Number of crops.
+        size: Height and width of each crop.
+        seed: The same seed gives the same crops.
 
     Returns:
-        PIL images, made one after another.
+        PIL images, made one at a time.
     """
     from PIL import Image, ImageOps
 

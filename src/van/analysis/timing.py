@@ -1,7 +1,8 @@
 """Speed and memory of networks and depth-wise convolutions, measured side by side in interleaved rounds.
 
-One machine is never equally fast twice: what is compared takes turns (A B C, A B C, ...) in one process, and ratios of
-medians are the result. Nothing is timed before its output was compared with that of a plain reference.
+The speed of a machine varies over time. Cases that are compared therefore take turns (A B C, A B C, ...) in one
+process, and the results are ratios of medians. Nothing is timed before its output has been compared with that of a
+plain reference.
 """
 
 import difflib
@@ -41,11 +42,11 @@ TASKS = ("inference", "training")
 MODES = ("eager", "compiled", "fused", "openvino")
 PRECISIONS = ("float32", "bfloat16", "float16")
 DIRECTIONS = ("forward", "input_gradient", "weight_gradient", "forward_backward")
-# Largest accepted difference, relative to the largest number of the reference. VAN-B0 and B2 were measured to differ by
-# 1e-6 in float32 and 1e-2 in bfloat16, their plain reference in bfloat16 by as much.
+# Largest accepted difference relative to the largest number of the reference. VAN-B0 and B2 differ by 1e-6 in float32
+# and 1e-2 in bfloat16, as does their plain reference in bfloat16.
 BOUNDS = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
-# Where the plain network itself rounds worse in half precision (few numbers per BatchNorm, many layers), this times its
-# own difference is accepted, up to so many times the bound: torch 2.15 returns plain nonsense for some gradients.
+# Where the plain network itself is less accurate in half precision (few values per BatchNorm, many layers), three times
+# its error is accepted, up to ten times the bound: torch 2.15 returns meaningless values for some gradients.
 _OWN_ROUNDING, _AT_MOST = 3, 10
 
 _REFERENCE = "reference:"
@@ -59,7 +60,7 @@ _FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, NotImplemented
 
 @dataclass(frozen=True)
 class Case:
-    """A network in one mode.
+    """A network in one mode, to be measured.
 
     Attributes:
         model: A VAN variant, "reference:VARIANT" for the plain network in NCHW ("reference:VARIANT:channels_last" in
@@ -83,7 +84,7 @@ class Case:
 
     @property
     def variant(self) -> str | None:
-        """Name of the VAN variant, also for its plain reference; None for other networks."""
+        """Name of the VAN variant, also of its plain reference; None for other networks."""
         name = self.model.removeprefix(_REFERENCE).removesuffix(_CHANNELS_LAST).partition(".")[0]
         return name if name in VARIANTS else None
 
@@ -94,12 +95,12 @@ class Case:
 
     @property
     def layout(self) -> str:
-        """Order of the numbers in memory."""
+        """Memory layout."""
         return "NCHW" if self.is_reference and not self.model.endswith(_CHANNELS_LAST) else "channels_last"
 
     @property
     def is_fast_path(self) -> bool:
-        """Whether something was made fast that could have become wrong."""
+        """Whether this is an optimized path, whose results could be wrong."""
         return self.mode != "eager" or (self.variant is not None and not self.is_reference)
 
     @property
@@ -148,7 +149,7 @@ class OpCase:
 
     @property
     def method(self) -> str:
-        """Backend, with the layout where it is not the usual one."""
+        """Backend, with the layout where that is not channels_last."""
         return self.backend if self.layout == "channels_last" else f"{self.backend} {self.layout}"
 
     @property
@@ -165,7 +166,7 @@ _Case = TypeVar("_Case", Case, OpCase)
 
 @dataclass
 class Result(Generic[_Case]):
-    """What was measured of a case.
+    """Measurements of a case.
 
     Attributes:
         case: The case.
@@ -215,9 +216,9 @@ def _check_settings(
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
         raise VanError(f"device is {device!r}, expected cpu, cuda or cuda:NUMBER.")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise VanError(f"device is {device!r}, but torch finds {torch.cuda.device_count()} GPUs here. Try cpu.")
+        raise VanError(f"device is {device!r}, but torch finds {torch.cuda.device_count()} GPUs. Try cpu.")
     if kind == "cpu" and "float16" in precisions:
-        raise VanError("precision float16 is for GPUs, and the device is cpu. Use bfloat16.")
+        raise VanError("precision float16 needs a GPU, but the device is cpu. Use bfloat16.")
 
 
 def _check_model(name: str) -> None:
@@ -227,7 +228,7 @@ def _check_model(name: str) -> None:
     if (variant if plain else name.partition(".")[0]) not in known:
         close = difflib.get_close_matches(variant, known, n=1)
         hint = f" Did you mean {_REFERENCE if plain else ''}{close[0]}?" if close else ""
-        raise VanError(f"There is no model {name!r}, expected a VAN, reference:VAN or a name that timm knows.{hint}")
+        raise VanError(f"There is no model {name!r}, expected a VAN, reference:VAN or another timm model.{hint}")
 
 
 def plan(
@@ -239,7 +240,7 @@ def plan(
     image_size: tuple[int, int] = (224, 224),
     device: str = "cpu",
 ) -> list[Case]:
-    """Return every case that there is of some settings.
+    """Return all valid combinations of settings as cases.
 
     The plain reference runs in eager mode only; only VANs can be fused; fused and openvino are for inference, openvino
     on the CPU.
@@ -298,7 +299,7 @@ def plan_ops(
     image_size: tuple[int, int] = (224, 224),
     device: str = "cpu",
 ) -> list[OpCase]:
-    """Return the depth-wise convolutions of VAN variants, by each backend that can run them, in every direction.
+    """Return the depth-wise convolutions of VAN variants for each backend that can run them, in every direction.
 
     5x5 and 7x7 with dilation 3 of the large kernel attention and 3x3 of the feed-forward half, in each stage. Torch's
     own comes in both layouts, the other backends channels last.
@@ -315,7 +316,9 @@ def plan_ops(
     """
     _check_settings(precisions, batch_sizes, image_size, device)
     if unknown := [name for name in models if name not in VARIANTS]:
-        raise VanError(f"model is {unknown[0]!r}; operations are those of {', '.join(VARIANTS)}. Name one of them.")
+        raise VanError(
+            f"model is {unknown[0]!r}; operations are those of VANs, expected some of {', '.join(VARIANTS)}."
+        )
     shapes: list[tuple[int, int, int, tuple[int, int]]] = []
     for name in models:
         numbers = VARIANTS[name]
@@ -350,10 +353,10 @@ def _can_run(case: OpCase) -> bool:
 
 
 def build(name: str, image_size: tuple[int, int] = (224, 224)) -> nn.Module:
-    """Build a network with random weights that are the same at every call, and for a VAN and its plain reference.
+    """Build a network with random weights, the same for every call and for a VAN and its plain reference.
 
-    No scale, bias or statistic is left at its neutral value, where a mistake in its use would not show. Drop path and
-    dropout are off.
+    Scales, biases and statistics all get values other than their neutral ones, which would hide mistakes in their use.
+    Drop path and dropout are off.
 
     Args:
         name: See Case.model.
@@ -385,13 +388,13 @@ def build(name: str, image_size: tuple[int, int] = (224, 224)) -> nn.Module:
 
 
 def _official(tensors: dict[str, torch.Tensor], variant: str) -> dict[str, torch.Tensor]:
-    """Name the tensors of a VAN as its plain reference does."""
+    """Rename the tensors of a VAN to the names of its plain reference."""
     return to_format(Checkpoint(tensors, "van", variant, 1000, 3), "official")
 
 
 @dataclass
 class _Network:
-    """A network as it is measured; `called` is the network itself or what was made of it."""
+    """A network ready to be measured; `called` is the network itself, or its compiled or converted form."""
 
     case: Case
     network: nn.Module
@@ -408,7 +411,7 @@ class _Network:
             self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=_LEARNING_RATE, fused=True)
 
     def step(self) -> torch.Tensor:
-        """Do what is timed; returns the logits."""
+        """Run the step that is timed, and return the logits."""
         if self.optimizer is None:
             with torch.inference_mode():
                 return self.called(self.x)
@@ -426,7 +429,7 @@ class _Network:
         return logits.detach()
 
     def outputs(self) -> dict[str, torch.Tensor]:
-        """Return the logits, and for training the gradients by the names of the reference."""
+        """Return the logits, and for training the gradients under the names of the reference."""
         if self.optimizer is None:
             return {"logits": self.step().detach()}
         self.optimizer.zero_grad()
@@ -438,7 +441,7 @@ class _Network:
         return {"logits": logits, **gradients}
 
     def bytes_held(self) -> int:
-        """Return what is held between two steps: weights, statistics, state of the optimiser, images."""
+        """Return the bytes held between steps: weights, statistics, optimizer state, images."""
         held = [*self.network.parameters(), *self.network.buffers(), self.x, self.labels]
         for state in self.optimizer.state.values() if self.optimizer else ():
             held += [value for value in state.values() if isinstance(value, torch.Tensor)]
@@ -446,7 +449,7 @@ class _Network:
 
 
 def _network(case: Case) -> _Network:
-    """Build a network and bring it into its mode."""
+    """Build a network and put it into its mode."""
     model = build(case.model, case.image_size).to(case.device)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(case.batch_size, 3, *case.image_size, generator=generator).to(case.device)
@@ -469,9 +472,9 @@ def _network(case: Case) -> _Network:
 
 
 def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    """Return the relative error of logits (by their maximum) or of all gradients (by their norm), the larger one.
+    """Return the larger of the relative errors of the logits (by maximum) and of all gradients together (by norm).
 
-    Gradients are taken together: some are zero but for rounding, such as that of a bias before a BatchNorm.
+    Single gradients can be zero up to rounding, such as that of a bias before a BatchNorm.
     """
     if ours.keys() != theirs.keys():
         return math.inf
@@ -492,15 +495,15 @@ def _relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def peak_memory(step: Callable[[], Any], device: str, held: int) -> int:
-    """Return the bytes that a step needs at most, what is held between steps included.
+    """Return the peak memory of a step in bytes, including what is held between steps.
 
-    On a GPU the peak of torch's allocator. On the CPU the peak of the tensors that torch allocates in the step, from
-    its profiler; scratch memory inside kernel libraries is not seen there.
+    On a GPU this is the peak of torch's allocator. On the CPU it is the peak of the tensors that torch allocates in the
+    step, according to its profiler, without scratch memory inside kernel libraries.
 
     Args:
-        step: What is measured; gradients of an earlier step should have been dropped.
-        device: Where it runs.
-        held: Bytes of weights and the like.
+        step: The step; gradients of earlier steps should have been freed.
+        device: Device that it runs on.
+        held: Bytes held between steps.
     """
     if device.startswith("cuda"):
         before = torch.cuda.memory_allocated()
@@ -521,7 +524,7 @@ def peak_memory(step: Callable[[], Any], device: str, held: int) -> int:
 
 
 def _prepare_network(result: Result[Case], expected: dict[Any, Any], warmup: int) -> Callable[[], Any]:
-    """Check a network against the plain one, fill in what is measured once, and return the step to time."""
+    """Compare a network with the plain one, fill in what is measured once, and return the step to time."""
     case = result.case
     # torch 2.15's BatchNorm on the CPU returns a wrong gradient for one image in NCHW; channels_last is right
     layout = _CHANNELS_LAST if case.task == "training" and case.batch_size == 1 else ""
@@ -601,7 +604,7 @@ def exact_depthwise(
 
 
 def _prepare_op(result: Result[OpCase], expected: dict[Any, Any], warmup: int) -> Callable[[], Any]:
-    """Check an operation against float64 and return the step to time."""
+    """Compare an operation with its definition in float64, and return the step to time."""
     case = result.case
     if not expected:
         generator = torch.Generator().manual_seed(0)
@@ -687,14 +690,14 @@ def measure(
     warmup: int = 2,
     tick: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Measure cases; what was measured before an interruption stands in the results.
+    """Measure cases. After an interruption the results hold everything measured so far.
 
-    Cases of one group take turns, one step each per round. float32 means float32: TF32 is off.
+    Cases of one group take turns, one step each per round. TF32 is off for float32.
 
     Args:
-        results: One per case, empty; they are filled in.
+        results: An empty result for each case; they are filled in.
         rounds: Timed steps of each case.
-        warmup: Steps of each case before, besides the first call.
+        warmup: Untimed steps of each case after the first call.
         tick: Called with a few words before each case is prepared and before each of its steps.
     """
     for group in _unique(result.case.group for result in results):
@@ -740,14 +743,14 @@ def _reason(error: BaseException) -> str:
 
 
 def baseline(result: Result[Case], results: Sequence[Result[Case]], precision: str = "float32") -> Result[Case] | None:
-    """Return the case that a network is compared with: a plain reference network in eager mode, of the same group.
+    """Return the case that a network is compared with: the plain reference network in eager mode, of the same group.
 
-    That of the same variant comes first, then the first one. Without any, float32 is compared with the first case that
-    was measured of the group.
+    The reference of the same variant is preferred, then the first one. Without a reference, the baseline is the first
+    measured case of the group, for float32 only.
 
     Args:
-        result: What is compared.
-        results: All of the run.
+        result: The case to compare.
+        results: All cases of the run.
         precision: Precision of the reference.
     """
     measured = [r for r in results if r.seconds and r.case.group == result.case.group]
@@ -758,7 +761,7 @@ def baseline(result: Result[Case], results: Sequence[Result[Case]], precision: s
 
 
 def ratio(result: Result[_Case], other: Result[_Case] | None) -> float | None:
-    """Return how many times faster a case is than another, by the medians."""
+    """Return how many times faster a case is than another, as a ratio of medians."""
     if other is None or not result.seconds or not other.seconds:
         return None
     return other.percentile(50) / result.percentile(50)
@@ -779,11 +782,11 @@ def op_baseline(result: Result[OpCase], results: Sequence[Result[OpCase]], layou
 
 
 def throughput_plot(results: Sequence[Result[Case]], top1: dict[str, float], title: str) -> "Figure | None":
-    """Draw accuracy over measured throughput (Fig. 5 of the paper), a panel for each mode and precision.
+    """Draw accuracy over measured throughput (Fig. 5 of the paper), one panel for each mode and precision.
 
     Args:
-        results: Inference at the largest batch is drawn.
-        top1: Top-1 accuracy (%) of models, as quoted.
+        results: Cases; inference with the largest batch is drawn.
+        top1: Quoted top-1 accuracy (%) by model.
         title: Line above the panels.
 
     Returns:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
@@ -28,7 +28,7 @@ def train(task: str | None = None, config: Config = None, **options: Any) -> Run
     Args:
         task: Name of the task; None takes that of the config, else classification.
         config: Recipe or YAML file, or several of which later ones win.
-        **options: Options of the task, which win over the config: data="coco", epochs=12, model={"architecture": "gfl"},
+        **options: Options of the task, which win over the config: data="coco", model={"architecture": "gfl"},
             optimization={"weight_decay": 0.1}, ...
 
     Returns:
@@ -224,7 +224,7 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
-    own = [(f.name, f.type | None, field(default=None)) for f in _changeable(command, task)]
+    own = [(f.name, cast(Any, f.type) | None, field(default=None)) for f in _changeable(command, task)]
     about = task.inference.__doc__ if task else ""
     changes = make_dataclass("Changes", own, kw_only=True, namespace={"__doc__": about})
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})

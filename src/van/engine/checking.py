@@ -90,7 +90,7 @@ def check_splits(
 
     Args:
         splits: Splits by name.
-        check: Of the format; returns the problems, given the splits, whether to decode images, and loading processes.
+        check: The check of their format in van.data; takes the splits, decode and workers.
         options: Options of checking.
     """
     problems = check(splits, options.decode, options.workers)
@@ -113,6 +113,6 @@ def _recognized(options: CheckOptions) -> Task:
         names = ", ".join(map(str, fitting))
         raise DataError(f"{options.data} can be data for the tasks {names}. Choose one with --task.")
     raise DataError(
-        f"{options.data} is not in a format of any task. Choose one with --task to see what is missing; the formats are "
-        "listed by van tasks."
+        f"{options.data} is not in a format of any task. Choose one with --task to see what is missing; van tasks "
+        "lists the formats."
     )

@@ -136,6 +136,7 @@ class CocoEvaluator:
         """Return name, id, number of objects, AP and AP50 of each category; AP is None where there are no objects."""
         if self._precision is None:
             self.compute()
+        assert self._precision is not None
         objects = [
             a["category_id"] for a in self.content["annotations"]
             if not a["iscrowd"] and (self.kind != "keypoints" or a["num_keypoints"])

@@ -43,7 +43,7 @@ class OptionParser(ArgumentParser):
         args = tuple(name.replace("_", "-") if name.startswith("--") else name for name in args)
         if hint in (bool, bool | None):
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
-        action = super().add_argument(*args, **kwargs)
+        action: Any = super().add_argument(*args, **kwargs)
         if _is_several(hint):
             action.metavar = "HEIGHT WIDTH" if "size" in args[0] and "tuple" in str(hint) else "VALUE ..."
         return action

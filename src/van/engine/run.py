@@ -161,6 +161,6 @@ def describe_epochs(folder: Path, metric: Metric) -> str:
     best = best_epoch(rows, metric)
     value = metric.text(best.get(f"val_{metric.key}"))
     return (
-        f"{len(rows)} epochs have finished, the best {metric.label} is {value} (epoch {best['epoch']:.0f}); checkpoints "
-        f"are in {folder / 'checkpoints'}.\nContinue with: van train --resume {folder}"
+        f"{len(rows)} epochs have finished, the best {metric.label} is {value} (epoch {best['epoch']:.0f}); "
+        f"checkpoints are in {folder / 'checkpoints'}.\nContinue with: van train --resume {folder}"
     )

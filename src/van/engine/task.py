@@ -138,7 +138,7 @@ class Task:
         """
 
     def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
-        """Return what makes an RGB image what `predict` takes; it runs in loading processes. By default bytes (3, H, W)."""
+        """Return what makes an RGB image what `predict` takes, by default bytes (3, H, W); loading processes run it."""
         from torchvision.transforms.v2.functional import pil_to_tensor
 
         return pil_to_tensor

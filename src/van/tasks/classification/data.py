@@ -14,6 +14,7 @@ from van.engine.data import DataModule
 from van.engine.options import EvaluateOptions
 from van.engine.predictor import Predictor
 from van.errors import DataError
+from van.models.weights import Checkpoint
 from van.tasks.classification.options import ClassificationTrainOptions
 
 
@@ -27,9 +28,18 @@ class ClassificationData(DataModule):
         preprocessing: timm's data configuration of the model: input_size (C, H, W), mean, std, interpolation, crop_pct.
         batch_size: Images per step and process.
 
+    Attributes:
+        model: Name of the model to train.
+        model_args: Arguments of the model.
+        checkpoint: What training starts from, or None.
+
     Raises:
         DataError: the data cannot be used.
     """
+
+    model: str
+    model_args: dict[str, Any]
+    checkpoint: Checkpoint | None
 
     def __init__(self, options: ClassificationTrainOptions, preprocessing: dict[str, Any], batch_size: int) -> None:
         data = options.data

@@ -111,7 +111,8 @@ def category_ids_of(class_names: Sequence[str], split: CocoSplit) -> tuple[list[
     Raises:
         DataError: a class with annotations is unknown to the detector.
     """
-    used = {split.labels.get(annotation.get("category_id")) for annotation in split.all_annotations()}
+    numbers = (annotation.get("category_id") for annotation in split.all_annotations())
+    used = {split.labels[number] for number in numbers if number in split.labels}
     labels = match_classes(split.class_names, class_names, split.name, used)
     ids = [-1] * len(class_names)
     for label, number in zip(labels, split.category_ids, strict=True):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from van.engine.options import CheckOptions
+from van.engine.options import CheckOptions, TrainOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.errors import VanError
@@ -39,7 +39,7 @@ class DetectionTask(Task):
     demo = "detection/fcos_van_b0_shapes"
     demo_data = "shapes"
     result = Detections
-    train_options: ClassVar[type[DetectionTrainOptions]] = DetectionTrainOptions
+    train_options: ClassVar[type[TrainOptions]] = DetectionTrainOptions
     evaluate_options = DetectionEvaluateOptions
     inference = DetectionInference
     predict_only = ("agnostic_nms", "classes", "max_detections")

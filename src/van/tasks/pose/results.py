@@ -80,7 +80,7 @@ class Poses(Result):
 
         texts = [f"{self.class_names[0]} {score:.2f}" for score in self.scores]
         picture = draw_keypoints(
-            self.shown(), self.keypoints, self.keypoint_names, self.skeleton, texts, self.keypoint_threshold
+            self.shown(), list(self.keypoints), self.keypoint_names, self.skeleton, texts, self.keypoint_threshold
         )
         seen = len(self) and self.keypoints[:, :, 2].max(initial=0.0) >= self.keypoint_threshold
         # where nothing is seen there is a note already

@@ -1,0 +1,96 @@
+import csv
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from van.errors import DataError
+from van.tasks.classification.evaluation import ClassificationEvaluation
+
+NAMES = ["cat", "dog", "fox", "größer"]
+# six images; nothing is a größer, nothing is taken for a dog
+LABELS = [0, 1, 1, 2, 2, 2]
+BEST = [[0, 2, 1], [0, 1, 2], [2, 1, 0], [2, 0, 1], [2, 0, 1], [3, 2, 0]]
+
+
+class Labeled(list):
+    """Batches of (images, labels), as a split whose images cannot be read again."""
+
+    class_names = NAMES
+
+
+def evaluation_of(batches, names=NAMES):
+    """The evaluation of a classifier whose logits are the images."""
+    split = Labeled(batches)
+    split.class_names = names
+    predictor = SimpleNamespace(model=lambda images: images, device="cpu", class_names=names)
+    evaluation = ClassificationEvaluation(predictor, split, 0)
+    evaluation.batches = lambda: split
+    return evaluation
+
+
+def ranked(best):
+    """Logits with these classes first."""
+    logits = torch.zeros(len(best), len(NAMES))
+    for row, classes in zip(logits, best, strict=True):
+        for place, label in enumerate(classes):
+            row[label] = 4 - place
+    return logits
+
+
+@pytest.fixture
+def measured(tmp_path):
+    logits, labels = ranked(BEST), torch.tensor(LABELS)
+    evaluation = evaluation_of([(logits[:4], labels[:4]), (logits[4:], labels[4:])])
+    return evaluation, evaluation.run(tmp_path, "title", quiet=True)
+
+
+def test_accuracy_and_confusion(measured):
+    evaluation, values = measured
+    assert values["top1"] == pytest.approx(3 / 6)
+    assert evaluation.confusion().tolist() == [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 2, 1], [0, 0, 0, 0]]
+
+
+def test_per_class_by_hand(measured):
+    cat, dog, fox, greater = measured[0].per_class()
+    assert cat == {"class": "cat", "images": 1, "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3, abs=1e-6)}
+    # never predicted: no precision; nothing of it found: recall and F1 are 0
+    assert dog == {"class": "dog", "images": 2, "precision": None, "recall": 0.0, "f1": 0.0}
+    assert fox["precision"] == fox["recall"] == fox["f1"] == pytest.approx(2 / 3, abs=1e-6)
+    # no images: no recall and no F1
+    assert greater == {"class": "größer", "images": 0, "precision": 0.0, "recall": None, "f1": None}
+
+
+def test_files(measured, tmp_path):
+    evaluation, _ = measured
+    text = (tmp_path / "evaluation.json").read_text(encoding="utf-8")
+    content = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
+    assert (content["images"], content["top1"]) == (6, 0.5)
+    assert content["per_class"] == evaluation.per_class()
+    assert "größer" in text
+    with (tmp_path / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == NAMES
+    assert rows[1] == {"class": "dog", "images": "2", "precision": "", "recall": "0.0", "f1": "0.0"}
+    assert (tmp_path / "confusion_matrix.png").is_file()
+
+
+@pytest.mark.parametrize("classes", [2, 5, 8])
+def test_batches_are_counted_together(classes, tmp_path):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(10, classes), torch.randint(classes, (10,))
+    evaluation = evaluation_of(
+        [(logits[i : i + 4], labels[i : i + 4]) for i in (0, 4, 8)], list(map(str, range(classes)))
+    )
+    values = evaluation.run(tmp_path, "title", quiet=True)
+    assert evaluation.labels.tolist() == labels.tolist()
+    assert evaluation.top.tolist() == logits.argsort(dim=1, descending=True)[:, :5].tolist()
+    assert evaluation.confidence == pytest.approx(logits.softmax(dim=1).max(dim=1).values.numpy())
+    assert values["top1"] == pytest.approx((logits.argmax(dim=1) == labels).float().mean().item())
+    assert ("top5" in values) == (classes > 5)  # of five classes, one of the first five is always right
+
+
+def test_nothing_to_evaluate(tmp_path):
+    with pytest.raises(DataError, match="no images"):
+        evaluation_of([]).run(tmp_path, "title", quiet=True)
