@@ -179,6 +179,7 @@ def _fit(
     from lightning.pytorch.callbacks import EarlyStopping
     from lightning.pytorch.callbacks.callback import Callback
     from lightning.pytorch.loggers import TensorBoardLogger
+    from torch import distributed
 
     from van.engine.callbacks import AtomicCheckpointIO, AveragedWeights, Checkpoints, EpochTable, Progress
 
@@ -227,6 +228,8 @@ def _fit(
         if terminal:
             print(file=sys.stderr)  # end the line of the progress bar
         raise
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()  # from here on the first process works alone
     return True
 
 

@@ -52,7 +52,7 @@ def check_output(output: str | None) -> None:
         VanError: there is something in it.
     """
     folder = Path(output or "")
-    if output is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if output is None or _follows() or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     hint = ""
     if (folder / "checkpoints").is_dir():
@@ -60,6 +60,11 @@ def check_output(output: str | None) -> None:
     elif (folder / CONFIG).is_file():  # the rows of an ablation lie below it, with their checkpoints
         hint = f", or continue it with van ablate --resume {folder}"
     raise VanError(f"{folder} exists and is not empty. Give another --output{hint}.")
+
+
+def _follows() -> bool:
+    """Return whether this process was started by one that has chosen the folder."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and _VARIABLE in os.environ
 
 
 def new_folder(output: str | None, name: str) -> Path:
@@ -72,7 +77,7 @@ def new_folder(output: str | None, name: str) -> Path:
     Raises:
         VanError: there is something in the folder that was asked for.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0" and _VARIABLE in os.environ:
+    if _follows():
         return Path(os.environ[_VARIABLE])
     check_output(output)
     if output is not None:
