@@ -139,7 +139,6 @@ class TestTrain:
         assert "2 tensors for 8 classes are new" in out
         assert "1 of 8 classes occur in no mask: new" in out
 
-
     @pytest.mark.slow
     def test_two_processes_validate_as_one_does(self, own_yaml):
         start = own_yaml(output="run", epochs=1)
