@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from van.inference.pixels import SemanticPredictor
 
 import van
 from van.cli import main

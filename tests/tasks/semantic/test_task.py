@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,16 @@ class TestTrain:
         assert status == 0, err
         assert "2 tensors for 8 classes are new" in out
         assert "1 of 8 classes occur in no mask: new" in out
+
+    @pytest.mark.slow
+    def test_two_processes_validate_as_one_does(self, own_yaml):
+        start = own_yaml(output="run", epochs=1)
+        command = [sys.executable, "-m", "van", *start, "--device", "cpu", "--devices", "2"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        shared, alone = float(epochs_of("run")[-1]["val_mIoU"]), read("run/evaluation.json")
+        assert alone["images"] == 4
+        assert shared == pytest.approx(alone["mIoU"], abs=1e-5)
 
 
 class TestEvaluate:
