@@ -1,8 +1,10 @@
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
 
+from van.engine.api import train_options
 from van.engine.options import StepOptions
 from van.engine.parsing import OptionError, option_parser, parse, to_mapping, to_options
 
@@ -163,3 +165,19 @@ def test_wrong_keys_in_a_file(content, words):
 def test_options_survive_the_way_through_a_mapping():
     options = read("--image-size", "3", "4", "--model.size", "5", "6", "--optimization.milestones", "3", "5")
     assert read(file=to_mapping(options)) == options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--image-size", "3"], r"--image-size is \[3\].*2 values"),
+        (["--image-size", "64", "a"], "an integer.*a"),
+        (["--epochs", "many"], "--epochs.*an integer.*many"),
+        (["--model.size", "3"], r"unknown option --model\.size"),
+        (["--optimization.schedule", "cosin"], "cosin"),
+    ],
+)
+def test_wrong_values_are_one_readable_sentence(arguments, words):
+    with pytest.raises(OptionError, match=words) as error:
+        train_options("classification", arguments=arguments)
+    assert not re.search("class '|subtype|Union|typing", str(error.value))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def recipe_folder() -> Path:
 
 
 def list_recipes(task: str | None = None) -> dict[str, str]:
-    """Return the shipped recipes: name to a one-line description, the second line of each file.
+    """Return the shipped recipes: name to a one-line description, the first sentence after the command in each file.
 
     Args:
         task: Only those of this task.
@@ -48,8 +48,9 @@ def list_recipes(task: str | None = None) -> dict[str, str]:
     for path in sorted(folder.rglob("*.yaml")):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if task in (None, name.partition("/")[0]):
-            comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-            recipes[name] = comments[1].lstrip("# ") if len(comments) > 1 else ""
+            lines = path.read_text(encoding="utf-8").splitlines()
+            comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines[1:]))
+            recipes[name] = re.split(r"(?<=\.) (?=[A-Z])", comment)[0]
     return recipes
 
 

@@ -15,6 +15,19 @@ from van.engine.config import merge, nearest
 from van.errors import VanError
 
 
+# how jsonargparse says what it expected, and how we do
+_EXPECTED = {
+    r"Expected a typing\.Literal\[(.*?)\]\.?": r"expected one of \1.",
+    r"Expected a <class 'int'>": "expected an integer",
+    r"Expected a <class 'float'>": "expected a number",
+    r"Expected a <class 'str'>": "expected text",
+    r"Expected a <class 'bool'>": "expected true or false",
+    r"Expected a tuple with (\d+) elements": r"expected \1 values",
+    r"\. Got value: ": ", got ",
+    r"typing\.": "",
+}
+
+
 class OptionError(VanError):
     """An option is unknown or has a wrong value."""
 
@@ -86,9 +99,15 @@ class OptionParser(ArgumentParser):
             name = names[0].partition("=")[0]
             known = [option for action in self._actions for option in action.option_strings]
             return f"unknown option {name}.{nearest(name, known)}"
+        if match := re.search(r'Parser key "([^"]+)":.*NestedArg\(key=\'([^\']+)\'', message):  # of what is no group
+            return self._sentence(f"unrecognized arguments: --{match[1]}.{match[2]}")
         message = re.sub(r'Parser key "([^"]+)":', lambda m: f"--{m[1].replace('_', '-')}:", message)
-        message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\.?", r"expected one of \1.", message)
-        return message.replace("typing.", "")
+        if match := re.search(r"(--\S+): Does not validate.* Errors: - (.*) Given value type: .* Given value: (.*)", message):
+            reasons = [part for part in match[2].split(" - ") if "NoneType" not in part]
+            message = f"{match[1]} is {match[3]}: {'; '.join(reasons)}"
+        for pattern, words in _EXPECTED.items():
+            message = re.sub(pattern, words, message)
+        return message.rstrip(".") + "."
 
 
 def _close(result: list[str], values: list[str] | None) -> None:

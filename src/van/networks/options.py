@@ -125,6 +125,10 @@ class SimpleBaselineOptions(NetworkOptions):
 
     out_indices: ClassVar[tuple[int, ...]] = (3,)
 
+    def __post_init__(self) -> None:
+        if len(self.image_size) != 2:  # the data needs it before there is a network
+            raise VanError(f"image_size is {self.image_size}, expected a height and a width.")
+
     def check(self, outputs: int) -> None:
         """Raise VanError where an option is out of range."""
         if self.deconvolutions < 0 or self.channels < 1 or not self.sigma > 0:
