@@ -136,7 +136,7 @@ class InferenceOptions:
         workers: Processes that load images; by default one per processor, at most 8, and none for a few images.
         device: cpu, cuda, mps, ...; by default a GPU if there is one.
         output: Where results go; by default a numbered folder below runs.
-        quiet: Print results and errors only.
+        quiet: Print errors only; results are in files.
     """
 
     weights: str
