@@ -65,7 +65,7 @@ class TestRun:
         assert result.classes[0] in ("blue", "green", "red")
         assert result.image.mode == "RGB"
         measured = van.evaluate(run.folder, colours, workers=0, quiet=True)
-        assert measured["top1"] == pytest.approx(run.metrics["top1"])
+        assert measured["top1"] == pytest.approx(run.metrics["top1"], abs=1e-5)
 
     def test_recipe_of_the_paper_is_applied(self, options):
         given = {k: v for k, v in options(output="run").items() if k != "task"}
@@ -152,7 +152,8 @@ class TestInterruption:
         before = epochs_of("run")
         van.train(resume="run", epochs=3, optimization={"weight_decay": 0.3})
         after = epochs_of("run")
-        assert after[:2] == before
+        numbers = [[{key: float(value) for key, value in row.items()} for row in rows] for rows in (before, after[:2])]
+        assert numbers[0] == numbers[1]
         assert [row["epoch"] for row in after] == ["1", "2", "3"]
         last = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert last["global_step"] == 9
