@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 import pytest
 import yaml
@@ -30,6 +29,7 @@ def kept(asked, options) -> bool:
 def test_every_file_is_listed():
     assert len(RECIPES) == len(list(recipe_folder().rglob("*.yaml")))
     assert {name.partition("/")[0] for name in RECIPES} == set(task_names())
+    assert set(list_recipes("pose")) == {name for name in RECIPES if name.startswith("pose/")}
 
 
 def test_there_are_recipes_for_every_classification_table():
@@ -97,10 +97,11 @@ class TestEveryRecipe:
             options.inference.check()
 
 
-@pytest.mark.parametrize("name", ["classification/van_b0_digits", "recipes/classification/van_b0_digits.yaml"])
-def test_recipes_are_found_by_name_from_anywhere(monkeypatch, tmp_path, name):
+@pytest.mark.parametrize("form", ["{}", "{}.yaml", "recipes/{}.yaml"])
+def test_recipes_are_found_by_name_from_anywhere(monkeypatch, tmp_path, form):
     monkeypatch.chdir(tmp_path)
-    assert find_recipe(name) == recipe_folder() / Path("classification/van_b0_digits.yaml")
+    found = find_recipe(form.format("classification/van_b0_digits"))
+    assert found == recipe_folder() / "classification" / "van_b0_digits.yaml"
 
 
 @pytest.mark.parametrize(
