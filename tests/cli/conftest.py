@@ -15,22 +15,17 @@ SMALL = [
 ]
 
 
-def make_images(folder: Path, count: int, classes=COLOURS, seed: int = 0) -> None:
-    """Write count images of each class into class folders."""
-    rng = np.random.default_rng(seed)
-    for name, colour in classes.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = np.clip(rng.normal(0, 30, (24, 28, 3)) + colour, 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-
-
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory) -> Path:
     """A data set with train and val folders of three classes that are easy to tell apart."""
     folder = tmp_path_factory.mktemp("colours")
-    make_images(folder / "train", 8)
-    make_images(folder / "val", 3, seed=1)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        for name, colour in COLOURS.items():
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(rng.normal(0, 30, (24, 28, 3)) + colour, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
     return folder
 
 

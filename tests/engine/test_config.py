@@ -1,6 +1,6 @@
 import pytest
 
-from van.engine.config import find_recipe, list_recipes, merge, nearest, read_config
+from van.engine.config import merge, nearest, read_config
 from van.errors import VanError
 
 
@@ -62,28 +62,6 @@ def test_merge_leaves_its_arguments_alone():
     low, high = {"a": {"b": 1}, "c": 2}, {"a": {"d": 3}}
     assert merge(low, high) == {"a": {"b": 1, "d": 3}, "c": 2}
     assert low == {"a": {"b": 1}, "c": 2}
-
-
-def test_every_recipe_has_a_description():
-    recipes = list_recipes()
-    assert len(recipes) > 50
-    assert all(len(text) > 10 for text in recipes.values())
-    assert set(list_recipes("pose")) == {name for name in recipes if name.startswith("pose/")}
-
-
-@pytest.mark.parametrize("name", ["pose/van_b0_shapes", "recipes/pose/van_b0_shapes.yaml", "pose/van_b0_shapes.yaml"])
-def test_recipes_are_found_by_name_from_anywhere(monkeypatch, tmp_path, name):
-    monkeypatch.chdir(tmp_path)
-    assert find_recipe(name).is_file()
-
-
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [("classification/van_b9_imagenet", "classification/van_b0_imagenet"), ("van_b0_shape", "pose/van_b0_shapes")],
-)
-def test_unknown_recipe_suggests_some(name, near):
-    with pytest.raises(VanError, match=near):
-        find_recipe(name)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from van.analysis.complexity import complexity, layer_costs, theoretical_extent
+from van.analysis.counting import complexity, layer_costs, theoretical_extent
 
 import van
 from van.analysis.cam import lka_attention

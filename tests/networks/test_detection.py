@@ -6,7 +6,7 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou
 
-from van.cli.recipes import recipe_folder
+from van.engine.config import recipe_folder
 from van.errors import DataError, VanError
 from van.networks.detection.atss_heads import choose_anchors
 from van.networks.detection.fcos import FCOSOptions

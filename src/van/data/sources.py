@@ -24,7 +24,7 @@ from van.data.checks import Problem
 from van.data.classes import match_classes
 from van.data.folders import SPLIT_FOLDERS, refuse_url
 from van.data.images import ImageLike, read_image
-from van.data.samples import Samples, SampleSubset, find_problems, split_samples
+from van.data.samples import Samples, SampleSubset, find_problems
 from van.errors import DataError
 
 _SPLIT_NAMES = {"train": SPLIT_FOLDERS["train"], "val": (*SPLIT_FOLDERS["val"], "eval", "evaluation")}
@@ -485,7 +485,7 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
 
 
 def describe_split(splits: dict[str, Source], fraction: float, seed: int) -> dict[str, Any]:
-    """Return what it takes to split data without a validation split in the same way again; see `open_split`.
+    """Return what it takes to split data without a validation split in the same way again.
 
     Args:
         splits: What `open_data` returned.
@@ -496,34 +496,6 @@ def describe_split(splits: dict[str, Source], fraction: float, seed: int) -> dic
         val_fraction, seed and images, which JSON can hold; empty where the data has splits of its own.
     """
     return {"val_fraction": fraction, "seed": seed, "images": len(splits["all"])} if "all" in splits else {}
-
-
-def open_split(data: str, root: str | None, split: str | None, description: Mapping[str, Any] | None = None) -> Source:
-    """Open one split of labeled images, including one that was made for a training run.
-
-    Args:
-        data: See `open_data`.
-        root: See `open_data`.
-        split: "train", "val" or "all"; None takes val where the data has it or a description, else all images.
-        description: How a training run split data that has no validation split; see `describe_split`.
-
-    Raises:
-        DataError: there is no such split, the number of images has changed since, or see `open_data`.
-    """
-    splits = open_data(data, root)
-    split = split or ("val" if description or "val" in splits else "all")
-    if split in splits:
-        return splits[split]
-    whole = splits.get("all")
-    if not description or not isinstance(whole, Samples):
-        raise DataError(f"{data} has no split {split!r}. It has {', '.join(splits)}: choose one of these.")
-    if len(whole) != description["images"]:
-        raise DataError(
-            f"{data} has {len(whole)} images, but had {description['images']} when the model was trained, so its "
-            f"{split} split cannot be found again. Restore the data, or take all images (split all)."
-        )
-    train, val = split_samples(whole, description["val_fraction"], description["seed"])
-    return train if split == "train" else val
 
 
 def check(splits: Mapping[str, Source], decode: bool = True, workers: int | None = None) -> list[Problem]:

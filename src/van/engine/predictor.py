@@ -46,6 +46,7 @@ class Predictor:
         inference: Options of inference.
         extra: What else the weight file says, such as names of keypoints.
         state: What the task keeps for this predictor, such as a second network.
+        mode: PIL mode of the images that the task prepares.
 
     Raises:
         VanError: the device is not available, or an option is unknown, out of range or does not go with the network.
@@ -71,6 +72,7 @@ class Predictor:
         self.device = pick_device(device)
         self.model: Any = network
         self.state: dict[str, Any] = {}
+        self.mode = "RGB"
         task.ready(self)
         self.model = to_device(self.model, self.device)
 
@@ -91,7 +93,7 @@ class Predictor:
             workers: Processes that decode; 0 decodes in this one.
             keep_images: Whether results keep their image, which drawing needs.
         """
-        files = ImageFiles(images, self.task.prepare(self), keep=keep_images)
+        files = ImageFiles(images, self.task.prepare(self), self.mode, keep_images)
         for batch in DataLoader(files, self.batch_size, num_workers=workers, collate_fn=_as_list):
             good = [one for one in batch if not isinstance(one, DataError)]
             found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())

@@ -131,14 +131,15 @@ class Task:
     def ready(self, predictor: "Predictor") -> None:
         """Check options of inference against a new predictor, and do what they ask for once; by default nothing.
 
-        It may replace predictor.model, which is still on the CPU, and keep what it needs later in predictor.state.
+        It may replace predictor.model, which is still on the CPU, keep what it needs later in predictor.state, and set
+        predictor.mode for networks of grey images.
 
         Raises:
             VanError: an option does not go with this network.
         """
 
     def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
-        """Return what makes an RGB image what `predict` takes, by default bytes (3, H, W); loading processes run it."""
+        """Return what makes an image what `predict` takes, by default bytes (C, H, W); loading processes run it."""
         from torchvision.transforms.v2.functional import pil_to_tensor
 
         return pil_to_tensor

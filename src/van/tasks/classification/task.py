@@ -180,6 +180,16 @@ class ClassificationTask(Task):
         extra["preprocessing"] = timm.data.resolve_model_data_config(network)
         return network, Header(self.name, names, {}, extra)
 
+    def ready(self, predictor: "Predictor") -> None:
+        """Read images in grey where the network has one channel.
+
+        Raises:
+            DataError: it has another number of channels than images.
+        """
+        from van.data.images import mode_for
+
+        predictor.mode = mode_for(predictor.extra["preprocessing"]["input_size"][0])
+
     def prepare(self, predictor: "Predictor") -> Callable[[Any], Any]:
         """Return timm's evaluation transform."""
         from timm.data import create_transform

@@ -51,6 +51,12 @@ class SaliencyTask(Task):
 
         return SaliencyLearner(network, options)
 
+    def counted(
+        self, options: SaliencyTrainOptions, num_classes: int | None
+    ) -> "tuple[nn.Module, tuple[int, int, int], str]":
+        """Return the network of a recipe on the meta device, its image size, and its name."""
+        return super().counted(options, 1)
+
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the saliency of every pixel."""
         from van.networks.segmentation.inference import saliency_maps

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from timm.data.auto_augment import RandAugment
 from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader
 from torchvision import transforms
-from van.data.classification import ClassificationData, classification_loader
 
 from van.data.augmentation import ClassificationAugmentation
-from van.data.sources import open_data, open_split
+from van.data.sources import open_data
 from van.errors import DataError
+from van.tasks.classification.data import ClassificationData, evaluation_loader, evaluation_split
+from van.tasks.classification.options import ClassificationEvaluateOptions, ClassificationTrainOptions
 
 PLAIN = ClassificationAugmentation(
     scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, color_jitter=0.0, interpolation="bicubic"
@@ -26,7 +28,8 @@ leaky = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarn
 @pytest.fixture
 def build(helpers):
     def build(data, batch_size=4, augmentation=PLAIN, preprocessing=helpers.preprocessing, **options):
-        return ClassificationData(str(data), None, preprocessing, augmentation, batch_size, **{"workers": 0, **options})
+        given = {"data": str(data), "augmentation": augmentation, "workers": 0, **options}
+        return ClassificationData(ClassificationTrainOptions(**given), preprocessing, batch_size)
 
     return build
 
@@ -72,35 +75,49 @@ def test_data_that_cannot_train(tmp_path, helpers, build):
         build(helpers.write_tar(tmp_path / "x.tar", files))
 
 
+def measured(data, split, extra):
+    """The images that evaluation takes for weights that know such a split, and what it says about them."""
+    options = ClassificationEvaluateOptions(weights="", data=str(data), split=split)
+    return evaluation_split(options, SimpleNamespace(extra=extra, class_names=["a", "b"]))
+
+
 def test_the_split_that_was_made_is_found_again(tmp_path, helpers, build):
     helpers.write_folder(tmp_path, {"a": range(20), "b": range(20, 30)})
     data = build(tmp_path, val_fraction=0.3, seed=5)
-    description = json.loads(json.dumps(data.extra["split"]))
-    assert description == data.split_description() == {"val_fraction": 0.3, "seed": 5, "images": 30}
+    extra = json.loads(json.dumps(data.extra))  # the header of a weight file is JSON
     held_out = helpers.values(data.val)
-    assert helpers.values(open_split(str(tmp_path), None, "val", description)) == held_out
-    assert helpers.values(open_split(str(tmp_path), None, None, description)) == held_out
-    assert helpers.values(open_split(str(tmp_path), None, "train", description)) == helpers.values(data.train)
-    assert len(open_split(str(tmp_path), None, "all", description)) == len(open_split(str(tmp_path), None, None)) == 30
-    with pytest.raises(DataError, match=r"has no split 'val'\. It has all"):
-        open_split(str(tmp_path), None, "val")
+    assert len(held_out) == 9
+    for split in ("val", None):
+        found, notes = measured(tmp_path, split, extra)
+        assert helpers.values(found) == held_out
+        assert "9 were held out" in notes[0]
+    assert helpers.values(measured(tmp_path, "train", extra)[0]) == helpers.values(data.train)
+    assert len(measured(tmp_path, "all", extra)[0]) == len(measured(tmp_path, None, {})[0]) == 30
+    with pytest.raises(DataError, match=r"has no split 'val'.* all"):
+        measured(tmp_path, "val", {})
+
+
+def test_the_split_is_not_made_again_for_other_data(tmp_path, helpers, build):
+    helpers.write_folder(tmp_path, {"a": range(20), "b": range(20, 30)})
+    extra = build(tmp_path).extra
     (tmp_path / "a" / "0.png").unlink()
-    with pytest.raises(DataError, match="has 29 images, but had 30 when the model was trained"):
-        open_split(str(tmp_path), None, "val", description)
+    found, notes = measured(tmp_path, None, extra)
+    assert len(found) == 29
+    assert "some may have been trained on" in notes[0]
 
 
 def test_data_with_splits_of_its_own_has_nothing_to_remember(tmp_path, helpers, build):
     helpers.write_folder(tmp_path / "train", {"a": [1], "b": [2]})
     helpers.write_folder(tmp_path / "val", {"a": [3], "b": [4]})
     data = build(tmp_path)
-    assert data.split_description() == data.extra == {}
-    assert helpers.values(open_split(str(tmp_path), None, None)) == [3, 4]
+    assert data.extra == {}
+    assert helpers.values(measured(tmp_path, None, {})[0]) == [3, 4]
 
 
-def test_digits_need_no_processes(helpers):
-    data = ClassificationData("digits", None, helpers.preprocessing, PLAIN, 64)
+def test_digits_need_no_processes(build):
+    data = build("digits", 64, workers=None)
     assert (data.workers, len(data.train), len(data.val)) == (0, 1437, 360)
-    assert ClassificationData("digits", None, helpers.preprocessing, PLAIN, 64, workers=2).workers == 2
+    assert build("digits", 64, workers=2).workers == 2
 
 
 # ------------------------------------------------------------------------------------------------ loaders
@@ -184,21 +201,20 @@ def test_evaluation_of_shards_with_many_processes(tmp_path, helpers):
     for i in range(3):
         helpers.write_shard(tmp_path / f"{i}.tar", {3 * i + v: v % 2 for v in range(3)})
     source = open_data(str(tmp_path))["all"]
-    loader = classification_loader(source, helpers.preprocessing, 4, workers=2)
+    loader = evaluation_loader(source, helpers.preprocessing, 4, workers=2)
     assert helpers.levels(loader) == list(range(9))
     assert len(loader) == 3
 
 
 @pytest.mark.slow
-def test_processes_that_are_spawned(tmp_path, helpers):
+def test_processes_that_are_spawned(tmp_path, helpers, build):
     """macOS and Windows start processes anew: all that they need is pickled."""
     values = list(range(1, 9))
     helpers.write_folder(tmp_path / "folder", {"a": values[::2], "b": values[1::2]})
     helpers.write_tar(tmp_path / "x.tar", {f"{'ab'[v % 2]}/{v}.png": helpers.png(v) for v in values})
-    preprocessing = helpers.preprocessing
     augmentation = ClassificationAugmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25)
     for data in (tmp_path / "folder", tmp_path / "x.tar", "digits"):
-        images = ClassificationData(str(data), None, preprocessing, augmentation, 4, workers=1)
+        images = build(data, augmentation=augmentation, workers=1)
         dataset = images.train_dataloader().dataset
         loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn")
         batch, labels = next(iter(loader))
