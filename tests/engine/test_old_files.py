@@ -13,6 +13,7 @@ from van.models.weight_file import read_header
 
 FILES = Path(__file__).parents[1] / "golden" / "old_files"
 EXPECTED = np.load(FILES / "expected.npz")
+TASKS = ("classification", "detection", "instances", "pose", "semantic", "panoptic", "saliency")
 NEEDED = {"detection": "faster_coco_eval", "instances": "faster_coco_eval", "panoptic": "transformers"}
 
 
@@ -24,7 +25,7 @@ def result_of(file: str, **inference):
     return van.load(FILES / file, device="cpu", **inference)(scene())
 
 
-@pytest.mark.parametrize("task", "classification detection instances pose semantic panoptic saliency".split())
+@pytest.mark.parametrize("task", TASKS)
 def test_header_says_task_and_names(task):
     header = read_header(FILES / f"{task}.safetensors")
     assert header is not None

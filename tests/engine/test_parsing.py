@@ -181,3 +181,8 @@ def test_wrong_values_are_one_readable_sentence(arguments, words):
     with pytest.raises(OptionError, match=words) as error:
         train_options("classification", arguments=arguments)
     assert not re.search("class '|subtype|Union|typing", str(error.value))
+
+
+def test_words_that_look_like_numbers_stay_words():
+    assert parse(option_parser(Network), [], ["--names", "0", "2", "x"]).names == ["0", "2", "x"]
+    assert parse(option_parser(Network), [], ["--scales", "0", "2"]).scales == [0, 2]

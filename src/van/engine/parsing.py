@@ -14,7 +14,6 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from van.engine.config import merge, nearest
 from van.errors import VanError
 
-
 # how jsonargparse says what it expected, and how we do
 _EXPECTED = {
     r"Expected a typing\.Literal\[(.*?)\]\.?": r"expected one of \1.",
@@ -75,14 +74,17 @@ class OptionParser(ArgumentParser):
         }
         result: list[str] = []
         values: list[str] | None = None
+        text = False
         for argument in arguments:
             if values is not None and not argument.startswith("--"):
                 values.append(argument)
                 continue
-            _close(result, values)
+            _close(result, values, text)
             result.append(argument)
-            values = [] if argument.replace("_", "-") in several else None
-        _close(result, values)
+            action = several.get(argument.replace("_", "-"))
+            values = None if action is None else []
+            text = "str" in str(getattr(action, "_typehint", ""))
+        _close(result, values, text)
         return result
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -102,7 +104,9 @@ class OptionParser(ArgumentParser):
         if match := re.search(r'Parser key "([^"]+)":.*NestedArg\(key=\'([^\']+)\'', message):  # of what is no group
             return self._sentence(f"unrecognized arguments: --{match[1]}.{match[2]}")
         message = re.sub(r'Parser key "([^"]+)":', lambda m: f"--{m[1].replace('_', '-')}:", message)
-        if match := re.search(r"(--\S+): Does not validate.* Errors: - (.*) Given value type: .* Given value: (.*)", message):
+        if match := re.search(
+            r"(--\S+): Does not validate.* Errors: - (.*) Given value type: .* Given value: (.*)", message
+        ):
             reasons = [part for part in match[2].split(" - ") if "NoneType" not in part]
             message = f"{match[1]} is {match[3]}: {'; '.join(reasons)}"
         for pattern, words in _EXPECTED.items():
@@ -110,15 +114,17 @@ class OptionParser(ArgumentParser):
         return message.rstrip(".") + "."
 
 
-def _close(result: list[str], values: list[str] | None) -> None:
-    """Append the values of an option that takes several."""
+def _close(result: list[str], values: list[str] | None, text: bool) -> None:
+    """Append the values of an option that takes several; text means that numbers stay words."""
     if not values:
         return
     one = values[0] if len(values) == 1 else None
     if one is not None and (one.startswith("[") or one in ("null", "None")):
         result.append(one)
     else:
-        result.append("[" + ", ".join(value if _is_number(value) else json.dumps(value) for value in values) + "]")
+        result.append(
+            "[" + ", ".join(value if _is_number(value) and not text else json.dumps(value) for value in values) + "]"
+        )
 
 
 def _is_number(text: str) -> bool:
