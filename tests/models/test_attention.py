@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from van.analysis.counting import complexity, layer_costs, theoretical_extent
 
 import van
 from van.analysis.cam import lka_attention
+from van.analysis.counting import complexity, layer_costs, theoretical_extent
 from van.errors import WeightsError
 from van.models import Attention, Checkpoint, LargeKernelAttention, LayerNames, read_checkpoint, write_checkpoint
 from van.models.attention import SameSizeConv2d
