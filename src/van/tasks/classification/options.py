@@ -55,7 +55,7 @@ class ClassificationTrainOptions(TrainOptions):
     epochs: int = 30
     batch_size: int = 64
     lr: float = 5e-4
-    optimization: ClassificationOptimization = field(default_factory=ClassificationOptimization)
+    optimization: ClassificationOptimization = field(default_factory=ClassificationOptimization)  # pyright: ignore[reportIncompatibleVariableOverride] - more options
     augmentation: ClassificationAugmentation = field(default_factory=ClassificationAugmentation)
     val_fraction: float = 0.2
 
