@@ -74,7 +74,7 @@ def _image_errors(
     paths = [str(split.image_path(image)) for image in split.images]
     workers = loading_processes(workers, len(paths))
     loader = DataLoader(ImageSizes(paths, decode), batch_size=None, num_workers=workers)
-    states = tqdm(loader, desc="Checking images", unit=" images", disable=len(paths) <= _FEW, leave=False)
+    states = tqdm(loader, desc="Checking images", unit=" images", disable=len(paths) <= _FEW or None, leave=False)
     for image, (error, width, height) in zip(split.images, states, strict=True):
         stated: tuple[Any, Any] = image.get("width"), image.get("height")
         if not all(map(_number, stated)):

@@ -213,7 +213,7 @@ def find_problems(
     workers = loading_processes(workers, len(split))
     loader = DataLoader(_Looks(split, decode), batch_size=None, num_workers=workers, collate_fn=as_is)
     total: Any = 0
-    looks = tqdm(loader, desc="Checking masks", unit=" masks", disable=len(split) <= _FEW, leave=False)
+    looks = tqdm(loader, desc="Checking masks", unit=" masks", disable=len(split) <= _FEW or None, leave=False)
     for index, (errors, counts) in enumerate(looks):
         image = split.images[index]["id"] if isinstance(split, PanopticSplit) else index
         problems += [Problem(file, what, image) for file, what in errors]

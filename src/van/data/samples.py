@@ -156,6 +156,6 @@ def find_problems(samples: Samples, decode: bool = True, workers: int | None = N
         # never in this process: a tar file opened here would share its position with later workers
         processes = max(1, loading_processes(workers, len(samples)))
         loader = DataLoader(_Errors(samples), batch_size=None, num_workers=processes, collate_fn=as_is)
-        errors = tqdm(loader, desc="Checking images", unit=" images", total=len(samples), leave=False)
+        errors = tqdm(loader, desc="Checking images", unit=" images", total=len(samples), leave=False, disable=None)
         problems += [Problem(samples.name(index), what, index) for index, what in enumerate(errors) if what]
     return problems

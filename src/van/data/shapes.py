@@ -104,7 +104,7 @@ def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: i
         beside.chmod(0o755)
         held_out = max(1, images // 5)
         numbers = list(range(1, images + 1))
-        with tqdm(total=images, desc="Drawing shapes", unit=" images", leave=False) as progress:
+        with tqdm(total=images, desc="Drawing shapes", unit=" images", leave=False, disable=None) as progress:
             _write_split(beside, "train", numbers[:-held_out], size, seed, progress)
             _write_split(beside, "val", numbers[-held_out:], size, seed, progress)
         (beside / "semantic" / "classes.txt").write_text("\n".join(_CLASSES) + "\n")

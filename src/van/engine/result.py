@@ -55,13 +55,14 @@ class Result:
         """Write the picture, and maps where the result has them.
 
         Args:
-            folder: An existing folder.
+            folder: Made where it is missing.
             name: File name without ending; None takes that of the image.
 
         Returns:
             The names of the files by what they are, such as {"picture": "cat.jpg"}.
         """
         name = name or Path(self.path or "image").stem
+        Path(folder).mkdir(parents=True, exist_ok=True)
         self.draw().convert("RGB").save(Path(folder) / f"{name}.jpg", quality=PICTURE_QUALITY)
         return {"picture": f"{name}.jpg"}
 
