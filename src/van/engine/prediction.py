@@ -31,7 +31,7 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
         raise VanError(f"{output} exists. Give another --output.")
     kind = task.result
     if file.suffix.lower() == ".csv" and kind is not Result and kind.row is Result.row:
-        raise VanError(f"{kind.__name__} does not fit in one CSV row per image. Use a .jsonl file or a folder.")
+        raise VanError(f"A {kind.__name__} object does not fit in a CSV row. Use a .jsonl file or a folder.")
     to_folder = not to_file and (task.results_in_folder or output is not None)
     if to_folder:
         check_output(output)

@@ -41,7 +41,7 @@ class Result:
         Raises:
             VanError: this type of result does not fit on a line.
         """
-        raise VanError(f"{type(self).__name__} does not fit in one CSV row per image. Use a .jsonl file or a folder.")
+        raise VanError(f"A {type(self).__name__} object does not fit in a CSV row. Use a .jsonl file or a folder.")
 
     def summary(self) -> str:
         """Return what was found in a few words."""
