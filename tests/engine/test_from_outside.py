@@ -55,9 +55,16 @@ def test_detector(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_shapes(tmp_path / "shapes", 20, 48)
     model = {"architecture": "one_box", "backbone_args": BACKBONE, "width": 16}
-    options = {"data": "shapes", "model": model, "epochs": 1, "batch_size": 8, "workers": 0, "quiet": True}
+    options = {
+        "data": str(tmp_path / "shapes"),
+        "model": model,
+        "epochs": 1,
+        "batch_size": 8,
+        "workers": 0,
+        "quiet": True,
+    }
     run = van.train("detection", output="run", **options)
-    assert "AP" in van.evaluate(run.folder, "shapes", workers=0, quiet=True)
+    assert "AP" in van.evaluate(run.folder, options["data"], workers=0, quiet=True)
     result = van.load(run.folder, score_threshold=0.0)(tmp_path / "shapes" / "val" / "000017.jpg")
     assert result.boxes.shape == (1, 4)
     assert (tmp_path / result.save(tmp_path)["picture"]).is_file()
