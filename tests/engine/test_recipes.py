@@ -45,7 +45,8 @@ class TestEveryRecipe:
         assert first.startswith("# van train")
         assert f"recipes/{name}.yaml" in first or name == "classification/van_b0_digits"
         description = list_recipes()[name]
-        assert description.endswith(".") and len(description) > 10
+        assert description.endswith(".")
+        assert len(description) > 10
         assert description in " ".join(line.lstrip("# ") for line in rest)
 
     def test_every_key_is_an_option_of_its_task(self, name):
