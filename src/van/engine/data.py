@@ -1,10 +1,12 @@
 """What the engine asks of the data of a task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
+
+from van.engine.options import StepOptions
 
 
 class DataModule(LightningDataModule):
@@ -72,35 +74,38 @@ class StepData(DataModule):
     Batches are shared among processes here, so that Lightning's own sampler stays away.
 
     Args:
+        options: Of training: batch size, length, seed and loading processes.
+        processes: How many processes share a batch.
         train: Training samples, pairs of image and target.
         val: Validation samples; their batches are lists of images (3, H, W) uint8 and of targets.
         class_names: Names in the order of the labels.
-        batch_size: Samples per step and process.
-        workers: Loading processes.
         split: What the evaluation of the task takes for the validation split.
         collate: Joins training samples.
-        steps: Steps of an epoch; None takes those of a pass over the data.
-        seed: Of the order.
+        notes: Sentences about the data that the user should know.
     """
 
     shares_itself = True
 
     def __init__(
         self,
+        options: StepOptions,
+        processes: int,
         train: Any,
         val: Any,
         class_names: list[str],
-        batch_size: int,
-        workers: int,
         split: Any,
         collate: Callable[[list[Any]], Any],
-        steps: int | None = None,
-        seed: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
-        super().__init__(train, val, class_names, batch_size, workers, split)
+        from van.data.loaders import loading_processes
+        from van.engine.fit import length
+
+        workers = loading_processes(options.workers)
+        super().__init__(train, val, class_names, options.batch_size // processes, workers, split)
         self.collate = collate
-        self.steps_per_epoch = steps
-        self.seed = seed
+        self.steps_per_epoch = length(options)[1]
+        self.seed = options.seed
+        self.notes += notes
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches; an epoch goes on where the one before ended."""

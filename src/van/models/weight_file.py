@@ -104,10 +104,6 @@ def _open(path: str | Path) -> tuple[Path, bool]:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
-def _damaged(file: Path, error: Exception) -> WeightsError:
-    return WeightsError(f"{file} cannot be read, it is truncated or damaged ({error}). Download or copy it again.")
-
-
 def _safetensors_header(file: Path) -> tuple[Header | None, list[str]]:
     """Return the header and the names of the tensors of a safetensors file."""
     try:

@@ -54,16 +54,6 @@ def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], Checkpoint, list[s
     return heads, backbone, [name.strip() for name in names] if names else None  # theirs has a class "bed "
 
 
-def is_openmmlab(path: str | Path) -> bool:
-    """Return whether a weight file holds a segmentation model of OpenMMLab: a backbone and a decode_head."""
-    try:
-        file, content, _ = read_file(path)
-        keys = tensors_in(content, str(file))
-    except WeightsError:
-        return False
-    return _CLASSIFIER in keys and any(key.startswith("backbone.") for key in keys)
-
-
 def _rename_head(key: str, architecture: str) -> str:
     """Translate a key of a head; one that no rule matches is returned as it is, and reported later."""
     for pattern, ours in _RULES[architecture]:

@@ -2,11 +2,10 @@
 
 from van.data.classes import match_classes
 from van.data.folders import data_folder
-from van.data.loaders import collate_segments, loading_processes
+from van.data.loaders import collate_segments
 from van.data.panoptic import PanopticDataset, PanopticSplit, find_panoptic
 from van.data.pixel_checks import usable_split, usable_splits
 from van.engine.data import StepData
-from van.engine.fit import length
 from van.errors import DataError
 from van.tasks.panoptic.options import PanopticEvaluateOptions, PanopticTrainOptions
 
@@ -29,17 +28,15 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
             "same list of categories."
         )
     data = StepData(
+        options,
+        processes,
         PanopticDataset(train, options.augmentation.transform()),
         PanopticDataset(val, masks=False),
         train.class_names,
-        options.batch_size // processes,
-        loading_processes(options.workers),
         val,
         collate_segments(len(train.class_names)),
-        length(options)[1],
-        options.seed,
+        notes,
     )
-    data.notes += notes
     data.extra |= {"category_ids": train.category_ids, "isthing": train.isthing}
     return data
 

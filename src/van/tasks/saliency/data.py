@@ -1,11 +1,10 @@
 """Images with masks of salient objects: splits, transforms, loaders."""
 
 from van.data.folders import data_folder
-from van.data.loaders import collate_masks, loading_processes
+from van.data.loaders import collate_masks
 from van.data.pixel_checks import usable_split, usable_splits
 from van.data.saliency import SaliencyDataset, SaliencySplit, find_saliency
 from van.engine.data import StepData
-from van.engine.fit import length
 from van.tasks.saliency.options import SaliencyEvaluateOptions, SaliencyTrainOptions
 
 
@@ -21,19 +20,16 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> StepData:
     """
     folder = data_folder(options.data, options.data_root)
     train, val, notes = usable_splits(find_saliency, folder, options.on_problem, options.check_data, options.workers)
-    data = StepData(
+    return StepData(
+        options,
+        processes,
         SaliencyDataset(train, options.augmentation.transform()),
         SaliencyDataset(val),
         ["salient"],
-        options.batch_size // processes,
-        loading_processes(options.workers),
         val,
         collate_masks,
-        length(options)[1],
-        options.seed,
+        notes,
     )
-    data.notes += notes
-    return data
 
 
 def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[str]]:

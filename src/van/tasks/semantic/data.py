@@ -2,11 +2,10 @@
 
 from van.data.classes import match_classes
 from van.data.folders import data_folder
-from van.data.loaders import collate_labels, loading_processes
+from van.data.loaders import collate_labels
 from van.data.pixel_checks import usable_split, usable_splits
 from van.data.semantic import SemanticDataset, SemanticSplit
 from van.engine.data import StepData
-from van.engine.fit import length
 from van.errors import DataError
 from van.tasks.semantic.options import SemanticEvaluateOptions, SemanticTrainOptions
 
@@ -30,19 +29,16 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
             f"{train.name} and {val.name} have different classes. Put one classes.txt above both, or name it as "
             "format.classes."
         )
-    data = StepData(
+    return StepData(
+        options,
+        processes,
         SemanticDataset(train, options.augmentation.transform()),
         SemanticDataset(val),
         train.class_names,
-        options.batch_size // processes,
-        loading_processes(options.workers),
         val,
         collate_labels(len(train.class_names)),
-        length(options)[1],
-        options.seed,
+        notes,
     )
-    data.notes += notes
-    return data
 
 
 def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -> tuple[SemanticSplit, list[str]]:
