@@ -1,7 +1,7 @@
 import pytest
 
-from van.engine.config import merge, nearest, read_config
-from van.errors import VanError
+from van.engine.config import merge, read_config
+from van.errors import VanError, nearest
 
 
 def write(path, text):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from van import __version__
-from van.errors import VanError
+from van.errors import VanError, nearest
 
 COMMANDS = {
     "train": "Train a model; without options VAN-B0 on built-in handwritten digits",
@@ -73,11 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = arguments
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network: one sentence, not one for each attempt
     if command not in COMMANDS:
-        from difflib import get_close_matches
-
-        close = get_close_matches(command, COMMANDS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        print(f"van: there is no command {command!r}.{hint} See van --help.", file=sys.stderr)
+        print(f"van: there is no command {command!r}.{nearest(command, COMMANDS)} See van --help.", file=sys.stderr)
         return 2
     try:
         return import_module(f"van.cli.{command.replace('-', '_')}").run(rest) or 0

@@ -119,17 +119,3 @@ def read_config(name: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any
         raise VanError(f"{path}: base is {base!r}, expected the name of a recipe or a file.")
     beside = path.parent / base
     return merge(read_config(beside if beside.is_file() else base, (*_seen, path.resolve())), content)
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Return a hint at the nearest known name, to put at the end of a message; empty where none is near."""
-
-    def plain(key: str) -> str:
-        return re.sub("[-_]", "", key).lower()
-
-    # the option of a group, such as weight_decay of optimization; else the most similar
-    close = [key for key in known if plain(key.rpartition(".")[2]) == plain(name)][:1]
-    if not close:
-        spelled = {plain(key): key for key in known}
-        close = [spelled[key] for key in get_close_matches(plain(name), spelled, n=1, cutoff=0.55)]
-    return f" Did you mean {close[0]}?" if close else ""

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, cast, get_args
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from van.engine.config import merge, nearest
-from van.errors import VanError
+from van.engine.config import merge
+from van.errors import VanError, nearest
 
 # how jsonargparse says what it expected, and how we do
 _EXPECTED = {

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from van.data.images import ImageFiles, ImageLike
+from van.data.loaders import as_is
 from van.engine.device import pick_device, to_device
 from van.engine.options import Inference, at_least
 from van.engine.result import Result
 from van.engine.task import Task
 from van.engine.upgrade import upgraded
-from van.errors import DataError, VanError
+from van.errors import DataError, VanError, nearest
 from van.models.weight_file import Header
-
-
-def _as_list(batch: list[Any]) -> list[Any]:
-    # images of any sizes and errors stay side by side
-    return batch
 
 
 class Predictor:
@@ -94,7 +89,8 @@ class Predictor:
             keep_images: Whether results keep their image, which drawing needs.
         """
         files = ImageFiles(images, self.task.prepare(self), self.mode, keep_images)
-        for batch in DataLoader(files, self.batch_size, num_workers=workers, collate_fn=_as_list):
+        # images of any sizes and errors stay side by side
+        for batch in DataLoader(files, self.batch_size, num_workers=workers, collate_fn=as_is):
             good = [one for one in batch if not isinstance(one, DataError)]
             found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
             for one in batch:
@@ -137,8 +133,7 @@ def _changed(kind: type[Inference], stored: dict[str, Any], changes: dict[str, A
     names = [f.name for f in fields(kind)]
     for name in changes:
         if name not in names:
-            close = get_close_matches(name, names, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            hint = nearest(name, names)
             raise VanError(f"There is no option {name!r} for these weights, expected one of {', '.join(names)}.{hint}")
     options = kind(**{name: value for name, value in stored.items() if name in names})
     return options.changed({name: value for name, value in changes.items() if value is not None})

@@ -1,10 +1,9 @@
 """The tasks by name. A task of this package is one line here; others register theirs."""
 
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from van.errors import VanError
+from van.errors import VanError, nearest
 
 if TYPE_CHECKING:
     from van.engine.task import Task
@@ -36,9 +35,7 @@ def get_task(name: str) -> "Task":
         VanError: there is no such task.
     """
     if name not in _TASKS:
-        close = get_close_matches(str(name), _TASKS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise VanError(f"There is no task {name!r}, expected one of {', '.join(_TASKS)}.{hint}")
+        raise VanError(f"There is no task {name!r}, expected one of {', '.join(_TASKS)}.{nearest(str(name), _TASKS)}")
     found = _TASKS[name]
     if isinstance(found, str):
         module, _, attribute = found.partition(":")

@@ -1,6 +1,5 @@
 """Build a VAN by name or from a weight file."""
 
-import difflib
 import pickle
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +7,7 @@ from typing import Any, cast
 import safetensors
 import timm
 
-from van.errors import VanError, WeightsError
+from van.errors import VanError, WeightsError, nearest
 from van.models.lka import LargeKernelAttention
 from van.models.van import VAN
 from van.models.variants import VARIANTS
@@ -41,8 +40,7 @@ def create_model(
         ckpt = read_checkpoint(cast(str, pretrained), layer_names)
         return model_from_checkpoint(ckpt, name, num_classes, **kwargs)
     if name is None or name.partition(".")[0] not in VARIANTS or not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(str(name), VARIANTS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = nearest(str(name), VARIANTS)
         raise VanError(f"There is no model {name!r}, expected one of {', '.join(VARIANTS)}.{hint}")
     tagged = timm.list_models(f"{name.partition('.')[0]}*", include_tags=True)
     if "." in name and name not in tagged:

@@ -1,12 +1,11 @@
 """Every architecture of every task, by name. Imports no torch; an architecture's module loads when it is asked for."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from van.errors import VanError
+from van.errors import VanError, nearest
 from van.networks.options import NetworkOptions
 
 # Architectures by task and name, each the module and class of its options; the first one is the task's default
@@ -70,7 +69,7 @@ def options_class(task: str, name: str) -> type[NetworkOptions]:
     known = _of_task(task)
     if name not in known:
         others = [other for other, names in _ARCHITECTURES.items() if name in names]
-        hint = f" It is one of the task {' or '.join(others)}." if others else _nearest(name, known)
+        hint = f" It is one of the task {' or '.join(others)}." if others else nearest(name, known)
         raise VanError(f"There is no {task} architecture {name!r}, expected one of {', '.join(known)}.{hint}")
     found = known[name]
     if isinstance(found, str):
@@ -112,7 +111,7 @@ def from_dict(task: str, options: Mapping[str, Any]) -> NetworkOptions:
     for name in options:
         if name not in known:
             raise VanError(
-                f"{options['architecture']} has no option {name!r}, it has {', '.join(known)}.{_nearest(name, known)}"
+                f"{options['architecture']} has no option {name!r}, it has {', '.join(known)}.{nearest(name, known)}"
             )
     return cls(**options)
 
@@ -135,11 +134,6 @@ def _of_task(task: str) -> dict[str, str | type[NetworkOptions]]:
     if task not in _ARCHITECTURES:
         raise VanError(
             f"No architecture is registered for the task {task!r}, only for {', '.join(_ARCHITECTURES)}."
-            f"{_nearest(task, _ARCHITECTURES)}"
+            f"{nearest(task, _ARCHITECTURES)}"
         )
     return _ARCHITECTURES[task]
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]}?" if close else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
-from van.errors import VanError, WeightsError
+from van.errors import VanError, WeightsError, nearest
 from van.models.variants import VARIANTS
 from van.tasks.classification.metrics import TOP1, TOP5
 from van.tasks.classification.options import (
@@ -246,8 +246,6 @@ def _preprocessing(
 
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None:
-        from van.engine.config import nearest
-
         hint = nearest(name, list(VARIANTS))
         raise VanError(f"There is no model {name!r}, expected one of {', '.join(VARIANTS)}.{hint}")
     known = {**cfg.to_dict(), **{k: v for k, v in (ckpt.preprocessing if ckpt else {}).items() if v is not None}}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from van.engine.options import CheckOptions, TrainOptions
 from van.engine.result import Result
 from van.engine.task import Task
-from van.errors import VanError
+from van.errors import VanError, nearest
 from van.tasks.detection.metrics import BOX, MASK
 from van.tasks.detection.options import (
     DetectionEvaluateOptions,
@@ -76,8 +76,6 @@ class DetectionTask(Task):
         inference, options, changes = predictor.inference, predictor.model.options, {}
         for name in inference.classes or ():
             if name not in predictor.class_names:
-                from van.engine.config import nearest
-
                 known = predictor.class_names
                 listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
                 raise VanError(f"classes has {name!r}, expected some of {listed}.{nearest(name, known)}")
