@@ -334,6 +334,10 @@ class CocoDetectionDataset(Dataset):
         self.images = [image for image in split.images if keep_empty or self.objects(image["id"])]
         self.ratios = [(image.get("width") or 1) / (image.get("height") or 1) for image in self.images]
 
+    def name(self, index: int) -> str:
+        """Return the path of an image."""
+        return str(self.split.image_path(self.images[index]))
+
     def __len__(self) -> int:
         return len(self.images)
 

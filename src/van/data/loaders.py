@@ -1,10 +1,14 @@
 """From samples to batches: number of loading processes, samplers, collation, data loaders."""
 
+import hashlib
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -12,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from van.data.targets import check_labels, check_objects, check_saliency
 from van.errors import DataError
 
-Collate = Callable[[list[tuple[Any, Any]]], tuple[Any, Any]]
+Collate = Callable[[list[Any]], Any]
 
 _FEW = 128  # up to this many images, starting processes takes longer than it saves
 _MOST_PROCESSES = 8
@@ -51,7 +55,7 @@ def processes_and_rank(processes: int | None = None, rank: int | None = None) ->
 class _BatchSampler(DistributedSampler):
     """Yields lists of indices, different ones in every process.
 
-    Being a DistributedSampler, it is left alone by Lightning, which tells it the epoch.
+    Being a DistributedSampler, it is told the epoch by Lightning and is otherwise left alone.
 
     Args:
         images: Number of images.
@@ -72,11 +76,43 @@ class _BatchSampler(DistributedSampler):
             raise DataError(f"{self.images} images cannot be shared by {self.num_replicas} devices. Use fewer devices.")
 
 
-class OrientedBatches(_BatchSampler):
+class TrainBatches(_BatchSampler):
+    """Batches of a training epoch: lists of pairs (number, index), where number counts the samples of the whole run.
+
+    Order and numbers follow from seed and epoch alone. However many processes share a step, it has the same samples,
+    and a run can go on at any step of an epoch.
+
+    Attributes:
+        share: Samples of a step that each process gets.
+    """
+
+    share: int
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Choose where the next iteration begins; those after it begin at the start of an epoch.
+
+        Args:
+            epoch: Its number from 0.
+            batch: How many batches of it are left out.
+        """
+        self.set_epoch(epoch)
+        self._first = batch
+
+    def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        """Return all batches of an epoch over all processes together, each of batch_size * processes samples."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first, self._first = getattr(self, "_first", 0), 0
+        own = slice(self.rank * self.share, (self.rank + 1) * self.share)
+        return (batch[own] for batch in islice(self.batches(self.epoch), first, None))
+
+
+class OrientedBatches(TrainBatches):
     """Shuffled batches of images that are all landscape or all portrait, so that little padding is needed.
 
-    Every process gets the same number of batches, of different images. The order is new in every epoch. Of each
-    orientation, images that do not fill a batch wait for another epoch, unless there are no others.
+    The order is new in every epoch. Of each orientation, images that do not fill a batch wait for another epoch; where
+    there are too few for any batch, it is filled with images of the other.
 
     Args:
         ratios: Width divided by height of each image.
@@ -99,36 +135,37 @@ class OrientedBatches(_BatchSampler):
     ) -> None:
         super().__init__(len(ratios), batch_size, seed, processes, rank)
         self._refuse_fewer_images_than_processes()
+        self.share = min(batch_size, len(ratios) // self.num_replicas)
         wide = torch.tensor(ratios) >= 1
         self.groups = [group for group in (wide.nonzero()[:, 0], (~wide).nonzero()[:, 0]) if len(group)]
 
     def __len__(self) -> int:
-        batches = sum(max(1, len(group) // self.batch_size) for group in self.groups)
-        return max(1, batches // self.num_replicas)
+        return sum(max(1, len(group) // (self.share * self.num_replicas)) for group in self.groups)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+    def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        """Return all batches of an epoch over all processes together."""
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        size = self.share * self.num_replicas
+        orders = [group[torch.randperm(len(group), generator=generator)].tolist() for group in self.groups]
         batches: list[list[int]] = []
-        for group in self.groups:
-            order = group[torch.randperm(len(group), generator=generator)].tolist()
-            size = self.batch_size
-            batches += [order[i * size : (i + 1) * size] for i in range(max(1, len(group) // size))]
-        places = torch.randperm(len(batches), generator=generator).tolist()
-        # with fewer batches than processes, some are repeated
-        count = len(self) * self.num_replicas
-        return iter([batches[places[i % len(places)]] for i in range(self.rank, count, self.num_replicas)])
+        for order, other in zip(orders, reversed(orders), strict=True):
+            # an orientation with too few images for a batch takes some of the other
+            filled = order if len(order) >= size else (order + other)[:size]
+            batches += [filled[i * size : (i + 1) * size] for i in range(len(filled) // size)]
+        for place, batch in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
+            yield list(enumerate(batches[batch], (epoch * len(batches) + place) * size))
 
 
-class StepBatches(_BatchSampler):
+class StepBatches(TrainBatches):
     """A fixed number of shuffled batches per epoch.
 
     The batches come from an endless sequence of passes over the images, each in an order of its own. An epoch may be
-    shorter or longer than a pass; the next one continues where it ended. Processes get different images.
+    shorter or longer than a pass; the next one continues where it ended.
 
     Args:
         images: Number of images.
         batch_size: Images per batch and process.
-        steps: Batches per epoch and process.
+        steps: Batches per epoch and process; None takes those that fit into a pass, at least one.
         seed: Of the order.
         processes: How many share the images; None asks torch.distributed.
         rank: Which of them this is; None asks torch.distributed.
@@ -138,31 +175,30 @@ class StepBatches(_BatchSampler):
         self,
         images: int,
         batch_size: int,
-        steps: int,
+        steps: int | None = None,
         seed: int = 0,
         processes: int | None = None,
         rank: int | None = None,
     ) -> None:
         super().__init__(images, batch_size, seed, processes, rank)
-        self.steps = steps
+        self.share = batch_size
+        self.steps = steps or max(1, images // (batch_size * self.num_replicas))
 
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        """Return all batches of an epoch over all processes together."""
         orders: dict[int, list[int]] = {}
         whole = self.batch_size * self.num_replicas
-        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
-            first = step * whole + self.rank * self.batch_size
+        for step in range(epoch * self.steps, (epoch + 1) * self.steps):
             batch = []
-            for place in range(first, first + self.batch_size):
-                turn, index = divmod(place, self.images)
+            for number in range(step * whole, (step + 1) * whole):
+                turn, index = divmod(number, self.images)
                 if turn not in orders:
                     generator = torch.Generator().manual_seed(self.seed + turn)
-                    # a batch shared by several processes may span two passes
-                    orders = {k: v for k, v in orders.items() if k == turn - 1}
-                    orders[turn] = torch.randperm(self.images, generator=generator).tolist()
-                batch.append(orders[turn][index])
+                    orders = {turn: torch.randperm(self.images, generator=generator).tolist()}
+                batch.append((number, orders[turn][index]))
             yield batch
 
 
@@ -272,8 +308,38 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return len(cast(Any, self.dataset))
 
-    def __getitem__(self, indices: list[int]) -> tuple[Any, Any]:
+    def __getitem__(self, indices: list[int]) -> Any:
         return self.collate([self.dataset[index] for index in indices])
+
+
+class _RandomBatches(_Batches):
+    """Collated items for lists of numbers and indices, whose random numbers follow from seed and number alone."""
+
+    def __init__(self, dataset: Dataset, collate: Collate, seed: int) -> None:
+        super().__init__(dataset, collate)
+        self.seed = seed
+
+    def _item(self, number: int, index: int) -> Any:
+        seed_generators(self.seed, number)
+        return self.dataset[index]
+
+    def __getitem__(self, indices: list[tuple[int, int]]) -> Any:
+        return self.collate([self._item(number, index) for number, index in indices])
+
+
+def seed_generators(*numbers: int) -> None:
+    """Seed the generators of Python, NumPy and torch, the current GPU's included, with what follows from some numbers.
+
+    So a step, or a sample, is random in the same way in every process, with any number of loading processes, and after
+    a run was continued.
+    """
+    digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=8).digest()
+    seed = int.from_bytes(digest, "little")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that timm uses
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # torch.manual_seed would keep a list of calls where it is not
+        torch.cuda.manual_seed(seed)
 
 
 def as_is(item: Any) -> Any:
@@ -285,14 +351,15 @@ def batch_loader(dataset: Dataset, batches: _BatchSampler, collate: Collate, wor
     """Return a loader of the batches that a sampler lists.
 
     Args:
-        dataset: Items are pairs of an image and its target.
+        dataset: Items are what collate takes, such as pairs of an image and its target.
         batches: One of the samplers of this module. It shares the images among processes: Lightning's trainer gets
             use_distributed_sampler=False.
         collate: Joins items to a batch.
         workers: Loading processes.
     """
+    random_order = isinstance(batches, TrainBatches)
     return DataLoader(
-        _Batches(dataset, collate),
+        _RandomBatches(dataset, collate, batches.seed) if random_order else _Batches(dataset, collate),
         batch_size=None,
         sampler=batches,
         num_workers=workers,
@@ -302,16 +369,21 @@ def batch_loader(dataset: Dataset, batches: _BatchSampler, collate: Collate, wor
 
 
 def evaluation_loader(
-    dataset: Dataset, batch_size: int, workers: int, ratios: Sequence[float] | None = None
+    dataset: Dataset,
+    batch_size: int,
+    workers: int,
+    ratios: Sequence[float] | None = None,
+    collate: Collate = collate_lists,
 ) -> DataLoader:
-    """Return every image once: lists of images (3, H, W) and of targets.
+    """Return every image once; by default lists of images (3, H, W) and of targets.
 
     Args:
         dataset: Items are pairs of an image and its target.
         batch_size: Images per batch and process.
         workers: Loading processes.
         ratios: Width divided by height of each image, to batch images of similar shape; None keeps the order.
+        collate: Joins items to a batch.
     """
     images = len(cast(Any, dataset))
     order = range(images) if ratios is None else torch.tensor(ratios).argsort(stable=True).tolist()
-    return batch_loader(dataset, OrderedBatches(order, batch_size), collate_lists, workers)
+    return batch_loader(dataset, OrderedBatches(order, batch_size), collate, workers)

@@ -209,6 +209,10 @@ class PanopticDataset(Dataset):
         self.transform = transform
         self.masks = masks
 
+    def name(self, index: int) -> str:
+        """Return the path of an image."""
+        return str(self.split.image_path(self.split.images[index]))
+
     def __len__(self) -> int:
         return len(self.split)
 

@@ -186,6 +186,10 @@ class PoseDataset(Dataset):
         self.paths = {image["id"]: split.image_path(image) for image in split.images}
         self._last: tuple[int, Image.Image] | None = None
 
+    def name(self, index: int) -> str:
+        """Return the path of a person's image."""
+        return str(self.paths[self.persons[index].image_id])
+
     def __len__(self) -> int:
         return len(self.persons)
 

@@ -201,6 +201,10 @@ class SemanticDataset(Dataset):
         self.split = split
         self.transform = transform
 
+    def name(self, index: int) -> str:
+        """Return the path of an image."""
+        return str(self.split.images[index])
+
     def __len__(self) -> int:
         return len(self.split)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
 from van.engine.registry import get_task
-from van.engine.run import Run, read_run_config, resumable_folder
+from van.engine.run import Run, read_run_config, run_folder
 from van.engine.task import Task
 from van.errors import VanError
 
@@ -159,7 +159,7 @@ def _train_sources(
     if resume := given.get("resume"):
         if given.get("output"):
             raise VanError("--resume continues in the folder of the run; --output cannot be given with it.")
-        layers = [(str(resume), upgrade(read_run_config(resumable_folder(resume)))), *layers]
+        layers = [(str(resume), upgrade(read_run_config(run_folder(resume)))), *layers]
         given["output"] = None
     found = get_task(
         task or next((layer["task"] for _, layer in reversed(layers) if "task" in layer), "classification")

@@ -1,8 +1,9 @@
 """Lightning callbacks of training: checkpoints, the table of epochs, progress, averaged weights."""
 
 import csv
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, Weight
 from lightning.pytorch.callbacks.callback import Callback
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from van.engine.files import write_atomically, write_text
+from van.engine.guard import Stopped, StopSignals
 from van.engine.metric import Metric
-from van.engine.run import read_epochs
+from van.engine.run import read_table
 from van.errors import VanError
 
 
@@ -21,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside the old one and puts it in its place when it is complete.
 
     Lightning writes into a temporary folder and copies: on a full disk that leaves half a file where the last good one
-    was.
+    was. The checkpoint before the last is kept as previous.ckpt, for the case that the last one is damaged later.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -31,15 +34,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             VanError: it cannot be written; an older file of that name stays as it was.
         """
         path = Path(path)
-        unfinished = path.with_name(f".{path.name}.unfinished")
+
+        def write(unfinished: Path) -> None:
+            torch.save(checkpoint, unfinished)
+            if path.name == "last.ckpt" and path.is_file():
+                path.replace(path.with_name("previous.ckpt"))
+
         try:
-            super().save_checkpoint(checkpoint, unfinished, storage_options)
-            unfinished.replace(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, write)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
             raise VanError(
-                f"{path} cannot be written ({error.strerror or error}). Free some space or correct the permissions; "
-                f"earlier checkpoints in {path.parent} are intact."
+                f"{path} cannot be written ({getattr(error, 'strerror', None) or error}). Free some space or correct "
+                f"the permissions; earlier checkpoints in {path.parent} are intact."
             ) from error
 
 
@@ -87,6 +94,75 @@ class Checkpoints(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
+class LastCheckpoint(Checkpoints):
+    """Keeps the checkpoint of the last epoch, and saves inside epochs too: now and then, and when training is to stop.
+
+    A checkpoint inside an epoch waits until 50 times as long has passed as it takes, which is 2 % of the time.
+
+    Args:
+        folder: Where to keep it.
+        minutes: Time between two checkpoints.
+        signals: Ask training to stop.
+    """
+
+    def __init__(self, folder: Path, minutes: float, signals: StopSignals) -> None:
+        super().__init__(folder)
+        self._minutes = minutes
+        self._signals = signals
+        self._saved, self._cost = time.monotonic(), 0.0
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        started = time.monotonic()
+        super()._save_checkpoint(trainer, filepath)
+        self._saved = time.monotonic()
+        self._cost = self._saved - started
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._saved = time.monotonic()
+        self._signals.listen()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time, or where training is to stop.
+
+        Raises:
+            Stopped: a signal asked for it.
+        """
+        done = batch_idx + 1
+        if done % trainer.accumulate_grad_batches or done == trainer.num_training_batches:
+            return  # gradients are not saved; after the last step comes the checkpoint of the epoch
+        due = time.monotonic() - self._saved >= max(60 * self._minutes, 50 * self._cost)
+        decide = trainer.strategy.reduce_boolean_decision  # all processes save together
+        stop = decide(self._signals.received is not None, all=False)
+        if stop or decide(due, all=False):
+            self._save_checkpoint(trainer, str(Path(str(self.dirpath)) / "last.ckpt"))
+        if stop:
+            raise Stopped
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop where a signal asks for it; the validation starts over later.
+
+        Raises:
+            Stopped: a signal asked for it.
+        """
+        if trainer.strategy.reduce_boolean_decision(self._signals.received is not None, all=False):
+            raise Stopped
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, and stop where a signal asks for it.
+
+        Raises:
+            Stopped: a signal asked for it.
+        """
+        super().on_train_epoch_end(trainer, pl_module)
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if not last and trainer.strategy.reduce_boolean_decision(self._signals.received is not None, all=False):
+            raise Stopped
+
+
 class EpochTable(Callback):
     """Writes one line per epoch into a CSV file, and continues where an earlier run stopped.
 
@@ -104,34 +180,44 @@ class EpochTable(Callback):
         self.columns = ("epoch", "lr", *columns, "seconds")
         self.metric = metric
         self.lines = lines
-        self._started = time.perf_counter()
+        self._started, self._earlier = time.perf_counter(), 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop lines of epochs that are trained again."""
         if trainer.is_global_zero:
-            rows = [row for row in read_epochs(self.path) if row["epoch"] <= trainer.current_epoch]
-            unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-            with unfinished.open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(self.columns)
-                cells = ([row.get(column) for column in self.columns] for row in rows)
-                writer.writerows(["" if value is None else f"{value:.7g}" for value in row] for row in cells)
-            unfinished.replace(self.path)
+            rows = [row for row in read_table(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+            self._write(rows)
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - self._earlier
+        self._earlier = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how long the epoch has taken so far."""
+        return {"seconds": time.perf_counter() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over how long the epoch has taken before the run was continued."""
+        self._earlier = state_dict["seconds"]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line of the epoch."""
+        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
         if not trainer.is_global_zero:
             return
         row: dict[str, Any] = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k in self.columns}
         row["epoch"] = trainer.current_epoch + 1
         row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
-        row["seconds"] = round(time.perf_counter() - self._started, 2)
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(row.get(column, "") for column in self.columns)
+        row["seconds"] = round(seconds, 2)
+        self._write([*read_table(self.path), row])
         if self.lines:
             loss, value = row.get("train_loss", float("nan")), row.get(f"val_{self.metric.key}")
             print(

@@ -1,18 +1,22 @@
 """What the engine asks of the data of a task."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
+from van.data.loaders import StepBatches, TrainBatches, batch_loader, evaluation_loader, loading_processes
 from van.engine.options import StepOptions
 
 
 class DataModule(LightningDataModule):
     """Training and validation samples of one data set.
 
-    Without overrides the samples are datasets whose items the default collation joins to batches.
+    Batches are shared among processes here: Lightning's own sampler stays away.
 
     Args:
         train: Training samples.
@@ -21,44 +25,82 @@ class DataModule(LightningDataModule):
         batch_size: Samples per step and process.
         workers: Loading processes.
         split: What the evaluation of the task takes for the validation split; None takes val.
+        seed: Of the order of the training samples and of their augmentation.
+        collate: Joins samples to a batch.
 
     Attributes:
         notes: Sentences about the data that the user should know.
         extra: What prediction needs to know of the data, for the weight file; what JSON can hold.
-        shares_itself: Whether the loaders share the samples among processes; Lightning's sampler stays away then.
+        steps_per_epoch: Steps of an epoch; None takes those of a pass over the data.
     """
 
     class_names: list[str]
-    shares_itself: bool = False
+    steps_per_epoch: int | None = None
 
     def __init__(
-        self, train: Any, val: Any, class_names: list[str], batch_size: int, workers: int, split: Any = None
+        self,
+        train: Any,
+        val: Any,
+        class_names: list[str],
+        batch_size: int,
+        workers: int,
+        split: Any = None,
+        seed: int = 0,
+        collate: Callable[[list[Any]], Any] = default_collate,
     ) -> None:
         super().__init__()
         self.train, self.val, self.split = train, val, val if split is None else split
         self.class_names = list(class_names)
         self.batch_size, self.workers = batch_size, workers
+        self.seed, self.collate = seed, collate
         self.notes: list[str] = []
         self.extra: dict[str, Any] = {}
 
+    def order(self, processes: int | None = None, rank: int | None = None) -> TrainBatches:
+        """Return the batches of training; None asks torch.distributed."""
+        return StepBatches(len(self.train), self.batch_size, self.steps_per_epoch, self.seed, processes, rank)
+
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches; the last, incomplete one is left out."""
-        return DataLoader(
-            self.train,
-            self.batch_size,
-            shuffle=True,
-            drop_last=len(self.train) > self.batch_size,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
+        """Return shuffled batches, from the step on at which a continued run has stopped."""
+        order = self.order()
+        if self.trainer is not None:
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            order.start_at(self.trainer.current_epoch, done % len(order))
+        return batch_loader(self.training_set(), order, self.collate, self.workers)
+
+    def training_set(self) -> Any:
+        """Return the training samples as a dataset, augmentation included; by default they are one already."""
+        return self.train
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation samples in order."""
-        return DataLoader(self.val, 2 * self.batch_size, num_workers=self.workers, persistent_workers=self.workers > 0)
+        return evaluation_loader(self.val, 2 * self.batch_size, self.workers, collate=self.collate)
 
     def steps(self, processes: int) -> int:
         """Return how many batches each of so many processes trains on in an epoch."""
-        return -(-len(self.train_dataloader()) // processes)
+        return len(self.order(processes, 0))
+
+    def batch_names(self, epoch: int, batch: int) -> list[str]:
+        """Return the names of the samples of a training step, over all processes; an empty list if they have none.
+
+        Args:
+            epoch: Its number from 0.
+            batch: Number of the step in it from 0.
+        """
+        named = getattr(self.train, "name", None)
+        if named is None:
+            return []
+        return [named(index) for _, index in next(islice(self.order().batches(epoch), batch, None))]
+
+    def fingerprint(self) -> str:
+        """Return a digest of names, labels and order of all samples; the images are not read."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.train, self.val):
+            named, labels = getattr(part, "name", str), getattr(part, "labels", None)
+            for index in range(len(part)):
+                where = "/".join(Path(named(index)).parts[-2:])  # a folder may move
+                digest.update(f"{where}\t{labels[index] if labels is not None else ''}\n".encode())
+        return digest.hexdigest()
 
     def check(self) -> None:
         """Decode every image once.
@@ -71,8 +113,6 @@ class DataModule(LightningDataModule):
 class StepData(DataModule):
     """Samples that train in batches counted by passes over the data or by steps, and are validated as they are.
 
-    Batches are shared among processes here, so that Lightning's own sampler stays away.
-
     Args:
         options: Of training: batch size, length, seed and loading processes.
         processes: How many processes share a batch.
@@ -83,8 +123,6 @@ class StepData(DataModule):
         collate: Joins training samples.
         notes: Sentences about the data that the user should know.
     """
-
-    shares_itself = True
 
     def __init__(
         self,
@@ -97,30 +135,13 @@ class StepData(DataModule):
         collate: Callable[[list[Any]], Any],
         notes: Sequence[str] = (),
     ) -> None:
-        from van.data.loaders import loading_processes
         from van.engine.fit import length
 
-        workers = loading_processes(options.workers)
-        super().__init__(train, val, class_names, options.batch_size // processes, workers, split)
-        self.collate = collate
+        workers, batch_size = loading_processes(options.workers), options.batch_size // processes
+        super().__init__(train, val, class_names, batch_size, workers, split, options.seed, collate)
         self.steps_per_epoch = length(options)[1]
-        self.seed = options.seed
         self.notes += notes
-
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches; an epoch goes on where the one before ended."""
-        from van.data.loaders import StepBatches, batch_loader, processes_and_rank
-
-        steps = self.steps(processes_and_rank()[0])
-        order = StepBatches(len(self.train), self.batch_size, steps, self.seed)
-        return batch_loader(self.train, order, self.collate, self.workers)
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation samples in order."""
-        from van.data.loaders import evaluation_loader
-
         return evaluation_loader(self.val, self.batch_size, self.workers)
-
-    def steps(self, processes: int) -> int:
-        """Return how many batches each of so many processes trains on in an epoch."""
-        return self.steps_per_epoch or max(1, len(self.train) // (self.batch_size * processes))

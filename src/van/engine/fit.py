@@ -1,24 +1,33 @@
 """Training, for every task: data, network, callbacks, Ctrl-C, and everything that a run folder holds."""
 
+import json
 import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from van.engine.files import write_text
 from van.engine.metric import Metric
 from van.engine.options import TrainOptions
 from van.engine.run import (
+    DESCRIPTION,
     WEIGHTS,
     Run,
     best_epoch,
     check_output,
+    compare,
     describe_epochs,
+    describe_run,
+    locked,
     never_moved,
     new_folder,
+    read_checkpoint,
     read_epochs,
-    resumable_folder,
+    resumable,
+    run_folder,
     write_config,
 )
 from van.errors import DataError, VanError
@@ -63,6 +72,8 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
     # what Lightning itself calls that torch has since renamed is nothing that a user could change
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # they are: see DataModule.train_dataloader
+    warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # frozen ones
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -118,18 +129,48 @@ def train(task: "Task", options: Any) -> Run:
     steps = data.steps(world) if options.limit_batches is None else min(options.limit_batches, data.steps(world))
     learner = task.learner(network, options, data).plan(epochs, steps, each is not None)
     learner.configure_optimizers()  # an unknown optimizer should show before anything is written
-
-    name = f"{task.run_name(options)}-{Path(options.data).name or 'data'}"
-    folder = resumable_folder(options.resume) if options.resume else new_folder(options.output, name)
-    if leads:
-        write_config(folder, run_options(task, options, folder, each))
-        if not options.quiet:
+    learner.identity = identity = {
+        "class_names": data.class_names,
+        "model": task.header(network, options, data).model,
+        "optimizer": options.optimization.optimizer,
+        "fingerprint": data.fingerprint(),
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+    }
+    if options.resume:
+        folder = run_folder(options.resume)
+        checkpoint, notes = resumable(options.resume)
+        data.notes = [*notes, *([f"Continuing from {checkpoint}."] if notes else []), *data.notes]
+        _check_resume(checkpoint, identity, folder)
+    else:
+        name = f"{task.run_name(options)}-{Path(options.data).name or 'data'}"
+        folder, checkpoint = new_folder(options.output, name), None
+    with locked(folder) if leads else nullcontext():
+        if leads and not options.quiet:
             _introduce(task, options, data, folder, start, epochs, steps, each)
-    if not _fit(task, options, learner, data, folder, epochs, steps, leads):
-        return _run(task, folder, finished=False)
-    if leads:
-        _write_results(task, options, learner.model, data, folder, each)
+        if not _fit(task, options, learner, data, folder, checkpoint, epochs, steps, each, leads):
+            return _run(task, folder, finished=False)
+        if leads:
+            _write_results(task, options, learner.model, data, folder, each)
     return _run(task, folder)
+
+
+def _check_resume(checkpoint: Path, identity: dict[str, Any], folder: Path) -> None:
+    """Refuse to continue from a checkpoint of another network, other data, or another division into steps."""
+    content = read_checkpoint(checkpoint)
+    saved = dict(content.get("identity", {}))
+    done = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
+    if not content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] and saved and done:
+        # an epoch goes on, whose samples follow from these
+        compare({key: saved[key] for key in ("batch_size", "seed")}, identity, folder)
+    compare({key: value for key, value in saved.items() if key not in ("batch_size", "seed")}, identity, folder)
+
+
+def _write_description(task: "Task", options: Any, data: "DataModule", folder: Path, each: int | None) -> None:
+    """Write the options of a run, and what else made it; at the start, when everything was loaded."""
+    write_config(folder, run_options(task, options, folder, each))
+    about = describe_run(sys.argv, seed=options.seed, data=options.data, fingerprint=data.fingerprint())
+    write_text(folder / DESCRIPTION, json.dumps(about, indent=2) + "\n")
 
 
 def run_options(task: "Task", options: Any, folder: Path, each: int | None = None) -> dict[str, Any]:
@@ -170,28 +211,45 @@ def _fit(
     learner: "Learner",
     data: "DataModule",
     folder: Path,
+    checkpoint: Path | None,
     epochs: int,
     steps: int,
+    each: int | None,
     leads: bool,
 ) -> bool:
-    """Train with checkpoints, a table of the epochs and TensorBoard; return False after Ctrl-C."""
+    """Train with checkpoints, a table of the epochs and TensorBoard; return False where a signal has stopped it."""
     import lightning
     import torch
-    from lightning.pytorch.callbacks import EarlyStopping
+    from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
     from lightning.pytorch.callbacks.callback import Callback
     from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    from van.engine.callbacks import AtomicCheckpointIO, AveragedWeights, Checkpoints, EpochTable, Progress
+    from van.engine.callbacks import (
+        AtomicCheckpointIO,
+        AveragedWeights,
+        Checkpoints,
+        EpochTable,
+        LastCheckpoint,
+        Progress,
+    )
+    from van.engine.guard import Guard, Stopped, StopSignals
 
+    signals = StopSignals()
     metric, optimization = task.metrics[0], options.optimization
     terminal = sys.stderr.isatty() and not options.quiet
     columns = ["train_loss", *learner.columns, *(f"val_{m.key}" for m in learner.metrics)]
     columns += ["iteration"] if learner.by_steps else []
     callbacks: list[Callback] = [
+        Guard(folder, metric.key),
         Checkpoints(folder / "checkpoints", metric),
-        Checkpoints(folder / "checkpoints"),
+        LastCheckpoint(folder / "checkpoints", options.checkpoint_minutes, signals),
         EpochTable(folder / "metrics.csv", columns, metric, lines=not (terminal or options.quiet)),
     ]
+    if leads:
+        callbacks.append(
+            LambdaCallback(on_train_start=lambda *_: _write_description(task, options, data, folder, each))
+        )
     if terminal:
         callbacks.append(Progress(refresh_rate=max(1, steps // 50)))
     if optimization.ema_decay is not None:
@@ -199,13 +257,16 @@ def _fit(
     if options.early_stopping is not None:
         mode = "max" if metric.higher_is_better else "min"
         callbacks.append(EarlyStopping(f"val_{metric.key}", patience=options.early_stopping, mode=mode))
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # StopSignals does it, with a checkpoint in the run folder
     trainer = lightning.Trainer(
         accelerator=options.device,
         devices=options.devices,
         precision=options.precision,
         max_epochs=epochs + optimization.cooldown_epochs,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=plugins,
         logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
         gradient_clip_val=optimization.clip_grad,
         limit_train_batches=options.limit_batches,
@@ -214,15 +275,16 @@ def _fit(
         enable_model_summary=False,
         enable_progress_bar=terminal,
         log_every_n_steps=1,
-        use_distributed_sampler=not data.shares_itself,
+        use_distributed_sampler=False,  # the data module shares the samples
     )
     try:
-        trainer.fit(
-            learner, datamodule=data, ckpt_path=folder / "checkpoints" / "last.ckpt" if options.resume else None
-        )
-    except SystemExit:  # Lightning's answer to Ctrl-C
+        with signals.handled():
+            trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
+    except (Stopped, SystemExit):  # Lightning's answer to a second Ctrl-C is SystemExit
         if leads:
             print(f"\nStopped. {describe_epochs(folder, metric)}")
+            if about := signals.requeue():
+                print(about)
         return False
     except VanError:
         if terminal:

@@ -1,4 +1,4 @@
-"""What training shares: optimizer groups, the schedule by steps, losses and metrics, a guard against NaN."""
+"""What training shares: optimizer groups, the schedule by steps, losses and metrics."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,10 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
+from van.data.loaders import seed_generators
 from van.engine.metric import Metric
 from van.engine.options import Optimization
 from van.errors import VanError
-
-_CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 
 
 class Evaluator(Protocol):
@@ -45,6 +44,8 @@ class Learner(LightningModule):
 
     Attributes:
         columns: What else is logged of every epoch, such as val_loss.
+        latest: Losses of the latest step by name.
+        identity: What a run has in common with those that continue it; see van.engine.run.compare.
     """
 
     columns: tuple[str, ...] = ()
@@ -56,6 +57,11 @@ class Learner(LightningModule):
         self.evaluator: Any = evaluator
         self.lr: float = options.lr
         self.optimization: Optimization = options.optimization
+        self.seed: int = options.seed
+        self.latest: dict[str, torch.Tensor] = {}
+        self.identity: dict[str, Any] = {}
+        self._sums: dict[str, Any] = {}
+        self._count = 0
         self.plan(1, 1)
 
     def plan(self, epochs: int, steps_per_epoch: int, by_steps: bool = False) -> "Learner":
@@ -95,13 +101,25 @@ class Learner(LightningModule):
         """Return the loss of one batch."""
         losses = self.losses(batch)
         loss = torch.stack(list(losses.values())).sum()
-        epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": self.samples(batch)}
-        self.log("train_loss", loss.detach(), prog_bar=True, **epoch)
-        if len(losses) > 1:
-            self.log_dict(
-                {f"train_{name.removeprefix('loss_')}": part.detach() for name, part in losses.items()}, **epoch
-            )
-        return self._checked(loss, batch_idx)
+        parts = {f"train_{name.removeprefix('loss_')}": part.detach() for name, part in losses.items()}
+        self.latest = {"loss": loss.detach()} if len(parts) == 1 else parts
+        count = self.samples(batch)
+        for name, part in {"train_loss": loss.detach(), **(parts if len(parts) > 1 else {})}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + part.float() * count
+        self._count += count
+        return loss
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make what is random in the step follow from seed, step and process alone."""
+        step = self.current_epoch * self.trainer.num_training_batches + batch_idx
+        seed_generators(self.seed, step, self.global_rank, 1)
+
+    def _over_processes(self) -> dict[str, float]:
+        """Return the sums of the losses of the epoch so far, and the number of samples, over all processes."""
+        names = list(self._sums)
+        values = torch.tensor([*(float(self._sums[name]) for name in names), self._count], device=self.device)
+        reduced = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return dict(zip([*names, "samples"], reduced.tolist(), strict=True))  # type: ignore[union-attr]
 
     def on_validation_epoch_start(self) -> None:
         """Forget the results of the epoch before."""
@@ -118,21 +136,16 @@ class Learner(LightningModule):
             self.log(f"val_{metric.key}", values[metric.key], prog_bar=metric is self.metrics[0], sync_dist=True)
         if self.by_steps:
             self.log("iteration", float(self.global_step), sync_dist=True)
+        if not self.trainer.sanity_checking and self._count:
+            sums = self._over_processes()
+            samples = sums.pop("samples")
+            self.log_dict({name: value / samples for name, value in sums.items()}, sync_dist=True)
+            self._sums, self._count = {}, 0
 
-    def _checked(self, loss: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """Return the loss, looked at now and then.
-
-        Raises:
-            VanError: it is NaN or infinite.
-        """
-        last = batch_idx == self.steps_per_epoch - 1
-        if (self.global_step % _CHECK_EVERY == 0 or last) and not torch.isfinite(loss):
-            raise VanError(
-                f"The loss is {loss.item()} in epoch {self.current_epoch + 1}, step {self.global_step}. Checkpoints of "
-                "earlier epochs are kept. Lower --lr, lengthen the warm-up, set optimization.clip_grad, or use "
-                "--precision 32-true."
-            )
-        return loss
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses of an epoch that has not ended, and what a continued run must have in common."""
+        checkpoint["losses"] = self._over_processes()
+        checkpoint["identity"] = self.identity
 
     # ------------------------------------------------------------------------------------------------ optimizer
 
@@ -206,6 +219,10 @@ class Learner(LightningModule):
         Checkpoints of version 0.1.0 before its release name their callbacks by their options.
         """
         checkpoint["lr_schedulers"] = []
+        sums = dict(checkpoint.get("losses", {}))
+        if self.global_rank == 0:  # of all processes
+            self._count = int(sums.pop("samples", 0))
+            self._sums = sums
         callbacks = checkpoint.get("callbacks", {})
         for key in [key for key in callbacks if key.startswith("MovableCheckpoint{")]:
             callbacks["last" if "'monitor': None" in key else "best"] = callbacks.pop(key)

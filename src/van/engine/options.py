@@ -64,6 +64,8 @@ class TrainOptions:
         device: Accelerator: auto, cpu, cuda, mps, ...
         devices: Number of devices, or which ones; auto takes what is available.
         workers: Processes that load images; by default one per processor, at most 8.
+        checkpoint_minutes: Save a checkpoint inside an epoch after so many minutes, so that nothing more is lost when a
+            run is killed; long saves come less often and never take more than 2 % of the time.
         early_stopping: Stop after this many validations without a better result; null trains to the end.
         limit_batches: Use only so many batches per epoch for training and for validation, for a quick try.
         seed: The same seed gives the same run on the same machine.
@@ -88,6 +90,7 @@ class TrainOptions:
     device: str = "auto"
     devices: int | str = "auto"
     workers: int | None = None
+    checkpoint_minutes: float = 5.0
     early_stopping: int | None = None
     limit_batches: int | None = None
     seed: int = 0
@@ -104,6 +107,7 @@ class TrainOptions:
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 1)
         at_least("workers", self.workers, 0)
+        at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         at_least("early_stopping", self.early_stopping, 1)
         at_least("limit_batches", self.limit_batches, 1)
         if not self.lr > 0:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from timm.data import create_transform
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
+from van.data import loaders
 from van.data.checks import listed
 from van.data.images import mode_for
-from van.data.loaders import loading_processes
 from van.data.samples import ImageDataset, Samples, find_problems, split_samples
 from van.data.sources import Source, describe_split, open_data, relabel
 from van.engine.data import DataModule
@@ -62,11 +62,10 @@ class ClassificationData(DataModule):
         if missing := train.missing_classes():
             raise DataError(f"The train split of {data} has no image of {', '.join(missing[:5])}. Add some.")
         # the digits are in memory: no process is faster than none
-        workers = loading_processes(options.workers, 0 if data == "digits" else None)
-        super().__init__(train, val, train.class_names, batch_size, workers)
+        workers = loaders.loading_processes(options.workers, 0 if data == "digits" else None)
+        super().__init__(train, val, train.class_names, batch_size, workers, seed=options.seed)
         self.transform = options.augmentation.transform(preprocessing)
         self.preprocessing = preprocessing
-        self.seed = options.seed
         self.mode = mode_for(preprocessing["input_size"][0])
         if description:
             self.extra["split"] = description
@@ -88,21 +87,26 @@ class ClassificationData(DataModule):
             if problems := find_problems(split, workers=self.workers, few=0):
                 raise DataError(f"{len(problems)} of {len(split)} images cannot be used:\n{listed(problems)}")
 
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented batches (B, C, H, W) with labels (B,); the last, incomplete one is dropped."""
+    def training_set(self) -> ImageDataset:
+        """Return augmented images (C, H, W) and labels."""
+        return ImageDataset(self.train, self.transform, self.mode)
+
+    def steps(self, processes: int) -> int:
+        """Return how many batches each of so many processes trains on in an epoch."""
         if isinstance(self.train, Samples):
-            return DataLoader(
-                ImageDataset(self.train, self.transform, self.mode),
-                batch_size=self.batch_size,
-                shuffle=True,
-                drop_last=len(self.train) > self.batch_size,
-                **self._loading(self.workers),
-            )
+            return super().steps(processes)
+        return -(-len(self.train_dataloader()) // processes)
+
+    def train_dataloader(self) -> DataLoader:
+        """Return shuffled, augmented batches (B, C, H, W) with labels (B,)."""
+        if isinstance(self.train, Samples):
+            return super().train_dataloader()
         # every process reads its own files: with equally many files for each, all samples occur equally often
         files = len(self.train.files)
         workers = next((n for n in range(min(self.workers, files), 0, -1) if files % n == 0), 0)
         dataset = self.train.dataset(self.transform, self.mode, True, self.batch_size, workers, self.seed)
-        return DataLoader(dataset, batch_size=self.batch_size, **self._loading(workers))
+        persistent = workers > 0
+        return DataLoader(dataset, self.batch_size, num_workers=workers, persistent_workers=persistent)
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the validation split in order, with the model's own preprocessing."""
@@ -115,10 +119,6 @@ class ClassificationData(DataModule):
             if loader is not None:
                 loader.dataset.set_epoch(self.trainer.current_epoch + 1)
         return batch
-
-    @staticmethod
-    def _loading(workers: int) -> dict[str, Any]:
-        return {"num_workers": workers, "persistent_workers": workers > 0}
 
 
 def evaluation_loader(source: Source, preprocessing: dict[str, Any], batch_size: int, workers: int) -> DataLoader:
@@ -133,7 +133,8 @@ def evaluation_loader(source: Source, preprocessing: dict[str, Any], batch_size:
     transform: Any = create_transform(**preprocessing)
     mode = mode_for(preprocessing["input_size"][0])
     if isinstance(source, Samples):
-        return DataLoader(ImageDataset(source, transform, mode), batch_size=batch_size, num_workers=workers)
+        dataset = ImageDataset(source, transform, mode)
+        return loaders.evaluation_loader(dataset, batch_size, workers, collate=default_collate)
     # one process: with more, timm's reader reports a length that it does not keep
     workers = min(1, workers)
     return DataLoader(source.dataset(transform, mode, workers=workers), batch_size=batch_size, num_workers=workers)

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from van.data.coco import CocoDetectionDataset
 from van.data.coco_checks import usable_split
 from van.data.folders import data_folder
-from van.data.loaders import OrientedBatches, batch_loader, collate_objects, evaluation_loader, loading_processes
+from van.data.loaders import OrientedBatches, collate_objects, evaluation_loader, loading_processes
 from van.engine.data import DataModule
 from van.errors import DataError
 from van.tasks.detection.options import DetectionTrainOptions
@@ -30,7 +30,6 @@ class DetectionData(DataModule):
 
     train: CocoDetectionDataset
     val: CocoDetectionDataset
-    shares_itself = True
 
     def __init__(self, options: DetectionTrainOptions, masks: bool, batch_size: int) -> None:
         transform, folder = options.augmentation.transform(), data_folder(options.data, options.data_root)
@@ -45,19 +44,15 @@ class DetectionData(DataModule):
         if not any(dataset.objects(image["id"]) for image in dataset.images):
             raise DataError(f"{train.name} has no annotations to learn from. See van check-data {options.data}.")
         workers = loading_processes(options.workers)
-        super().__init__(dataset, CocoDetectionDataset(val), train.class_names, batch_size, workers, split=val)
-        self.masks, self.seed = masks, options.seed
+        collate = collate_objects(len(train.class_names), masks)
+        val_dataset, names = CocoDetectionDataset(val), train.class_names
+        super().__init__(dataset, val_dataset, names, batch_size, workers, val, options.seed, collate)
         self.notes = [*notes, *more]
         self.extra = {"category_ids": train.category_ids}
 
-    def steps(self, processes: int) -> int:
-        """Return how many batches each of so many processes trains on in an epoch."""
-        return len(OrientedBatches(self.train.ratios, self.batch_size, self.seed, processes, 0))
-
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented batches, in each of which all images are landscape or all portrait."""
-        batches = OrientedBatches(self.train.ratios, self.batch_size, self.seed)
-        return batch_loader(self.train, batches, collate_objects(len(self.class_names), self.masks), self.workers)
+    def order(self, processes: int | None = None, rank: int | None = None) -> OrientedBatches:
+        """Return batches in each of which all images are landscape or all portrait."""
+        return OrientedBatches(self.train.ratios, self.batch_size, self.seed, processes, rank)
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation images as they are."""

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from torch.utils.data import DataLoader, default_collate
-
 from van.data.folders import data_folder
-from van.data.loaders import OrderedBatches, batch_loader, loading_processes
+from van.data.loaders import loading_processes
 from van.data.pose import PoseDataset, open_persons
 from van.engine.data import DataModule
 from van.errors import DataError
@@ -46,7 +44,7 @@ class PoseData(DataModule):
             )
         posed = [category for category in val.split.categories if category.get("keypoints")]
         names = [category["name"] for category in posed]
-        super().__init__(train, val, names, batch_size, loading_processes(options.workers))
+        super().__init__(train, val, names, batch_size, loading_processes(options.workers), seed=options.seed)
         self.notes = [*notes, *more]
         self.extra = {
             "category_ids": [category["id"] for category in posed],
@@ -54,8 +52,3 @@ class PoseData(DataModule):
             "flip_pairs": [list(pair) for pair in val.split.flip_pairs],
             "skeleton": [list(pair) for pair in val.split.skeleton],
         }
-
-    def val_dataloader(self) -> DataLoader:
-        """Return the validation crops in order, each in one process only."""
-        batches = OrderedBatches(range(len(self.val)), 2 * self.batch_size)
-        return batch_loader(self.val, batches, default_collate, self.workers)
