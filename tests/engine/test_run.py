@@ -95,6 +95,9 @@ def test_metrics_files_of_older_pose_runs_have_today_s_names(tmp_path):
 
 
 def test_interrupted_run_says_how_to_continue(tmp_path):
+    assert "no checkpoint" in describe_epochs(tmp_path, AP)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert "No epoch" in describe_epochs(tmp_path, AP)
     (tmp_path / "metrics.csv").write_text("epoch,val_AP\n1,0.25\n2,0.5\n")
     text = describe_epochs(tmp_path, AP)

@@ -88,8 +88,10 @@ class TrainBatches(_BatchSampler):
 
     share: int
 
+    _first = 0
+
     def start_at(self, epoch: int, batch: int) -> None:
-        """Choose where the next iteration begins; those after it begin at the start of an epoch.
+        """Choose where an epoch begins; those after it begin at their start.
 
         Args:
             epoch: Its number from 0.
@@ -98,14 +100,19 @@ class TrainBatches(_BatchSampler):
         self.set_epoch(epoch)
         self._first = batch
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0; Lightning does it, also for the one that a continued run begins with."""
+        if epoch != self.epoch:
+            self._first = 0
+        super().set_epoch(epoch)
+
     def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         """Return all batches of an epoch over all processes together, each of batch_size * processes samples."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        first, self._first = getattr(self, "_first", 0), 0
         own = slice(self.rank * self.share, (self.rank + 1) * self.share)
-        return (batch[own] for batch in islice(self.batches(self.epoch), first, None))
+        return (batch[own] for batch in islice(self.batches(self.epoch), self._first, None))
 
 
 class OrientedBatches(TrainBatches):
