@@ -61,13 +61,15 @@ def _rename(options: dict[str, Any], old: str, new: str | None) -> None:
 
 
 def _model(options: dict[str, Any], task: str | None) -> dict[str, Any]:
-    """Return options of a network; where they do not name the architecture, those of the task's default."""
+    """Return options of a network; where they do not name the architecture, those of the task's default at the time."""
     from van.networks.registry import architectures, upgrade
 
     if "arguments" not in options or "architecture" in options or task is None:
-        return upgrade(options)
-    new = upgrade({"architecture": architectures(task)[0], **options})
-    new.pop("architecture")
+        return upgrade(options, task)
+    default = architectures(task)[0]
+    new = upgrade({"architecture": default, **options}, task)
+    if new["architecture"] == default:
+        new.pop("architecture")
     return new
 
 
