@@ -26,7 +26,11 @@ _RENAMED: dict[str, dict[str, str | None]] = {
         "inference.size": "inference.fit",
         "inference.object_threshold": "inference.score_threshold",
     },
-    "saliency": {"augmentation.size": "augmentation.crop_size", "augmentation.margin": "augmentation.crop_margin"},
+    "saliency": {
+        "augmentation.size": "augmentation.crop_size",
+        "augmentation.margin": None,
+        "augmentation.crop_margin": None,
+    },
 }
 
 
@@ -43,6 +47,8 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
         _complete_jitter(options["augmentation"])
     for old, new in _RENAMED.get(task or "", {}).items():
         _rename(options, old, new)
+    if task == "saliency" and "crop_size" in (augmentation := options.get("augmentation") or {}):
+        augmentation["image_sizes"] = [augmentation.pop("crop_size")]
     if isinstance(options.get("model"), dict):
         options["model"] = _model(options["model"], task)
     if task in ("semantic", "saliency") and isinstance(options.get("inference"), dict):
