@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from van.data.saliency import SaliencyDataset, find_saliency, find_saliency_splits
+from van.data.saliency import SaliencyDataset, SizePasses, find_saliency, find_saliency_splits
 from van.data.shapes import make_shapes
 from van.errors import DataError
 
@@ -65,3 +65,36 @@ def test_shapes(tmp_path):
     splits = find_saliency_splits(tmp_path / "shapes")
     assert {name: len(split) for name, split in splits.items()} == {"train": 4, "val": 1}
     assert SaliencyDataset(splits["train"])[0][1].unique().tolist() == [0, 1]
+
+
+def test_passes_take_every_image_once_at_each_size():
+    passes, orders = SizePasses(10, 3, 2, 15), []
+    for epoch in (0, 1):
+        passes.set_epoch(epoch)
+        batches = list(passes)
+        assert len(batches) == 15
+        for size in range(3):
+            indices = [index for batch in batches[5 * size : 5 * size + 5] for index in batch]
+            assert sorted(indices) == list(range(10 * size, 10 * size + 10))
+            orders.append(tuple(index % 10 for index in indices))
+    assert len(set(orders)) == 6
+
+
+def test_passes_leave_out_what_fills_no_batch():
+    batches = list(SizePasses(7, 2, 3, 4))
+    assert [sorted({index // 7 for index in batch}) for batch in batches] == [[0], [0], [1], [1]]
+    assert all(len(set(batches[i] + batches[i + 1])) == 6 for i in (0, 2))
+    assert [len(batch) for batch in SizePasses(2, 2, 5, 2)] == [5, 5]  # more than there are: some are repeated
+
+
+def test_processes_share_a_pass():
+    together = list(SizePasses(9, 2, 4, 4))
+    first, second = (list(SizePasses(9, 2, 2, 4, processes=2, rank=rank)) for rank in (0, 1))
+    assert [a + b for a, b in zip(first, second, strict=True)] == together
+
+
+def test_epochs_given_in_steps_go_on_where_the_one_before_ended():
+    whole, short = SizePasses(6, 2, 2, 6), SizePasses(6, 2, 2, 3)
+    first = list(short)
+    short.set_epoch(1)
+    assert first + list(short) == list(whole)

@@ -110,14 +110,41 @@ def test_panoptic_jitter_gives_one_size():
     assert (labels != 255).nonzero().max(0).values.tolist() == [19, 29]
 
 
-def test_saliency_is_brought_to_one_size():
+def test_saliency_is_brought_to_each_size():
     torch.manual_seed(0)
     image, mask = halves()
     mask[mask == 9] = 1
-    image, mask = SaliencyAugmentation((32, 32), 4).transform()(image, mask)
-    assert image.shape == (3, 32, 32)
-    assert mask.shape == (32, 32)
-    assert mask.unique().tolist() == [0, 1]
+    for size, transform in zip(
+        [(32, 40), (48, 48)], SaliencyAugmentation([(32, 40), (48, 48)]).transform(), strict=True
+    ):
+        resized, labels = transform(image, mask)
+        assert resized.shape == (3, *size)
+        assert labels.shape == size
+        assert labels.unique().tolist() == [0, 1]
+
+
+def test_opposite_sides_are_trimmed_alike_in_half_of_the_images():
+    torch.manual_seed(0)
+    image = tv_tensors.Image(torch.arange(64.0).expand(3, 96, 64).contiguous())
+    mask = tv_tensors.Mask(torch.zeros(96, 64, dtype=torch.uint8))
+    (transform,) = SaliencyAugmentation([(96, 64)], crop=1 / 8, hflip=0.0).transform()
+    first = []
+    for _ in range(200):
+        row = transform(image, mask)[0][0, 0]
+        assert row[0] + row[-1] == pytest.approx(63, abs=1e-3)
+        first.append(round(row[0].item()))
+    assert max(first) == 8
+    assert 0.4 < first.count(0) / 200 < 0.7  # half, and one in nine of the others
+
+
+def test_saliency_is_flipped_as_asked():
+    image, mask = tv_tensors.Image(torch.arange(6).view(1, 2, 3)), tv_tensors.Mask(torch.zeros(2, 3, dtype=torch.uint8))
+    for flips, rows in (
+        ({"hflip": 1.0}, [[2, 1, 0], [5, 4, 3]]),
+        ({"hflip": 0.0, "vflip": 1.0}, [[3, 4, 5], [0, 1, 2]]),
+    ):
+        (transform,) = SaliencyAugmentation([(2, 3)], crop=0.0, **flips).transform()
+        assert transform(image, mask)[0].tolist() == [rows]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +157,10 @@ def test_saliency_is_brought_to_one_size():
         ),
         (SemanticAugmentation(crop_size=(0, 5)), r"augmentation\.crop_size is .*height and width.* from 1"),
         (PanopticAugmentation(scale_range=(0.0, 1.0)), r"augmentation\.scale_range"),
-        (SaliencyAugmentation(crop_margin=-1), r"augmentation\.crop_margin is -1"),
+        (SaliencyAugmentation(crop=0.5), r"augmentation\.crop is 0\.5, expected a number from 0 to 0\.4"),
+        (SaliencyAugmentation(vflip=-1), r"augmentation\.vflip is -1"),
+        (SaliencyAugmentation([]), r"augmentation\.image_sizes is \[\], expected one or more"),
+        (SaliencyAugmentation([(0, 5)]), r"augmentation\.image_sizes is .*\(0, 5\)"),
     ],
 )
 def test_values_out_of_range(augmentation, message):

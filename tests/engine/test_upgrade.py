@@ -59,5 +59,17 @@ def test_augmentation():
     old = {"scale": [32, 32], "ratio": [0.5, 2.0], "crop": [16, 16], "most": 0.5, "hflip": 0.0}
     new = {"fit": [32, 32], "scale_range": [0.5, 2.0], "crop_size": [16, 16], "max_class_share": 0.5, "hflip": 0.0}
     assert upgraded({"augmentation": old}, "semantic")["augmentation"] == new
-    old, new = {"size": [16, 16], "margin": 4}, {"crop_size": [16, 16], "crop_margin": 4}
-    assert upgraded({"augmentation": old}, "saliency")["augmentation"] == new
+    new = {"image_sizes": [[16, 24]], "hflip": 0.0}
+    for old in ({"size": [16, 24], "margin": 4, "hflip": 0.0}, {"crop_size": [16, 24], "crop_margin": 4, "hflip": 0.0}):
+        assert upgraded({"augmentation": old}, "saliency")["augmentation"] == new
+    assert upgraded({"augmentation": new}, "saliency")["augmentation"] == new
+
+
+def test_saliency_keeps_the_network_of_its_time():
+    old = {"backbone": "van_b0", "arguments": {"channels": 32, "global_channels": 64}}
+    new = {"architecture": "edn_legacy", "backbone": "van_b0", "channels": 32, "global_channels": 64}
+    assert upgraded({"model": old}, "saliency")["model"] == new
+    typed = {"architecture": "edn", "channels": 32, "global_channels": 64, "dilations": [1, 2]}
+    assert upgraded({"model": typed}, "saliency")["model"] == typed | {"architecture": "edn_legacy"}
+    of_today = {"architecture": "edn", "channels": [32] * 6, "global_channels": 64}
+    assert upgraded({"model": of_today}, "saliency")["model"] == of_today

@@ -66,7 +66,7 @@ def test_reads_are_seen():
     [
         ("semantic", {"architecture": "semantic_fpn"}, 4, torch.randint(0, 4, (2, 60, 70))),
         ("semantic", {"architecture": "upernet", "channels": 16}, 4, torch.randint(0, 4, (2, 60, 70))),
-        ("saliency", {"channels": 16, "global_channels": 16}, 1, torch.rand(2, 60, 70)),
+        ("saliency", {"channels": [16] * 6, "global_channels": 16}, 1, torch.rand(2, 60, 70)),
     ],
 )
 def test_nothing_is_read_where_pixels_are_labeled(task, options, outputs, target):

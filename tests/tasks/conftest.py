@@ -73,8 +73,8 @@ TINY = {
     ),
     "saliency": Tiny(
         {
-            "model": _model("edn", channels=8, global_channels=8),
-            "augmentation": {"crop_size": [48, 48], "crop_margin": 4},
+            "model": _model("edn", channels=[8] * 6, global_channels=8),
+            "augmentation": {"image_sizes": [[48, 48]], "crop": 0.1},
             "inference": {"image_size": [48, 48]},
             "batch_size": 7,  # 15 of 16 images show an object
         },

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from van.errors import DataError
@@ -239,27 +239,34 @@ class SaliencyAugmentation:
     """Random changes to the training images and their masks.
 
     Attributes:
-        crop_size: Height and width of the training images.
-        crop_margin: Images are resized to crop_size plus this many pixels, whatever their proportions, and then cropped
-            at random.
+        image_sizes: Heights and widths that training images are resized to, whatever their proportions. An epoch
+            passes over all images at each of them, one after the other.
+        crop: Half of the images lose up to this fraction of their height at the top and as much at the bottom, the same
+            of their width on both sides, and are resized back.
         hflip: Probability of a horizontal flip.
+        vflip: Probability of a vertical flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
     """
 
-    crop_size: tuple[int, int] = (384, 384)
-    crop_margin: int = 12
+    image_sizes: list[tuple[int, int]] = field(default_factory=lambda: [(320, 320), (352, 352), (384, 384)])
+    crop: float = 1 / 32
     hflip: float = 0.5
+    vflip: float = 0.0
     photometric: float = 0.0
 
-    def transform(self) -> "v2.Transform":
-        """Return the changes as one transform of an image and its mask.
+    def transform(self) -> "list[v2.Transform]":
+        """Return the changes as transforms of an image and its mask, one for each of image_sizes.
 
         Raises:
             DataError: a value is out of range.
         """
-        _check(self, "hflip", "photometric")
-        _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
-        _check(self, "crop_margin", high=math.inf)
+        _check(self, "hflip", "vflip", "photometric")
+        _check(self, "crop", high=0.4)
+        if not self.image_sizes or any(len(size) != 2 or min(size) < 1 for size in self.image_sizes):
+            raise DataError(
+                f"augmentation.image_sizes is {self.image_sizes}, expected one or more pairs of a height and a width, "
+                "such as [[384, 384]]."
+            )
         from van.data.transforms import saliency_transform
 
-        return saliency_transform(self)
+        return [saliency_transform(self, size) for size in self.image_sizes]

@@ -1,6 +1,6 @@
 """Salient object detection: images and masks that are bright where an object is salient."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from van.data.folders import Split
 from van.data.images import read_image
+from van.data.loaders import StepBatches
 from van.data.pairs import check_sizes, find_folders, find_pairs, find_splits, read_mask
 
 THRESHOLD = 128
@@ -117,3 +118,46 @@ class SaliencyDataset(Dataset):
         mask: Any = tv_tensors.Mask(torch.from_numpy(self.split.salient(index)))
         check_sizes(self.split.images[index], self.split.masks[index], image.shape[-2:], mask.shape)
         return (image, mask) if self.transform is None else self.transform(image, mask)
+
+
+class SizePasses(StepBatches):
+    """Batches of several data sets that hold the same images at different sizes, joined by ConcatDataset.
+
+    A pass takes every image of one data set once, in an order of its own; the next pass is over the next data set.
+    Images that do not fill the last batch of a pass are left out of it.
+
+    Args:
+        images: Number of images of one data set.
+        sizes: Number of data sets.
+        batch_size: Images per batch and process.
+        steps: Batches per epoch and process.
+        seed: Of the orders.
+        processes: How many share the images; None asks torch.distributed.
+        rank: Which of them this is; None asks torch.distributed.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        sizes: int,
+        batch_size: int,
+        steps: int,
+        seed: int = 0,
+        processes: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(images, batch_size, steps, seed, processes, rank)
+        self.sizes = sizes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        orders: dict[int, list[int]] = {}
+        whole = self.batch_size * self.num_replicas
+        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
+            turn, batch = divmod(step, max(1, self.images // whole))
+            if turn not in orders:
+                generator = torch.Generator().manual_seed(self.seed + turn)
+                orders = {turn: torch.randperm(self.images, generator=generator).tolist()}
+            first = batch * whole + self.rank * self.batch_size
+            start = turn % self.sizes * self.images
+            # with fewer images than a batch has, some are repeated
+            yield [start + orders[turn][place % self.images] for place in range(first, first + self.batch_size)]

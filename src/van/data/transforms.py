@@ -119,6 +119,28 @@ class RandomCropOrPad(v2.Transform):
         return self._call_kernel(functional.pad, inpt, space, fill=fill)
 
 
+class RandomTrim(v2.Transform):
+    """Trim opposite sides of an image and its mask by the same random number of pixels, and resize to the size before.
+
+    Args:
+        fraction: Of the height and width, the most that one side loses.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__()
+        self.fraction = fraction
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw what is trimmed."""
+        height, width = _size(flat_inputs)
+        top, left = (int(torch.randint(int(self.fraction * side) + 1, ())) for side in (height, width))
+        return {"window": (top, left, height - 2 * top, width - 2 * left), "size": [height, width]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crop and resize; masks with nearest-neighbor interpolation."""
+        return self._call_kernel(functional.resized_crop, inpt, *params["window"], params["size"], antialias=True)
+
+
 class _BoxesOfMasks(nn.Module):
     """Shrink boxes to what a crop has left of the masks."""
 
@@ -194,14 +216,14 @@ def panoptic_transform(options: PanopticAugmentation) -> v2.Transform:
     )
 
 
-def saliency_transform(options: SaliencyAugmentation) -> v2.Transform:
-    """Return a transform of an image and its mask."""
-    height, width = _pair(options.crop_size)
+def saliency_transform(options: SaliencyAugmentation, size: tuple[int, int]) -> v2.Transform:
+    """Return a transform of an image and its mask, whose results have this height and width."""
     return v2.Compose(
         [
-            v2.Resize((height + options.crop_margin, width + options.crop_margin), antialias=True),
-            v2.RandomCrop((height, width)),
+            v2.Resize(_pair(size), antialias=True),
+            v2.RandomApply([RandomTrim(options.crop)], 0.5),
             v2.RandomHorizontalFlip(options.hflip),
+            v2.RandomVerticalFlip(options.vflip),
             *photometric(options.photometric),
         ]
     )

@@ -26,7 +26,11 @@ _RENAMED: dict[str, dict[str, str | None]] = {
         "inference.size": "inference.fit",
         "inference.object_threshold": "inference.score_threshold",
     },
-    "saliency": {"augmentation.size": "augmentation.crop_size", "augmentation.margin": "augmentation.crop_margin"},
+    "saliency": {
+        "augmentation.size": "augmentation.crop_size",
+        "augmentation.margin": None,
+        "augmentation.crop_margin": None,
+    },
 }
 
 
@@ -43,6 +47,8 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
         _complete_jitter(options["augmentation"])
     for old, new in _RENAMED.get(task or "", {}).items():
         _rename(options, old, new)
+    if task == "saliency" and "crop_size" in (augmentation := options.get("augmentation") or {}):
+        augmentation["image_sizes"] = [augmentation.pop("crop_size")]
     if isinstance(options.get("model"), dict):
         options["model"] = _model(options["model"], task)
     if task in ("semantic", "saliency") and isinstance(options.get("inference"), dict):
@@ -61,13 +67,15 @@ def _rename(options: dict[str, Any], old: str, new: str | None) -> None:
 
 
 def _model(options: dict[str, Any], task: str | None) -> dict[str, Any]:
-    """Return options of a network; where they do not name the architecture, those of the task's default."""
+    """Return options of a network; where they do not name the architecture, those of the task's default at the time."""
     from van.networks.registry import architectures, upgrade
 
     if "arguments" not in options or "architecture" in options or task is None:
-        return upgrade(options)
-    new = upgrade({"architecture": architectures(task)[0], **options})
-    new.pop("architecture")
+        return upgrade(options, task)
+    default = architectures(task)[0]
+    new = upgrade({"architecture": default, **options}, task)
+    if new["architecture"] == default:
+        new.pop("architecture")
     return new
 
 

@@ -86,11 +86,13 @@ def full_size(maps: torch.Tensor, padded: torch.Size, size: Sequence[int]) -> to
     return maps[..., : size[-2], : size[-1]]
 
 
-def conv_norm_relu(in_channels: int, channels: int, kernel_size: int = 3, dilation: int = 1) -> nn.Sequential:
+def conv_norm_relu(
+    in_channels: int, channels: int, kernel_size: int = 3, dilation: int = 1, bias: bool = False
+) -> nn.Sequential:
     """Return a convolution that keeps the size, BatchNorm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(
-            in_channels, channels, kernel_size, padding=kernel_size // 2 * dilation, dilation=dilation, bias=False
+            in_channels, channels, kernel_size, padding=kernel_size // 2 * dilation, dilation=dilation, bias=bias
         ),
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),

@@ -150,30 +150,50 @@ class EDNOptions(NetworkOptions):
 
     Attributes:
         architecture: edn.
-        channels: Channels of the decoder, a multiple of the number of dilations.
+        channels: Channels of the decoder at each of its six levels, the finest first; even numbers.
         global_channels: Channels of the extremely downsampled block.
-        dilations: Dilations of the pyramid convolutions.
         dice_weight: Weight of the Dice loss relative to the cross-entropy.
     """
 
     architecture: Literal["edn"] = "edn"
-    channels: int = 128
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 128, 128])
     global_channels: int = 256
-    dilations: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
     dice_weight: float = 1.0
 
     def check(self, outputs: int) -> None:
         """Raise VanError where an option is out of range."""
         if outputs != 1:
             raise VanError(f"edn was asked for {outputs} outputs, expected 1: a pixel is salient or not.")
-        if not self.dilations or min(self.dilations) < 1 or self.channels < 1 or self.channels % len(self.dilations):
-            raise VanError(
-                f"channels is {self.channels} and dilations {self.dilations}, expected positive numbers, and "
-                "channels a multiple of the number of dilations."
-            )
+        if len(self.channels) != 6 or any(width < 4 or width % 2 for width in self.channels):
+            raise VanError(f"channels is {self.channels}, expected six even numbers of at least 4, one for each level.")
 
     def network(self, backbone: "Backbone", outputs: int) -> "nn.Module":
         """Return the network on a backbone."""
         from van.networks.saliency import EDN
 
         return EDN(backbone, self)
+
+
+@dataclass
+class LegacyEDNOptions(NetworkOptions):
+    """EDN as versions up to 0.1.0 built it; only their files name it.
+
+    Attributes:
+        architecture: edn_legacy.
+        channels: Channels of the decoder, a multiple of the number of dilations.
+        global_channels: Channels of the extremely downsampled block.
+        dilations: Dilations of the pyramid convolutions.
+        dice_weight: Weight of the Dice loss relative to the cross-entropy.
+    """
+
+    architecture: Literal["edn_legacy"] = "edn_legacy"
+    channels: int = 128
+    global_channels: int = 256
+    dilations: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    dice_weight: float = 1.0
+
+    def network(self, backbone: "Backbone", outputs: int) -> "nn.Module":
+        """Return the network on a backbone."""
+        from van.networks.saliency_legacy import LegacyEDN
+
+        return LegacyEDN(backbone, self)

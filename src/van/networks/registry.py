@@ -34,6 +34,9 @@ _ARCHITECTURES: dict[str, dict[str, str | type[NetworkOptions]]] = {
     "saliency": {"edn": "van.networks.options:EDNOptions"},
 }
 
+# What only files of earlier versions name: not listed, and not offered for new runs
+_LEGACY = {"saliency": {"edn_legacy": "van.networks.options:LegacyEDNOptions"}}
+
 # Names that options had under arguments in weight files and run folders, before they were typed
 _RENAMED = {
     "score_thresh": "score_threshold",
@@ -67,6 +70,8 @@ def options_class(task: str, name: str) -> type[NetworkOptions]:
         VanError: There is no such task or architecture.
     """
     known = _of_task(task)
+    if name in _LEGACY.get(task, {}):
+        known = _LEGACY[task]
     if name not in known:
         others = [other for other, names in _ARCHITECTURES.items() if name in names]
         hint = f" It is one of the task {' or '.join(others)}." if others else nearest(name, known)
@@ -105,7 +110,7 @@ def from_dict(task: str, options: Mapping[str, Any]) -> NetworkOptions:
     Raises:
         VanError: There is no such architecture, or it has no such option.
     """
-    options = upgrade(options)
+    options = upgrade(options, task)
     cls = options_class(task, options.setdefault("architecture", architectures(task)[0]))
     known = [option.name for option in fields(cls)]
     for name in options:
@@ -116,13 +121,16 @@ def from_dict(task: str, options: Mapping[str, Any]) -> NetworkOptions:
     return cls(**options)
 
 
-def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade(options: Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
     """Return options in today's form: those under arguments move up beside the others and take their new names.
 
     Args:
         options: Options as any version wrote them.
+        task: Task of the network, where it is known.
     """
     flat = dict(options)
+    if task == "saliency" and flat.get("architecture", "edn") == "edn" and {"arguments", "dilations"} & flat.keys():
+        flat["architecture"] = "edn_legacy"  # what today's edn has no options for
     renamed = {**_RENAMED, "channels": "pyramid_channels"} if flat.get("architecture") == "mask2former" else _RENAMED
     arguments: dict[str, Any] = flat.pop("arguments", {})
     for name, value in arguments.items():

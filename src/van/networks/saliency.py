@@ -1,8 +1,8 @@
 """EDN (Wu et al. 2022, arXiv 2012.13093): salient object detection, on a VAN as in table 17 of the VAN paper.
 
-Written from the description in the EDN paper: an extremely downsampled block above the backbone that sees the whole
-image, a decoder of scale-correlated pyramid convolutions, and cross-entropy and Dice loss on every level. The widths
-are ours: EDN sets them for VGG and ResNet, whose first map is finer than VAN's.
+An extremely downsampled block above the backbone sees the whole image; a decoder of scale-correlated pyramid
+convolutions joins its maps with those of the backbone; cross-entropy and Dice loss supervise five of the six levels.
+The head is the published one for P2T-Small, whose maps have the strides and channels of VAN-B1 and VAN-B2.
 """
 
 from collections.abc import Sequence
@@ -13,41 +13,44 @@ from torch import nn
 
 from van.errors import DataError
 from van.models.backbone import Backbone
-from van.networks.dense import DenseNetwork, conv_norm_relu, full_size, init_head
-from van.networks.options import IGNORED, EDNOptions
+from van.networks.dense import DenseNetwork, conv_norm_relu, full_size
+from van.networks.options import IGNORED, EDNOptions, NetworkOptions
+
+# Of every level, the finest first: dilations of the pyramid convolutions, and width of their parts in 64ths of its own
+_DILATIONS = ((1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 3, 4), (1, 2, 3, 4), (1, 1, 1, 1), (1, 1, 1, 1))
+_PARTS = (32, 24, 24, 24, 24, 24)
+_SUPERVISED = 5
+_SMOOTH = 1e-5  # keeps the Dice loss of empty masks finite
 
 
 class ScaleCorrelatedPyramidConv(nn.Module):
     """Scale-correlated pyramid convolution: dilated convolutions, each of which also sees the result of the previous.
 
-    The input is reduced to the output's width and split into one group of channels per dilation. The result of the
-    previous group is added to each group before its convolution; all results are concatenated, fused and added to the
-    reduced input.
+    The input is expanded to one part per dilation. The result of the previous part is added to each part before its
+    convolution; all results are concatenated, brought back to the input's width and added to the input.
 
     Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output, a multiple of the number of dilations.
-        dilations: Dilation of each group.
+        channels: Channels of input and output.
+        width: Channels of a part.
+        dilations: Dilation of each part.
     """
 
-    def __init__(self, in_channels: int, channels: int, dilations: Sequence[int]) -> None:
+    def __init__(self, channels: int, width: int, dilations: Sequence[int]) -> None:
         super().__init__()
-        width = channels // len(dilations)
-        self.reduce = conv_norm_relu(in_channels, channels, 1)
+        self.expand = conv_norm_relu(channels, width * len(dilations), 1)
         self.parts = nn.ModuleList(conv_norm_relu(width, width, dilation=dilation) for dilation in dilations)
-        self.fuse = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        self.fuse = nn.Sequential(nn.Conv2d(width * len(dilations), channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, in_channels, H, W) to (B, channels, H, W)."""
-        x = self.reduce(x)
+        """Map (B, channels, H, W) to the same shape."""
         results: list[torch.Tensor] = []
-        for part, conv in zip(x.chunk(len(self.parts), 1), self.parts, strict=True):
+        for part, conv in zip(self.expand(x).chunk(len(self.parts), 1), self.parts, strict=True):
             results.append(conv(part + results[-1] if results else part))
         return F.relu(x + self.fuse(torch.cat(results, 1)))
 
 
 class ExtremelyDownsampledBlock(nn.Module):
-    """Extremely downsampled block: halves the backbone's last map twice more, then applies channel attention.
+    """Extremely downsampled block: halves the backbone's last map twice more, then weighs the channels of both results.
 
     Args:
         in_channels: Channels of the backbone's last map.
@@ -56,44 +59,47 @@ class ExtremelyDownsampledBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(conv_norm_relu(in_channels, channels), conv_norm_relu(channels, channels))
-        self.second = nn.Sequential(conv_norm_relu(channels, channels), conv_norm_relu(channels, channels))
-        self.attention = nn.Conv2d(channels, channels, 1)
+        inputs = (in_channels, channels)
+        self.first, self.second = (
+            nn.Sequential(conv_norm_relu(width, channels, bias=True), conv_norm_relu(channels, channels, bias=True))
+            for width in inputs
+        )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map (B, in_channels, H, W) to maps of half and of a quarter of its size, rounded up."""
-        half = self.first(F.max_pool2d(x, 2, ceil_mode=True))
-        quarter = self.second(F.max_pool2d(half, 2, ceil_mode=True))
-        return half, quarter * self.attention(quarter.mean((2, 3), keepdim=True)).sigmoid()
+        """Map (B, in_channels, H, W) to maps of half and of a quarter of its size, rounded down to 1 at least."""
+        half = self.first(_halved(x))
+        quarter = self.second(_halved(half))
+        attention = quarter.mean((2, 3), keepdim=True).sigmoid()
+        return half * attention, quarter * attention
 
 
-class EDN(DenseNetwork):
-    """EDN: which pixels belong to salient objects.
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    height, width = x.shape[-2:]
+    return F.max_pool2d(x, (min(height, 2), min(width, 2)))
+
+
+class SaliencyNetwork(DenseNetwork):
+    """Which pixels belong to salient objects, found at several levels of which the finest one is the result.
 
     Args:
         backbone: With four feature maps.
         options: What the network is built from.
+        dice_weight: Weight of the Dice loss relative to the cross-entropy.
+
+    Attributes:
+        classifiers: Of the levels that are supervised, the finest first.
     """
 
     input_size = (3, 384, 384)
-    alone = 128
+    classifiers: nn.ModuleList
 
-    def __init__(self, backbone: Backbone, options: EDNOptions) -> None:
+    def __init__(self, backbone: Backbone, options: NetworkOptions, dice_weight: float) -> None:
         super().__init__(backbone, options)
-        channels, global_channels = options.channels, options.global_channels
-        self.dice_weight = options.dice_weight
-        self.downsampled = ExtremelyDownsampledBlock(backbone.channels[-1], global_channels)
-        widths = [*backbone.channels, global_channels, global_channels]
-        self.lateral = nn.ModuleList(conv_norm_relu(width, channels, 1) for width in widths)
-        levels = len(widths)
-        self.decoder = nn.ModuleList(
-            ScaleCorrelatedPyramidConv(channels if i == levels - 1 else 2 * channels, channels, options.dilations)
-            for i in range(levels)
-        )
-        self.classifiers = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in range(levels))
-        for module in (self.downsampled, self.lateral, self.decoder):
-            init_head(module)
-        init_head(self.classifiers, *self.classifiers)
+        self.dice_weight = dice_weight
+
+    def decode(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the decoded maps of all levels, the finest first, for the maps of the backbone."""
+        raise NotImplementedError
 
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None
@@ -112,24 +118,60 @@ class EDN(DenseNetwork):
             DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images)
-        maps = self.backbone(x)
-        maps = [*maps, *self.downsampled(maps[-1])]
+        decoded = self.decode(self.backbone(x))
         wanted = self.training and targets is not None
-        levels: list[torch.Tensor] = []
-        decoded: torch.Tensor | None = None
-        for i in reversed(range(len(maps))):
-            joined = self.lateral[i](maps[i])
-            if decoded is not None:
-                above = F.interpolate(decoded, size=joined.shape[-2:], mode="bilinear", align_corners=False)
-                joined = torch.cat([joined, above], 1)
-            decoded = self.decoder[i](joined)
-            if wanted or i == 0:
-                levels.append(full_size(self.classifiers[i](decoded), x.shape, images.shape))
+        logits = [
+            full_size(classifier(level), x.shape, images.shape)
+            for classifier, level in zip(self.classifiers if wanted else self.classifiers[:1], decoded, strict=False)
+        ]
         if targets is None or not wanted:
-            return levels[-1].sigmoid()
+            return logits[0].sigmoid()
         mask, counts = _saliency_target(targets, images)
-        *others, finest = (saliency_loss(level, mask, counts, self.dice_weight) for level in levels)
+        finest, *others = (saliency_loss(level, mask, counts, self.dice_weight) for level in logits)
         return {"saliency": finest, "supervision": torch.stack(others).sum()}
+
+
+class EDN(SaliencyNetwork):
+    """EDN: which pixels belong to salient objects.
+
+    Args:
+        backbone: With four feature maps.
+        options: What the network is built from.
+    """
+
+    alone = 224
+
+    def __init__(self, backbone: Backbone, options: EDNOptions) -> None:
+        super().__init__(backbone, options, options.dice_weight)
+        inputs = [*backbone.channels, options.global_channels, options.global_channels]
+        widths = options.channels
+        *finer, coarsest = widths
+        self.downsampled = ExtremelyDownsampledBlock(backbone.channels[-1], options.global_channels)
+        # half of a level's channels come from its map, and half from the level above, which the coarsest one lacks
+        halves = [*(width // 2 for width in finer), coarsest]
+        self.lateral = nn.ModuleList(
+            conv_norm_relu(channels, width, 1, bias=True) for channels, width in zip(inputs, halves, strict=True)
+        )
+        self.above = nn.ModuleList(
+            conv_norm_relu(channels, width // 2, 1, bias=True)
+            for channels, width in zip(widths[1:], finer, strict=True)
+        )
+        self.decoder = nn.ModuleList(
+            nn.Sequential(*(ScaleCorrelatedPyramidConv(width, width * part // 64, dilations) for _ in range(2)))
+            for width, part, dilations in zip(widths, _PARTS, _DILATIONS, strict=True)
+        )
+        self.classifiers = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in widths[:_SUPERVISED])
+
+    def decode(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the decoded maps of all levels, the finest first, for the maps of the backbone."""
+        maps = [*maps, *self.downsampled(maps[-1])]
+        decoded = [self.decoder[-1](self.lateral[-1](maps[-1]))]
+        for i in reversed(range(len(maps) - 1)):
+            above = F.interpolate(
+                self.above[i](decoded[0]), size=maps[i].shape[-2:], mode="bilinear", align_corners=False
+            )
+            decoded.insert(0, self.decoder[i](torch.cat([above, self.lateral[i](maps[i])], 1)))
+        return decoded
 
 
 def _saliency_target(targets: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,11 +197,10 @@ def saliency_loss(
         logits: (B, 1, H, W).
         mask: (B, 1, H, W) from 0 to 1.
         counts: (B, 1, H, W), boolean.
-        dice_weight: Weight of the Dice loss, which is averaged over the images.
+        dice_weight: Weight of the Dice loss, which takes all images of the batch together.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     entropy = (entropy * counts).sum() / counts.sum().clamp(min=1)
     found = logits.sigmoid() * counts
-    overlap, total = (found * mask).flatten(1).sum(1), (found + mask).flatten(1).sum(1)
-    dice = 1 - (2 * overlap + 1) / (total + 1)
-    return entropy + dice_weight * dice.mean()
+    dice = 1 - (2 * (found * mask).sum() + _SMOOTH) / (found.sum() + mask.sum() + _SMOOTH)
+    return entropy + dice_weight * dice

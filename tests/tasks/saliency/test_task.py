@@ -5,23 +5,43 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+import yaml
 from PIL import Image
 
 import van
 from van.data.augmentation import SaliencyAugmentation
+from van.errors import VanError
 from van.tasks.saliency.data import saliency_data
 from van.tasks.saliency.options import SaliencyTrainOptions
 from van.tasks.saliency.results import Saliency
 
 
-def test_batches(data):
-    augmentation = SaliencyAugmentation((32, 32), 4)
+def test_an_epoch_is_a_pass_at_each_size(data):
+    augmentation = SaliencyAugmentation([(32, 32), (32, 48)])
     options = SaliencyTrainOptions(data=str(data["saliency"]), batch_size=4, workers=0, augmentation=augmentation)
-    images, masks = next(iter(saliency_data(options, 1).train_dataloader()))
-    assert images.shape == (4, 3, 32, 32)
-    assert masks.dtype == torch.float32
-    assert set(masks.unique().tolist()) <= {0.0, 1.0}
+    content = saliency_data(options, 1)
+    batches = list(content.train_dataloader())
+    assert len(batches) == content.steps(1) == 2 * (len(content.train) // 4)
+    assert [tuple(images.shape) for images, _ in batches] == [(4, 3, 32, 32)] * 3 + [(4, 3, 32, 48)] * 3
+    for images, masks in batches:
+        assert masks.shape == (4, *images.shape[-2:])
+        assert masks.dtype == torch.float32
+        assert set(masks.unique().tolist()) <= {0.0, 1.0}
+    assert content.notes == ["an epoch is 2 passes over the images, at 32 x 32 and 32 x 48 pixels."]
+
+
+def test_run_of_the_network_before(options_of):
+    model = {"backbone_args": {**options_of("saliency")["model"]["backbone_args"]}}
+    model["arguments"] = {"channels": 8, "global_channels": 8}
+    old = {"model": model, "augmentation": {"size": [48, 48], "margin": 4}}
+    Path("old.yaml").write_text(yaml.safe_dump({**options_of("saliency", epochs=1, output="old"), **old}))
+    van.train(config="old.yaml")
+    run = van.train(resume="old", epochs=2, quiet=True)
+    assert run.predictor().model.options.architecture == "edn_legacy"
+    with pytest.raises(VanError, match="old is edn_legacy with van_b0, not edn"):
+        van.train(**options_of("saliency", pretrained="old", output="new"))
 
 
 def test_values_from_0_to_1_everywhere(cli, run_of, data):

@@ -1,14 +1,56 @@
 """Images with masks of salient objects: splits, transforms, loaders."""
 
+from collections.abc import Sequence
+
+from torch.utils.data import ConcatDataset, DataLoader
+
 from van.data.folders import data_folder
-from van.data.loaders import collate_masks
+from van.data.loaders import batch_loader, collate_masks, processes_and_rank
 from van.data.pixel_checks import usable_split, usable_splits
-from van.data.saliency import SaliencyDataset, SaliencySplit, find_saliency
+from van.data.saliency import SaliencyDataset, SaliencySplit, SizePasses, find_saliency
 from van.engine.data import StepData
 from van.tasks.saliency.options import SaliencyEvaluateOptions, SaliencyTrainOptions
 
 
-def saliency_data(options: SaliencyTrainOptions, processes: int) -> StepData:
+class SaliencyData(StepData):
+    """Images that train at one size after the other, a pass over them at each, and are validated as they are.
+
+    Args:
+        options: Of training.
+        processes: How many processes share a batch.
+        train: Training images.
+        val: Validation images.
+        notes: Sentences about the data that the user should know.
+    """
+
+    def __init__(
+        self,
+        options: SaliencyTrainOptions,
+        processes: int,
+        train: SaliencySplit,
+        val: SaliencySplit,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.passes = [SaliencyDataset(train, transform) for transform in options.augmentation.transform()]
+        super().__init__(
+            options, processes, self.passes[0], SaliencyDataset(val), ["salient"], val, collate_masks, notes
+        )
+        if len(self.passes) > 1 and self.steps_per_epoch is None:
+            sizes = " and ".join(f"{height} x {width}" for height, width in options.augmentation.image_sizes)
+            self.notes.append(f"an epoch is {len(self.passes)} passes over the images, at {sizes} pixels.")
+
+    def train_dataloader(self) -> DataLoader:
+        """Return shuffled batches, all images of which have one size."""
+        steps = self.steps(processes_and_rank()[0])
+        order = SizePasses(len(self.train), len(self.passes), self.batch_size, steps, self.seed)
+        return batch_loader(ConcatDataset(self.passes), order, self.collate, self.workers)
+
+    def steps(self, processes: int) -> int:
+        """Return how many batches each of so many processes trains on in an epoch."""
+        return self.steps_per_epoch or len(self.passes) * super().steps(processes)
+
+
+def saliency_data(options: SaliencyTrainOptions, processes: int) -> SaliencyData:
     """Return training and validation images; the built-in shapes are made where they are missing.
 
     Args:
@@ -20,16 +62,7 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> StepData:
     """
     folder = data_folder(options.data, options.data_root)
     train, val, notes = usable_splits(find_saliency, folder, options.on_problem, options.check_data, options.workers)
-    return StepData(
-        options,
-        processes,
-        SaliencyDataset(train, options.augmentation.transform()),
-        SaliencyDataset(val),
-        ["salient"],
-        val,
-        collate_masks,
-        notes,
-    )
+    return SaliencyData(options, processes, train, val, notes)
 
 
 def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[str]]:
