@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from van.errors import VanError
 from van.networks.segmentation import inference
 from van.networks.segmentation.inference import full_maps, label_maps, panoptic_maps
-from van.networks.segmentation.views import View
+from van.networks.segmentation.views import SemanticView, View
 
 
 class Colours:
@@ -16,9 +16,12 @@ class Colours:
     def __init__(self):
         self.sizes = []
 
-    def probabilities(self, images):
+    def scores(self, images, pad):
         self.sizes.append(tuple(images.shape[-2:]))
-        return images.float().softmax(1)
+        return images.float()
+
+    def normalized(self, scores):
+        return scores.softmax(1)
 
 
 def identity(scores):
@@ -81,9 +84,9 @@ def test_what_no_window_will_see_again_is_finished_at_once():
 @pytest.mark.parametrize(
     "options",
     [
-        View(),
-        View(flip_test=True),
-        View(slide=True, crop=(16, 20), stride=(10, 20), flip_test=True),
+        SemanticView(),
+        SemanticView(flip_test=True),
+        SemanticView(slide=True, crop=(16, 20), stride=(10, 20), flip_test=True),
     ],
 )
 def test_labels_of_every_pixel_are_right(size, options):
@@ -96,17 +99,17 @@ def test_labels_of_every_pixel_are_right(size, options):
 def test_sizes_that_the_network_sees():
     model = Colours()
     image = torch.rand(3, 40, 80)
-    label_maps(model, [image], View(fit=(20, 30)))
-    label_maps(model, [image], View(image_size=(20, 30)))
-    label_maps(model, [image], View(scales=[0.5, 1.0, 1.5], flip_test=True))
-    label_maps(model, [image], View(slide=True, crop=(40, 40), stride=(40, 40), scales=[0.5]))
+    label_maps(model, [image], SemanticView(fit=(20, 30)))
+    label_maps(model, [image], SemanticView(image_size=(20, 30)))
+    label_maps(model, [image], SemanticView(scales=[0.5, 1.0, 1.5], flip_test=True))
+    label_maps(model, [image], SemanticView(slide=True, crop=(40, 40), stride=(40, 40), scales=[0.5]))
     assert model.sizes == [(15, 30), (20, 30), *[(20, 40)] * 2, *[(40, 80)] * 2, *[(60, 120)] * 2, (20, 20), (20, 20)]
 
 
 def test_scaled_images_give_results_of_their_own_size(monkeypatch):
     image = torch.zeros(3, 50, 70)
     image[0, :, :35], image[1, :, 35:] = 9.0, 9.0
-    (labels,) = label_maps(Colours(), [image], View(fit=(25, 35)))
+    (labels,) = label_maps(Colours(), [image], SemanticView(fit=(25, 35)))
     assert labels.shape == (50, 70)
     assert (labels[:, :34] == 0).all()
     assert (labels[:, 36:] == 1).all()
@@ -199,5 +202,5 @@ def test_changes_bring_what_goes_with_them(before, changes, after):
 
 def test_images_may_be_shrunk_to_a_pixel():
     image = torch.tensor([9, 200, 9], dtype=torch.uint8)[:, None, None].expand(3, 40, 30)
-    (labels,) = label_maps(Colours(), [image], View(scales=[0.01]))
+    (labels,) = label_maps(Colours(), [image], SemanticView(scales=[0.01]))
     assert torch.equal(labels, torch.ones(40, 30, dtype=torch.uint8))
