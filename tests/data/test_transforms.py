@@ -45,6 +45,16 @@ def test_scales_are_in_the_range():
     assert 70 < max(heights) <= 80
 
 
+def test_images_can_be_scaled_down_without_smoothing():
+    image = torch.zeros(3, 24, 30, dtype=torch.uint8)
+    image[:, 1::3, 1::3] = 90
+    labels = tv_tensors.Mask(torch.zeros(24, 30, dtype=torch.uint8))
+    change = {antialias: RandomScale((8, 10), (1.0, 1.0), antialias) for antialias in (True, False)}
+    seen = {antialias: scale(tv_tensors.Image(image), labels)[0] for antialias, scale in change.items()}
+    assert seen[False].unique().tolist() == [90]
+    assert int(seen[True].max()) < 30
+
+
 def test_windows_are_moved_together_and_padded_with_what_does_not_count():
     torch.manual_seed(0)
     image, labels = RandomCropOrPad((50, 30))(*halves())

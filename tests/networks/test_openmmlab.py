@@ -218,6 +218,7 @@ def test_predict_and_evaluate_take_the_file(published, tmp_path, monkeypatch, ca
     predictor = van.load(path)
     assert predictor.task.name == "semantic"
     assert tuple(predictor.inference.fit) == (512, 2048)
+    assert (predictor.inference.to_multiple, predictor.inference.antialias) == ("resize", False)
     assert capsys.readouterr().out.count("results: measured") == 1
 
 

@@ -127,6 +127,16 @@ def test_sides_that_are_no_multiple_of_32(to_multiple, options, sizes, padded):
     assert model.padded == {padded}
 
 
+@pytest.mark.parametrize("options", [{}, {"flip_test": True}, {"slide": True, "crop": (8, 10), "stride": (8, 10)}])
+def test_images_can_be_scaled_down_without_smoothing(options):
+    """A third of the size: every third pixel, as MMSegmentation does, or their mean."""
+    image = torch.zeros(3, 24, 30)
+    image[0], image[1, 1::3, 1::3] = 0.5, 1.0
+    for antialias, label in ((True, 0), (False, 1)):
+        (labels,) = label_maps(Colours(), [image], SemanticView(fit=(8, 10), antialias=antialias, **options))
+        assert labels.unique().tolist() == [label]
+
+
 class Field:
     """Logits that depend on colours and on places, as those of a network do."""
 

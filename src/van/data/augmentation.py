@@ -189,6 +189,7 @@ class SemanticAugmentation:
         contrast: Smallest and largest factor on all color values.
         saturation: Smallest and largest factor on the saturation.
         hue: Largest rotation of the hue in either direction, where 180 is the whole circle.
+        antialias: Smooth images that are scaled down; MMSegmentation does not.
     """
 
     fit: tuple[int, int] = (512, 2048)
@@ -201,6 +202,7 @@ class SemanticAugmentation:
     contrast: tuple[float, float] = (0.5, 1.5)
     saturation: tuple[float, float] = (0.5, 1.5)
     hue: float = 18.0
+    antialias: bool = True
 
     def transform(self) -> "v2.Transform":
         """Return the changes as one transform of an image and its labels.

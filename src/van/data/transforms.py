@@ -55,12 +55,14 @@ class RandomScale(v2.Transform):
     Args:
         fit: Short and long edge in pixels that factor 1 fits an image into.
         scale_range: Smallest and largest factor.
+        antialias: Smooth images that are scaled down.
     """
 
-    def __init__(self, fit: tuple[int, int], scale_range: tuple[float, float]) -> None:
+    def __init__(self, fit: tuple[int, int], scale_range: tuple[float, float], antialias: bool = True) -> None:
         super().__init__()
         self.fit = fit
         self.scale_range = scale_range
+        self.antialias = antialias
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the factor."""
@@ -69,7 +71,7 @@ class RandomScale(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resize; labels with nearest-neighbor interpolation."""
-        return self._call_kernel(functional.resize, inpt, params["size"], antialias=True)
+        return self._call_kernel(functional.resize, inpt, params["size"], antialias=self.antialias)
 
 
 class RandomCropOrPad(v2.Transform):
@@ -230,7 +232,7 @@ def semantic_transform(options: SemanticAugmentation) -> v2.Transform:
     """Return a transform of an image and its labels."""
     return v2.Compose(
         [
-            RandomScale(_pair(options.fit), _pair(options.scale_range)),
+            RandomScale(_pair(options.fit), _pair(options.scale_range), options.antialias),
             RandomCropOrPad(_pair(options.crop_size), options.max_class_share),
             v2.RandomHorizontalFlip(options.hflip),
             *photometric(

@@ -73,7 +73,7 @@ class TestEveryRecipe:
     def test_augmentation(self, name, expected):
         scale, crop, flip, colors = options_of(name).augmentation.transform().transforms
         assert isinstance(scale, RandomScale)
-        assert (tuple(scale.fit), tuple(scale.scale_range)) == ((512, 2048), (0.5, 2.0))
+        assert (tuple(scale.fit), tuple(scale.scale_range), scale.antialias) == ((512, 2048), (0.5, 2.0), False)
         assert isinstance(crop, RandomCropOrPad)
         assert (tuple(crop.size), crop.max_class_share) == ((512, 512), 0.75)
         assert isinstance(flip, v2.RandomHorizontalFlip)
@@ -108,6 +108,7 @@ class TestEveryRecipe:
         options = options_of(name)
         view = SemanticLearner(torch.nn.Conv2d(3, 3, 1), ["a"], options).view
         assert not view.slide
+        assert not view.antialias
         if name in UPERNET:
             assert view.flip_test
             # the sides that the published test gives an image of 480 x 640: fitted, then up to multiples of 32

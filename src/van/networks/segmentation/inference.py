@@ -117,24 +117,22 @@ def _whole(scores: Maps, images: torch.Tensor, view: View, finish: Maps, normali
     size: tuple[int, int] = (images.shape[-2], images.shape[-1])
     sizes = [view.size_for(*size, scale) for scale in view.scales]
     if len(sizes) == 1 and not view.flip_test:
-        return _enlarged(scores(_resized(images, sizes[0])), size, finish)
+        return _enlarged(scores(_resized(images, sizes[0], view.antialias)), size, finish)
 
     def seen() -> Iterator[torch.Tensor]:
-        for found in _seen(scores, images, sizes, view.flip_test):
+        for found in _seen(scores, images, sizes, view):
             fits = len(found) * found.shape[1] * size[0] * size[1] <= _KEPT
             yield _enlarged(found, size if fits else view.size_for(*size), normalize)
 
     return _enlarged(_mean(seen()), size, finish)
 
 
-def _seen(
-    scores: Maps, images: torch.Tensor, sizes: Sequence[tuple[int, int]], mirrored: bool
-) -> Iterator[torch.Tensor]:
+def _seen(scores: Maps, images: torch.Tensor, sizes: Sequence[tuple[int, int]], view: View) -> Iterator[torch.Tensor]:
     """Yield the scores (B, K, h, w) of images (B, 3, H, W) at each size, and those of their mirror images."""
     for size in sizes:
-        scaled = _resized(images, size)
+        scaled = _resized(images, size, view.antialias)
         yield scores(scaled)
-        if mirrored:
+        if view.flip_test:
             yield scores(scaled.flip(-1)).flip(-1)
 
 
@@ -153,7 +151,7 @@ def _windows(scores: Maps, images: torch.Tensor, view: View, finish: Maps, norma
     """
     height, width = images.shape[-2:]
     high, wide = view.size_for(height, width)
-    images = _resized(images, (high, wide))
+    images = _resized(images, (high, wide), view.antialias)
     crop, stride = view.window
     crop = (min(crop[0], high), min(crop[1], wide))
     sizes = [view.seen(*fitted(*crop, None, scale)) for scale in view.scales]
@@ -167,7 +165,7 @@ def _windows(scores: Maps, images: torch.Tensor, view: View, finish: Maps, norma
     for top in tops:
         for left in lefts:
             window = images[..., top : top + crop[0], left : left + crop[1]]
-            seen = _seen(scores, window, sizes, view.flip_test)
+            seen = _seen(scores, window, sizes, view)
             found = _mean(_enlarged(part, crop, normalize) for part in seen)
             for y0, y1 in ((a, b) for a, b in rows if top <= a and b <= top + crop[0]):
                 for x0, x1 in ((a, b) for a, b in columns if left <= a and b <= left + crop[1]):
@@ -194,12 +192,12 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     return [min(i * stride, length - window) for i in range(count)]
 
 
-def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _resized(images: torch.Tensor, size: tuple[int, int], antialias: bool = True) -> torch.Tensor:
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     if tuple(size) == (1, 1):  # torch cannot shrink bytes to one pixel
         images = functional.to_dtype(images, torch.float32, scale=True)
-    return functional.resize(images, list(size), antialias=True)
+    return functional.resize(images, list(size), antialias=antialias)
 
 
 def _enlarged(scores: torch.Tensor, size: tuple[int, int], finish: Maps) -> torch.Tensor:

@@ -43,6 +43,7 @@ class View:
         scales: Sizes at which each image or window is seen, such as 0.75 1.0 1.25, as factors on its size; the results
             are averaged.
         flip_test: See the mirror image too, and average.
+        antialias: Smooth images that are scaled down; MMSegmentation does not.
     """
 
     # an option and those that it replaces where it comes later
@@ -55,6 +56,7 @@ class View:
     stride: tuple[int, int] | None = None
     scales: list[float] = field(default_factory=lambda: [1.0])
     flip_test: bool = False
+    antialias: bool = True
 
     def check(self) -> None:
         """Refuse values that are out of range or do not go together.

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from van.engine.predictor import Predictor
     from van.models.weight_file import Header
 
-_OPENMMLAB = {"fit": (512, 2048), "to_multiple": "resize"}  # what its published models are tested with
+# how the published models of OpenMMLab are tested
+_OPENMMLAB = {"fit": (512, 2048), "to_multiple": "resize", "antialias": False}
 
 
 class SemanticTask(Task):
