@@ -199,6 +199,9 @@ class TestEverySegmenter:
             tiny(architecture, num_classes=0)
         with pytest.raises(VanError, match=r"mean is \[0.5\]"):
             tiny(architecture, mean=[0.5])
+        if architecture != "mask2former":
+            with pytest.raises(VanError, match="loss_over is 'some', expected labeled or all"):
+                tiny(architecture, loss_over="some")
 
 
 def test_padding_compiles_with_dynamic_sizes():

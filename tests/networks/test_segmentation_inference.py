@@ -250,11 +250,12 @@ def test_segments_have_the_size_of_the_image():
         ({"fit": (0, 4)}, "fit is"),
         ({"image_size": (4,)}, "image_size is"),
         ({"slide": True, "crop": (0, 4)}, "crop is"),
+        ({"to_multiple": "crop"}, "to_multiple is 'crop', expected pad, resize or none"),
     ],
 )
 def test_options_out_of_range(changes, words):
     with pytest.raises(VanError, match=words):
-        View(**changes).check()
+        SemanticView(**changes).check()
 
 
 def test_window_by_default():

@@ -26,7 +26,9 @@ class SemanticOptions(NetworkOptions):
     loss_over: Literal["labeled", "all"] = "labeled"
 
     def check(self, outputs: int) -> None:
-        """Raise VanError where there are more classes than labels."""
+        """Raise VanError where there are more classes than labels, or loss_over is unknown."""
+        if self.loss_over not in ("labeled", "all"):
+            raise VanError(f"loss_over is {self.loss_over!r}, expected labeled or all.")
         if outputs > IGNORED:
             raise VanError(f"num_classes is {outputs}, expected at most {IGNORED}: that label marks ignored pixels.")
 

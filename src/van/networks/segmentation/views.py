@@ -120,6 +120,12 @@ class SemanticView(View):  # noqa: D101
 
     to_multiple: Literal["pad", "resize", "none"] = "pad"
 
+    def check(self) -> None:
+        """Refuse values that are out of range or do not go together; see View."""
+        super().check()
+        if self.to_multiple not in ("pad", "resize", "none"):
+            raise VanError(f"to_multiple is {self.to_multiple!r}, expected pad, resize or none.")
+
     def seen(self, height: int, width: int) -> tuple[int, int]:
         """Return the size at which the network gets an image or window of a size: resize rounds it up."""
         if self.to_multiple != "resize":
