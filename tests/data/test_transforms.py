@@ -1,11 +1,14 @@
 """Random changes of images together with their labels."""
 
+import colorsys
+
+import numpy as np
 import pytest
 import torch
 from torchvision import tv_tensors
 
 from van.data.augmentation import PanopticAugmentation, SaliencyAugmentation, SemanticAugmentation
-from van.data.transforms import RandomCropOrPad, RandomScale, fitted
+from van.data.transforms import PhotometricDistortion, RandomCropOrPad, RandomScale, fitted
 from van.errors import DataError
 
 
@@ -40,6 +43,16 @@ def test_scales_are_in_the_range():
         heights.append(labels.shape[0])
     assert 20 <= min(heights) < 30
     assert 70 < max(heights) <= 80
+
+
+def test_images_can_be_scaled_down_without_smoothing():
+    image = torch.zeros(3, 24, 30, dtype=torch.uint8)
+    image[:, 1::3, 1::3] = 90
+    labels = tv_tensors.Mask(torch.zeros(24, 30, dtype=torch.uint8))
+    change = {antialias: RandomScale((8, 10), (1.0, 1.0), antialias) for antialias in (True, False)}
+    seen = {antialias: scale(tv_tensors.Image(image), labels)[0] for antialias, scale in change.items()}
+    assert seen[False].unique().tolist() == [90]
+    assert int(seen[True].max()) < 30
 
 
 def test_windows_are_moved_together_and_padded_with_what_does_not_count():
@@ -92,6 +105,70 @@ def test_photometric_changes_leave_labels_alone():
     other = SemanticAugmentation(**settings, photometric=1.0).transform()(image, labels)
     assert not torch.equal(other[0], image)
     assert torch.equal(other[1], labels)
+
+
+def distorted(pixels, changes):
+    """The plain way, pixel by pixel, from the description of SSD's changes; pixels (N, 3) from 0 to 255."""
+    pixels = pixels.astype(float)
+    for name, by in changes.items():
+        if name == "brightness":
+            pixels = pixels + by
+        elif name == "contrast":
+            pixels = pixels * by
+        else:
+            turned = []
+            for pixel in pixels:
+                hue, saturation, value = colorsys.rgb_to_hsv(*(pixel / 255))
+                if name == "saturation":
+                    saturation = min(1.0, saturation * by)
+                else:
+                    hue = (hue + by / 180) % 1.0
+                turned.append(colorsys.hsv_to_rgb(hue, saturation, value))
+            pixels = 255 * np.array(turned)
+        pixels = pixels.clip(0, 255)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"brightness": 32.0},
+        {"brightness": -32.0},
+        {"contrast": 0.5},
+        {"contrast": 1.5},
+        {"saturation": 0.5},
+        {"saturation": 1.5},
+        {"hue": 18.0},
+        {"hue": -18.0},
+        {"brightness": 20.0, "contrast": 1.3, "saturation": 1.4, "hue": -11.0},
+        {"brightness": -9.0, "saturation": 0.6, "hue": 14.0, "contrast": 0.7},
+    ],
+)
+def test_photometric_magnitudes(changes):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 3), np.uint8)
+    pixels[:4] = [[0, 0, 0], [255, 255, 255], [90, 90, 90], [255, 0, 0]]
+    image = tv_tensors.Image(torch.from_numpy(pixels.T.reshape(3, 20, 15).copy()))
+    found = PhotometricDistortion().transform(image, {"changes": changes})
+    assert isinstance(found, tv_tensors.Image)
+    assert found.dtype == torch.uint8
+    expected = distorted(pixels, changes).T.reshape(3, 20, 15)
+    assert np.abs(found.numpy() - expected).max() <= 0.51  # of rounding
+
+
+def test_photometric_changes_are_drawn_as_openmmlab_does():
+    torch.manual_seed(0)
+    drawn = [PhotometricDistortion(0.5).make_params([])["changes"] for _ in range(600)]
+    limits = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 18)}
+    for name, (low, high) in limits.items():
+        values = [changes[name] for changes in drawn if name in changes]
+        assert 0.42 < len(values) / len(drawn) < 0.58
+        margin = 0.05 * (high - low)
+        assert low <= min(values) < low + margin
+        assert high - margin < max(values) <= high
+    orders = [list(changes) for changes in drawn if len(changes) == 4]
+    last, second = ["brightness", "saturation", "hue", "contrast"], ["brightness", "contrast", "saturation", "hue"]
+    assert {tuple(order) for order in orders} == {tuple(last), tuple(second)}
+    assert PhotometricDistortion(1.0, brightness=0.0, hue=5.0).make_params([])["changes"]["brightness"] == 0.0
 
 
 def test_panoptic_jitter_gives_one_size():
@@ -156,6 +233,8 @@ def test_saliency_is_flipped_as_asked():
             r"augmentation\.scale_range is .*increasing.* above 0",
         ),
         (SemanticAugmentation(crop_size=(0, 5)), r"augmentation\.crop_size is .*height and width.* from 1"),
+        (SemanticAugmentation(hue=91.0), r"augmentation\.hue is 91\.0, expected a number from 0 to 90"),
+        (SemanticAugmentation(contrast=(1.5, 0.5)), r"augmentation\.contrast is .*increasing"),
         (PanopticAugmentation(scale_range=(0.0, 1.0)), r"augmentation\.scale_range"),
         (SaliencyAugmentation(crop=0.5), r"augmentation\.crop is 0\.5, expected a number from 0 to 0\.4"),
         (SaliencyAugmentation(vflip=-1), r"augmentation\.vflip is -1"),

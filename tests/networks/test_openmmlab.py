@@ -102,14 +102,14 @@ class OpenMMLab:
         laterals = [self.conv(f"neck.lateral_convs.{i}.conv", m) for i, m in enumerate(maps)]
         for i in (3, 2, 1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size=laterals[i - 1].shape[-2:])
-        total = 0
+        total = laterals[0]
         for i, lateral in enumerate(laterals):
             x = self.conv(f"neck.fpn_convs.{i}.conv", lateral)
             for j in range(max(i, 1)):
                 x = self.module(f"decode_head.scale_heads.{i}.{2 * j}", x)
                 if i:
                     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            total = total + x
+            total = x if i == 0 else total + self.resize(x, total)
         return self.conv("decode_head.conv_seg", total)
 
     def upernet(self, maps):
@@ -147,13 +147,14 @@ class TestPublishedLayout:
             total = value.double().sum().item()
             left.pop(next(k for k, v in left.items() if v == total and tensors[k].shape == value.shape))
         assert left == {}
-        images = torch.rand(1, 3, 64, 96)
-        with torch.no_grad():
-            maps = model.backbone(model.prepare(images))
-            theirs = OpenMMLab(tensors)
-            expected = theirs.fpn(maps) if architecture == "semantic_fpn" else theirs.upernet(maps)
-            expected = F.interpolate(expected, size=(64, 96), mode="bilinear", align_corners=False)
-            torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
+        for size in ((64, 96), (75, 101)):  # theirs does not pad
+            images = torch.rand(1, 3, *size)
+            with torch.no_grad():
+                maps = model.backbone(model.prepare(images, pad=False))
+                theirs = OpenMMLab(tensors)
+                expected = theirs.fpn(maps) if architecture == "semantic_fpn" else theirs.upernet(maps)
+                expected = F.interpolate(expected, size=size, mode="bilinear", align_corners=False)
+                torch.testing.assert_close(model(images, pad=False), expected, rtol=1e-4, atol=1e-4)
 
     def test_mismatches_are_named_and_nothing_is_loaded(self, architecture, shapes, published):
         pytest.importorskip("transformers")
@@ -217,6 +218,7 @@ def test_predict_and_evaluate_take_the_file(published, tmp_path, monkeypatch, ca
     predictor = van.load(path)
     assert predictor.task.name == "semantic"
     assert tuple(predictor.inference.fit) == (512, 2048)
+    assert (predictor.inference.to_multiple, predictor.inference.antialias) == ("resize", False)
     assert capsys.readouterr().out.count("results: measured") == 1
 
 

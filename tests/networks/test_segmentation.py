@@ -106,6 +106,15 @@ class TestEverySegmenter:
             small, large = model.probabilities(images), model.probabilities(colours[None])
         torch.testing.assert_close(small, large[..., :40, :50])
 
+    def test_images_can_be_taken_as_they_are(self, architecture):
+        model = tiny(architecture).eval()
+        for size in ((64, 64), (33, 47), (70, 101)):
+            images, _ = batch(size, count=1)
+            with torch.no_grad():
+                found, padded = model.scores(images, pad=False), model.scores(images)
+            assert found.shape == padded.shape == (1, 4, *size)
+            assert torch.equal(found, padded) == (size == (64, 64))
+
     def test_bytes_are_read_as_floats(self, architecture):
         model = tiny(architecture).eval()
         images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
@@ -190,6 +199,9 @@ class TestEverySegmenter:
             tiny(architecture, num_classes=0)
         with pytest.raises(VanError, match=r"mean is \[0.5\]"):
             tiny(architecture, mean=[0.5])
+        if architecture != "mask2former":
+            with pytest.raises(VanError, match="loss_over is 'some', expected labeled or all"):
+                tiny(architecture, loss_over="some")
 
 
 def test_padding_compiles_with_dynamic_sizes():
@@ -230,6 +242,18 @@ def test_loss_is_the_mean_of_the_pixels_that_count():
     assert model(images, labels)["segmentation"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["semantic_fpn", "upernet"])
+def test_loss_over_all_pixels_takes_ignored_ones_for_zero(architecture):
+    images, labels = batch()
+    labels[:, 16:] = 255  # three quarters
+    labeled, whole = (
+        tiny(architecture, dropout=0.0, loss_over=over).train()(images, labels) for over in ("labeled", "all")
+    )
+    assert len(labeled) == (2 if architecture == "upernet" else 1)
+    for name, loss in labeled.items():
+        assert whole[name].item() == pytest.approx(loss.item() / 4, rel=1e-5)
+
+
 def test_another_network_of_timm():
     options = SemanticFPNOptions(backbone="resnet18", **HEADS["semantic_fpn"])
     with torch.no_grad():
@@ -249,6 +273,9 @@ def test_float64_keeps_its_precision(architecture):
         logits = model(images)
         assert logits.dtype == torch.float64
         assert not torch.equal(logits, logits.float().double())
+        # bytes too are divided in float64
+        images = (images * 255).round()
+        torch.testing.assert_close(model(images.to(torch.uint8)), model(images / 255), rtol=0, atol=1e-14)
 
 
 def test_backbone_weights_come_from_a_file(official_b0, tmp_path):

@@ -3,22 +3,27 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2 import functional
 
 from van.errors import VanError
 from van.networks.segmentation import inference
 from van.networks.segmentation.inference import full_maps, label_maps, panoptic_maps
-from van.networks.segmentation.views import View
+from van.networks.segmentation.views import SemanticView, View
 
 
 class Colours:
-    """Each colour is a class; keeps the sizes of what it sees."""
+    """Each colour is a class; keeps the sizes of what it sees, and whether it is to pad."""
 
     def __init__(self):
-        self.sizes = []
+        self.sizes, self.padded = [], set()
 
-    def probabilities(self, images):
+    def scores(self, images, pad):
         self.sizes.append(tuple(images.shape[-2:]))
-        return images.float().softmax(1)
+        self.padded.add(pad)
+        return images.float()
+
+    def normalized(self, scores):
+        return scores.softmax(1)
 
 
 def identity(scores):
@@ -81,9 +86,9 @@ def test_what_no_window_will_see_again_is_finished_at_once():
 @pytest.mark.parametrize(
     "options",
     [
-        View(),
-        View(flip_test=True),
-        View(slide=True, crop=(16, 20), stride=(10, 20), flip_test=True),
+        SemanticView(),
+        SemanticView(flip_test=True),
+        SemanticView(slide=True, crop=(16, 20), stride=(10, 20), flip_test=True),
     ],
 )
 def test_labels_of_every_pixel_are_right(size, options):
@@ -96,17 +101,93 @@ def test_labels_of_every_pixel_are_right(size, options):
 def test_sizes_that_the_network_sees():
     model = Colours()
     image = torch.rand(3, 40, 80)
-    label_maps(model, [image], View(fit=(20, 30)))
-    label_maps(model, [image], View(image_size=(20, 30)))
-    label_maps(model, [image], View(scales=[0.5, 1.0, 1.5], flip_test=True))
-    label_maps(model, [image], View(slide=True, crop=(40, 40), stride=(40, 40), scales=[0.5]))
+    label_maps(model, [image], SemanticView(fit=(20, 30)))
+    label_maps(model, [image], SemanticView(image_size=(20, 30)))
+    label_maps(model, [image], SemanticView(scales=[0.5, 1.0, 1.5], flip_test=True))
+    label_maps(model, [image], SemanticView(slide=True, crop=(40, 40), stride=(40, 40), scales=[0.5]))
     assert model.sizes == [(15, 30), (20, 30), *[(20, 40)] * 2, *[(40, 80)] * 2, *[(60, 120)] * 2, (20, 20), (20, 20)]
+
+
+@pytest.mark.parametrize(
+    ("to_multiple", "options", "sizes", "padded"),
+    [
+        ("pad", {"fit": (20, 30)}, [(15, 30)], True),
+        ("none", {"fit": (20, 30)}, [(15, 30)], False),
+        ("resize", {"fit": (20, 30)}, [(32, 32)], True),
+        ("resize", {"scales": [0.5, 1.0, 1.75]}, [(32, 64), (64, 96), (96, 160)], True),
+        ("resize", {"image_size": (64, 96), "scales": [1.0, 1.25]}, [(64, 96), (96, 128)], True),
+        ("resize", {"slide": True, "crop": (40, 90), "stride": (40, 90)}, [(64, 96)] * 4, True),
+    ],
+)
+def test_sides_that_are_no_multiple_of_32(to_multiple, options, sizes, padded):
+    model, image = Colours(), torch.rand(3, 40, 80)
+    (labels,) = label_maps(model, [image], SemanticView(to_multiple=to_multiple, **options))
+    assert labels.shape == (40, 80)
+    assert model.sizes == sizes
+    assert model.padded == {padded}
+
+
+@pytest.mark.parametrize("options", [{}, {"flip_test": True}, {"slide": True, "crop": (8, 10), "stride": (8, 10)}])
+def test_images_can_be_scaled_down_without_smoothing(options):
+    """A third of the size: every third pixel, as MMSegmentation does, or their mean."""
+    image = torch.zeros(3, 24, 30)
+    image[0], image[1, 1::3, 1::3] = 0.5, 1.0
+    for antialias, label in ((True, 0), (False, 1)):
+        (labels,) = label_maps(Colours(), [image], SemanticView(fit=(8, 10), antialias=antialias, **options))
+        assert labels.unique().tolist() == [label]
+
+
+class Field:
+    """Logits that depend on colours and on places, as those of a network do."""
+
+    def scores(self, images, pad):
+        height, width = images.shape[-2:]
+        x = torch.linspace(0, 3, width).cos() + torch.linspace(0, 2, height)[:, None].sin()
+        return torch.cat([4 * images.float(), x.expand(len(images), 1, -1, -1)], 1)
+
+    def normalized(self, scores):
+        return scores.softmax(1)
+
+
+@pytest.mark.parametrize("size", [(70, 101), (33, 40)])
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_scales_are_averaged_as_openmmlab_does(size, flip_test, monkeypatch):
+    """Every scale of the original image, resized to multiples of 32; logits to its size, softmax, the plain mean."""
+    torch.manual_seed(0)
+    image = F.interpolate(torch.rand(1, 3, 5, 6), size, mode="bicubic")[0].clamp(0, 1)
+    fit, scales = (48, 96), [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    total = torch.zeros(4, *size)
+    for scale in scales:
+        factor = min(fit[0] * scale / min(size), fit[1] * scale / max(size))
+        seen = [int(-(-round(side * factor) // 32) * 32) for side in size]
+        scaled = functional.resize(image[None], seen, antialias=True)
+        for mirrored in (False, True)[: 1 + flip_test]:
+            logits = Field().scores(scaled.flip(3) if mirrored else scaled, True)
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+            total += (logits.flip(3) if mirrored else logits)[0].softmax(0)
+    view = SemanticView(fit=fit, scales=scales, flip_test=flip_test, to_multiple="resize")
+    found = full_maps(lambda x: Field().scores(x, True), image[None], view, identity, Field().normalized)[0]
+    torch.testing.assert_close(found, total / (len(scales) * (1 + flip_test)))
+    (labels,) = label_maps(Field(), [image], view)
+    assert torch.equal(labels, total.argmax(0).to(torch.uint8))
+    # of a large image, maps of the fitted size are added up
+    monkeypatch.setattr(inference, "_KEPT", 100)
+    (coarse,) = label_maps(Field(), [image], view)
+    assert coarse.shape == labels.shape
+    assert (coarse == labels).float().mean() > 0.95
+
+
+def test_scores_of_one_look_are_brought_to_the_size_of_the_image_as_they_are():
+    image = torch.rand(3, 21, 30)
+    (labels,) = label_maps(Field(), [image], SemanticView(fit=(32, 50)))
+    logits = Field().scores(functional.resize(image[None], [32, 46], antialias=True), True)
+    assert torch.equal(labels, F.interpolate(logits, (21, 30), mode="bilinear")[0].argmax(0).to(torch.uint8))
 
 
 def test_scaled_images_give_results_of_their_own_size(monkeypatch):
     image = torch.zeros(3, 50, 70)
     image[0, :, :35], image[1, :, 35:] = 9.0, 9.0
-    (labels,) = label_maps(Colours(), [image], View(fit=(25, 35)))
+    (labels,) = label_maps(Colours(), [image], SemanticView(fit=(25, 35)))
     assert labels.shape == (50, 70)
     assert (labels[:, :34] == 0).all()
     assert (labels[:, 36:] == 1).all()
@@ -169,11 +250,12 @@ def test_segments_have_the_size_of_the_image():
         ({"fit": (0, 4)}, "fit is"),
         ({"image_size": (4,)}, "image_size is"),
         ({"slide": True, "crop": (0, 4)}, "crop is"),
+        ({"to_multiple": "crop"}, "to_multiple is 'crop', expected pad, resize or none"),
     ],
 )
 def test_options_out_of_range(changes, words):
     with pytest.raises(VanError, match=words):
-        View(**changes).check()
+        SemanticView(**changes).check()
 
 
 def test_window_by_default():
@@ -199,5 +281,5 @@ def test_changes_bring_what_goes_with_them(before, changes, after):
 
 def test_images_may_be_shrunk_to_a_pixel():
     image = torch.tensor([9, 200, 9], dtype=torch.uint8)[:, None, None].expand(3, 40, 30)
-    (labels,) = label_maps(Colours(), [image], View(scales=[0.01]))
+    (labels,) = label_maps(Colours(), [image], SemanticView(scales=[0.01]))
     assert torch.equal(labels, torch.ones(40, 30, dtype=torch.uint8))

@@ -54,6 +54,7 @@ class ClassificationAugmentation:
         color_jitter: Strength of random brightness, contrast and saturation; as in timm, auto_augment replaces it.
         auto_augment: timm's policy string, such as rand-m9-mstd0.5-inc1; null for none.
         random_erasing: Probability of erasing a rectangle and filling it with noise.
+        erase_mixed: Erase after mixup and CutMix, as timm's loader does, instead of before.
         mixup: Alpha of mixup, applied to whole batches; 0 for none.
         cutmix: Alpha of CutMix, which alternates with mixup; 0 for none.
         interpolation: bilinear, bicubic, or random to alternate between them.
@@ -66,6 +67,7 @@ class ClassificationAugmentation:
     color_jitter: float = 0.4
     auto_augment: str | None = None
     random_erasing: float = 0.0
+    erase_mixed: bool = False
     mixup: float = 0.0
     cutmix: float = 0.0
     interpolation: str = "random"
@@ -82,6 +84,8 @@ class ClassificationAugmentation:
         _check(self, "hflip", "vflip", "random_erasing")
         _check(self, "color_jitter", "mixup", "cutmix", high=math.inf)
         _check(self, "scale", "ratio", high=math.inf, above=True, pair="range")
+        if self.erase_mixed and not self.random_erasing:
+            raise DataError("augmentation.erase_mixed is set, but random_erasing is 0. Set it too, or leave out both.")
         from van.data.transforms import timm_transform
 
         return timm_transform(self, preprocessing)
@@ -179,7 +183,13 @@ class SemanticAugmentation:
         max_class_share: Largest fraction of the crop's labeled pixels that one class may have; crops that exceed it are
             drawn again, up to ten times (cat_max_ratio in MMSegmentation). 1 takes the first crop.
         hflip: Probability of a horizontal flip.
-        photometric: Probability of each change of brightness, contrast, saturation and hue.
+        photometric: Probability of each change of brightness, contrast, saturation and hue
+            (PhotoMetricDistortion in MMSegmentation).
+        brightness: Largest number added to all color values or taken from them, which go from 0 to 255.
+        contrast: Smallest and largest factor on all color values.
+        saturation: Smallest and largest factor on the saturation.
+        hue: Largest rotation of the hue in either direction, where 180 is the whole circle.
+        antialias: Smooth images that are scaled down; MMSegmentation does not.
     """
 
     fit: tuple[int, int] = (512, 2048)
@@ -188,6 +198,11 @@ class SemanticAugmentation:
     max_class_share: float = 0.75
     hflip: float = 0.5
     photometric: float = 0.5
+    brightness: float = 32.0
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.5, 1.5)
+    hue: float = 18.0
+    antialias: bool = True
 
     def transform(self) -> "v2.Transform":
         """Return the changes as one transform of an image and its labels.
@@ -196,6 +211,9 @@ class SemanticAugmentation:
             DataError: a value is out of range.
         """
         _check(self, "max_class_share", "hflip", "photometric")
+        _check(self, "brightness", high=255)
+        _check(self, "hue", high=90)
+        _check(self, "contrast", "saturation", high=math.inf, pair="range")
         _check(self, "fit", low=1, high=math.inf, pair="range")
         _check(self, "scale_range", high=math.inf, above=True, pair="range")
         _check(self, "crop_size", low=1, high=math.inf, pair="height and width")

@@ -55,12 +55,14 @@ class RandomScale(v2.Transform):
     Args:
         fit: Short and long edge in pixels that factor 1 fits an image into.
         scale_range: Smallest and largest factor.
+        antialias: Smooth images that are scaled down.
     """
 
-    def __init__(self, fit: tuple[int, int], scale_range: tuple[float, float]) -> None:
+    def __init__(self, fit: tuple[int, int], scale_range: tuple[float, float], antialias: bool = True) -> None:
         super().__init__()
         self.fit = fit
         self.scale_range = scale_range
+        self.antialias = antialias
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the factor."""
@@ -69,7 +71,7 @@ class RandomScale(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resize; labels with nearest-neighbor interpolation."""
-        return self._call_kernel(functional.resize, inpt, params["size"], antialias=True)
+        return self._call_kernel(functional.resize, inpt, params["size"], antialias=self.antialias)
 
 
 class RandomCropOrPad(v2.Transform):
@@ -155,17 +157,75 @@ class _BoxesOfMasks(nn.Module):
         return image, {**target, "boxes": cast(Any, tv_tensors.wrap)(boxes, like=target["boxes"])}
 
 
-def photometric(probability: float) -> list[v2.Transform]:
-    """Return changes of brightness, contrast, saturation and hue with the strengths of SSD, each with a probability.
+class PhotometricDistortion(v2.Transform):
+    """Change brightness, contrast, saturation and hue of an image as SSD does (Liu et al. 2016, arXiv 1512.02325).
 
-    torchvision's RandomPhotometricDistort also permutes color channels, which segmentation does not do.
+    This is PhotoMetricDistortion in MMSegmentation; torchvision's RandomPhotometricDistort multiplies the brightness,
+    keeps the mean when it changes the contrast, and permutes color channels. Contrast comes second or last.
+
+    Args:
+        probability: Probability of each of the four changes.
+        brightness: Largest number added to all values or taken from them, which go from 0 to 255.
+        contrast: Smallest and largest factor on all values.
+        saturation: Smallest and largest factor on the saturation.
+        hue: Largest rotation of the hue in either direction, where 180 is the whole circle.
     """
-    changes = ({"brightness": 0.125}, {"contrast": 0.5}, {"saturation": 0.5}, {"hue": 0.05})
-    return (
-        [v2.RandomApply([v2.ColorJitter(**cast(Any, change))], probability) for change in changes]
-        if probability
-        else []
-    )
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        brightness: float = 32.0,
+        contrast: tuple[float, float] = (0.5, 1.5),
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue: float = 18.0,
+    ) -> None:
+        super().__init__()
+        self.probability = probability
+        self.ranges = {
+            "brightness": (-brightness, brightness),
+            "contrast": tuple(contrast),
+            "saturation": tuple(saturation),
+            "hue": (-hue, hue),
+        }
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw which changes are made, how far they go, and their order."""
+        names = ["brightness", "saturation", "hue"]
+        names.insert(1 if torch.rand(()) < 0.5 else 3, "contrast")
+        changes = {name: float(torch.empty(()).uniform_(*self.ranges[name])) for name in names}
+        return {"changes": {name: by for name, by in changes.items() if torch.rand(()) < self.probability}}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Change an image of bytes; labels stay as they are."""
+        if not isinstance(inpt, tv_tensors.Image) or not params["changes"]:
+            return inpt
+        x = inpt.as_subclass(torch.Tensor).float()
+        for name, by in params["changes"].items():
+            x = getattr(self, f"_{name}")(x, by).clamp(0, 255)
+        return cast(Any, tv_tensors.wrap)(x.round().to(torch.uint8), like=inpt)
+
+    @staticmethod
+    def _brightness(x: torch.Tensor, by: float) -> torch.Tensor:
+        return x + by
+
+    @staticmethod
+    def _contrast(x: torch.Tensor, by: float) -> torch.Tensor:
+        return x * by
+
+    @staticmethod
+    def _saturation(x: torch.Tensor, by: float) -> torch.Tensor:
+        value, least = x.amax(-3, keepdim=True), x.amin(-3, keepdim=True)
+        most = value / (value - least).clamp(min=1e-6)  # at which the saturation is 1
+        return value - (value - x) * most.clamp(max=by)
+
+    @staticmethod
+    def _hue(x: torch.Tensor, by: float) -> torch.Tensor:
+        return 255 * functional.adjust_hue(x / 255, by / 180)
+
+
+def photometric(probability: float, **magnitudes: Any) -> list[v2.Transform]:
+    """Return the changes of colors, none where their probability is 0; see PhotometricDistortion."""
+    return [PhotometricDistortion(probability, **magnitudes)] if probability else []
 
 
 # ------------------------------------------------------------------------------------------------ tasks
@@ -194,10 +254,16 @@ def semantic_transform(options: SemanticAugmentation) -> v2.Transform:
     """Return a transform of an image and its labels."""
     return v2.Compose(
         [
-            RandomScale(_pair(options.fit), _pair(options.scale_range)),
+            RandomScale(_pair(options.fit), _pair(options.scale_range), options.antialias),
             RandomCropOrPad(_pair(options.crop_size), options.max_class_share),
             v2.RandomHorizontalFlip(options.hflip),
-            *photometric(options.photometric),
+            *photometric(
+                options.photometric,
+                brightness=options.brightness,
+                contrast=_pair(options.contrast),
+                saturation=_pair(options.saturation),
+                hue=options.hue,
+            ),
         ]
     )
 
@@ -254,7 +320,7 @@ def timm_transform(options: ClassificationAugmentation, preprocessing: dict[str,
             vflip=options.vflip,
             color_jitter=cast(Any, options.color_jitter or None),
             auto_augment=options.auto_augment,
-            re_prob=options.random_erasing,
+            re_prob=0.0 if options.erase_mixed else options.random_erasing,
             re_mode="pixel",
             interpolation=options.interpolation,
         )

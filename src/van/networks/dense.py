@@ -41,11 +41,15 @@ class DenseNetwork(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(options, name)).view(1, 3, 1, 1), persistent=False)
 
-    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+    def prepare(self, images: torch.Tensor, pad: bool = True) -> torch.Tensor:
         """Normalize images (B, 3, H, W), bytes or floats from 0 to 1, and pad them at the bottom and on the right.
 
+        Args:
+            images: The images.
+            pad: Whether they are padded.
+
         Returns:
-            (B, 3, H', W'), both multiples of 32; the padding has the mean color.
+            (B, 3, H', W'), both multiples of 32 where they are padded; the padding has the mean color.
 
         Raises:
             DataError: These are not color images, or a single small image in training.
@@ -59,8 +63,10 @@ class DenseNetwork(nn.Module):
                 f"{type(self).__name__}. Raise the batch size{' or the crop size' if self.alone < math.inf else ''}."
             )
         if not images.is_floating_point():
-            images = images / 255
+            images = images.to(torch.promote_types(self.mean.dtype, torch.get_default_dtype())) / 255
         images = (images - self.mean) / self.std
+        if not pad:
+            return images
         # not -width % 32: torch.compile cannot take the remainder of a negative dynamic size
         right, bottom = ((side + _STRIDE - 1) // _STRIDE * _STRIDE - side for side in (width, height))
         return F.pad(images, (0, right, 0, bottom))

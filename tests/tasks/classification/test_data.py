@@ -287,6 +287,23 @@ def test_validation_preprocessing(tmp_path, helpers, build):
     assert torch.allclose(images[0, 0, :, 0], expected)
 
 
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_ways_to_fit_images_into_the_size(tmp_path, helpers, build, mode):
+    """A wide image with a green middle: center cuts its ends off, squash narrows it, border pads above and below."""
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :8], pixels[:, 8:24], pixels[:, 24:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    preprocessing = {**helpers.preprocessing, "crop_mode": mode, "mean": (0.2,) * 3}
+    images, _ = next(iter(build(tmp_path, preprocessing=preprocessing, val_fraction=0.5).val_dataloader()))
+    shown = (images[0] + 51).round().permute(1, 2, 0)  # mean and std of the helpers give levels from 0 to 255
+    red, green = (shown[4, :, 0] > 128).sum(), (shown[4, :, 1] > 128).sum()
+    assert (int(red), int(green)) == {"center": (0, 8), "squash": (2, 4), "border": (2, 4)}[mode]
+    assert (shown[0, 4].tolist() == [51, 51, 51]) == (mode == "border")  # filled with the mean
+
+
 def by_type(transform):
     return {type(step): step for step in transform.transforms}
 
@@ -309,6 +326,9 @@ def test_paper_augmentation(helpers):
     assert (erasing.probability, erasing.per_pixel) == (0.25, True)
     assert transforms.ColorJitter not in steps
     assert transforms.RandomVerticalFlip not in steps
+    # where it comes after mixup, the learner does it
+    later = ClassificationAugmentation(random_erasing=0.25, erase_mixed=True).transform(helpers.preprocessing)
+    assert RandomErasing not in by_type(later)
 
 
 def test_other_augmentation(helpers):
@@ -359,6 +379,7 @@ def test_keeping_no_bit_gives_black(helpers):
         ({"interpolation": "cubic"}, "interpolation 'cubic'.*bilinear, bicubic or random"),
         ({"hflip": 1.5}, r"augmentation\.hflip is 1\.5, expected a number from 0 to 1"),
         ({"random_erasing": -0.1}, r"augmentation\.random_erasing is -0\.1"),
+        ({"erase_mixed": True}, r"augmentation\.erase_mixed is set, but random_erasing is 0"),
         ({"mixup": -1.0}, r"augmentation\.mixup is -1\.0, expected a number from 0 up"),
         ({"color_jitter": float("nan")}, r"augmentation\.color_jitter is nan"),
         ({"scale": (1.0, 0.5)}, r"augmentation\.scale is \(1\.0, 0\.5\), expected two increasing numbers above 0"),

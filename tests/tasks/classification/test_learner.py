@@ -1,4 +1,5 @@
 import math
+import random
 
 import lightning
 import numpy as np
@@ -220,6 +221,22 @@ def test_mixing_of_odd_batches(batch, size, used):
     module = task(Recorder(), mixup=0.8, cutmix=1.0)
     assert torch.isfinite(loss_of(module, (batch[0][:size], batch[1][:size])))
     assert len(module.model.seen[0]) == used
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_rectangles_are_erased_after_mixing(mixup):
+    """In what the model sees the noise is that of one image: it was not mixed with another."""
+    augmentation = ClassificationAugmentation(random_erasing=0.5, erase_mixed=True, mixup=mixup)
+    module = ClassificationLearner(Recorder(), 4, ClassificationTrainOptions(augmentation=augmentation))
+    images, labels = torch.zeros(64, 3, 32, 32), torch.arange(64) % 4
+    random.seed(0)
+    assert torch.isfinite(loss_of(module, (images, labels)))
+    assert not images.any()  # the batch itself is left alone
+    (seen,) = module.model.seen
+    erased = [image[image != 0] for image in seen if image.any()]
+    assert 0.3 < len(erased) / 64 < 0.7
+    assert torch.cat(erased).std().item() == pytest.approx(1.0, abs=0.05)
+    assert all(0.01 < len(noise) / images[0].numel() < 0.35 for noise in erased)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

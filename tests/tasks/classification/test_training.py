@@ -74,6 +74,17 @@ class TestRun:
         assert written["augmentation"]["auto_augment"] == "rand-m9-mstd0.5-inc1"
         assert len(epochs_of(run.folder)) == 11  # with the ten epochs of cool-down
 
+    def test_preprocessing_is_that_of_the_options_and_stays_with_the_weights(self, options, colours):
+        asked = {"crop_pct": 1.0, "crop_mode": "squash", "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+        run = van.train(**options(**asked, output="run"))
+        kept = run.predictor("cpu").extra["preprocessing"]
+        assert {**kept, "mean": list(kept["mean"]), "std": list(kept["std"])}.items() >= asked.items()
+        assert kept["input_size"] == (3, 32, 32)
+        measured = van.evaluate(run.folder, colours, workers=0, quiet=True)
+        assert measured["top1"] == pytest.approx(run.metrics["top1"], abs=1e-5)
+        tuned = van.train(**options(pretrained=str(run.folder), std=[0.5] * 3, model_args=None, output="tuned"))
+        assert tuned.predictor("cpu").extra["preprocessing"] == {**kept, "std": (0.5,) * 3}
+
     def test_moving_average_is_what_is_saved(self, options):
         run = van.train(**options(epochs=2, optimization={"ema_decay": 0.5}, output="run"))
         last = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -93,6 +104,10 @@ class TestOptions:
             (["--val-fraction", "1.5"], ["1.5", "between 0 and 1"]),
             (["--image-size", "0", "32"], ["image_size"]),
             (["--image-size", "many", "32"], ["image-size", "many"]),
+            (["--mean", "0.5", "0.5"], ["mean is [0.5, 0.5]", "3 channels"]),
+            (["--std", "0.5", "0", "1"], ["std is [0.5, 0.0, 1.0]"]),
+            (["--crop-mode", "middle"], ["crop-mode", "middle"]),
+            (["--augmentation.erase_mixed", "true"], ["erase_mixed"]),
             (["--precision", "fp8"], ["fp8", "bf16-mixed"]),
             (["--model", "van_b9"], ["van_b9", "van_b0"]),
             (["--model-args.kernel", "3"], ["kernel", "van_b0"]),

@@ -105,6 +105,8 @@ class TestTrain:
             (["--inference.stride", "32", "32"], "stride is"),
             (["--inference.slide", "--inference.crop", "0", "4"], "crop is"),
             (["--inference.scales", "0"], "scales is"),
+            (["--inference.to-multiple", "crop"], "to-multiple"),
+            (["--model.loss-over", "some"], "loss-over"),
             (["--format.classes", "nowhere.txt"], "nowhere.txt"),
         ],
     )
@@ -160,6 +162,16 @@ class TestEvaluate:
         assert read("m/evaluation.json")["mIoU"] != read(run / "evaluation.json")["mIoU"]
         with Image.open("m/predictions.png") as picture:
             assert min(picture.size) > 100
+
+    def test_sides_that_are_no_multiple_of_32(self, cli, own_yaml, data):
+        """What the weight file says holds until a command says otherwise; images have 48 pixels at most."""
+        start = own_yaml(inference={"to_multiple": "resize"}, epochs=1, output="run")
+        assert cli(*start, "--limit-batches", "1")[0] == 0
+        assert van.load("run").inference.to_multiple == "resize"
+        options = ["--weights", "run", "--data", data["semantic"], "--workers", "0"]
+        status, _, err = cli("evaluate", *options, "--to-multiple", "none", "--output", "none")
+        assert status == 0, err
+        assert read("none/evaluation.json")["per_class"] != read("run/evaluation.json")["per_class"]
 
     def test_classes_are_matched_by_name(self, cli, run_of, data):
         own = Path(shutil.copytree(data["semantic"], "own"))

@@ -1,6 +1,7 @@
 """Results of every pixel from segmentation networks: whole images or windows, several scales, mirrored, any size."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -8,25 +9,35 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional
 
-from van.networks.segmentation.views import View, fitted
+from van.networks.dense import full_precision
+from van.networks.segmentation.views import SemanticView, View, fitted
 
 _TOGETHER = 4 * 1024 * 1024  # pixels of images that go through the network at once
 _AT_ONCE = 32 * 1024 * 1024  # scores that are enlarged to the size of the image at once
-Scores = Callable[[torch.Tensor], torch.Tensor]
+_KEPT = 512 * 1024 * 1024  # scores of the size of the image that are added up; larger images add smaller ones
+Maps = Callable[[torch.Tensor], torch.Tensor]
 
 
-def label_maps(network: Any, images: Sequence[torch.Tensor], view: View) -> list[torch.Tensor]:
+def _same(scores: torch.Tensor) -> torch.Tensor:
+    return scores
+
+
+def label_maps(network: Any, images: Sequence[torch.Tensor], view: SemanticView) -> list[torch.Tensor]:
     """Return the class of every pixel.
 
+    As in OpenMMLab, scores are brought to the size of the image, and what is averaged are probabilities.
+
     Args:
-        network: Its `probabilities` maps images (B, 3, H, W) to (B, K, H, W), K up to 255.
+        network: Its `scores` maps images (B, 3, H, W) to (B, K, H, W), K up to 255, and its `normalized` makes
+            probabilities of such scores.
         images: (3, H, W) each, of any sizes, bytes or floats from 0 to 1.
         view: How the network sees them.
 
     Returns:
         Labels (H, W) of each image, uint8.
     """
-    maps = (full_maps(network.probabilities, batch, view, _labels) for batch in _batches(images))
+    scores = partial(network.scores, pad=view.to_multiple != "none")
+    maps = (full_maps(scores, batch, view, _labels, network.normalized) for batch in _batches(images))
     return [labels for batch in maps for labels in batch]
 
 
@@ -41,7 +52,7 @@ def saliency_maps(network: Any, images: Sequence[torch.Tensor], view: View) -> l
     Returns:
         Values from 0 to 1, (H, W), float32, of each image.
     """
-    maps = (full_maps(network, batch, view, lambda scores: scores[:, 0]) for batch in _batches(images))
+    maps = (full_maps(network, batch, view, lambda scores: scores[:, 0].float()) for batch in _batches(images))
     return [one.clamp(0, 1) for batch in maps for one in batch]
 
 
@@ -85,28 +96,65 @@ def panoptic_maps(
     return results
 
 
-def full_maps(
-    scores: Scores, images: torch.Tensor, view: View, finish: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
+def full_maps(scores: Maps, images: torch.Tensor, view: View, finish: Maps, normalize: Maps = _same) -> torch.Tensor:
     """Return the results of images as a network sees them.
-
-    No more scores are kept than those of one window and of the places where later windows overlap earlier ones; where
-    images are scaled first, those of the scaled image.
 
     Args:
         scores: Maps images (B, 3, h, w) of any size to scores (B, K, h, w).
         images: (B, 3, H, W), bytes or floats from 0 to 1.
         view: How the network sees them.
         finish: Makes results (B, h, w) of mean scores (B, K, h, w), pixel by pixel.
+        normalize: Applied to scores before they are averaged, where they are.
 
     Returns:
         Results (B, H, W).
     """
+    return (_windows if view.slide else _whole)(scores, images, view, finish, normalize)
+
+
+def _whole(scores: Maps, images: torch.Tensor, view: View, finish: Maps, normalize: Maps) -> torch.Tensor:
+    """Return the results of images that are seen whole, at every scale; see full_maps."""
+    size: tuple[int, int] = (images.shape[-2], images.shape[-1])
+    sizes = [view.size_for(*size, scale) for scale in view.scales]
+    if len(sizes) == 1 and not view.flip_test:
+        return _enlarged(scores(_resized(images, sizes[0], view.antialias)), size, finish)
+
+    def seen() -> Iterator[torch.Tensor]:
+        for found in _seen(scores, images, sizes, view):
+            fits = len(found) * found.shape[1] * size[0] * size[1] <= _KEPT
+            yield _enlarged(found, size if fits else view.size_for(*size), normalize)
+
+    return _enlarged(_mean(seen()), size, finish)
+
+
+def _seen(scores: Maps, images: torch.Tensor, sizes: Sequence[tuple[int, int]], view: View) -> Iterator[torch.Tensor]:
+    """Yield the scores (B, K, h, w) of images (B, 3, H, W) at each size, and those of their mirror images."""
+    for size in sizes:
+        scaled = _resized(images, size, view.antialias)
+        yield scores(scaled)
+        if view.flip_test:
+            yield scores(scaled.flip(-1)).flip(-1)
+
+
+def _mean(parts: Iterator[torch.Tensor]) -> torch.Tensor:
+    total, count = next(parts), 1
+    for part in parts:
+        total, count = total + part, count + 1
+    return total / count if count > 1 else total
+
+
+def _windows(scores: Maps, images: torch.Tensor, view: View, finish: Maps, normalize: Maps) -> torch.Tensor:
+    """Return the results of images that are seen in windows, each at every scale; see full_maps.
+
+    No more scores are kept than those of one window and of the places where later windows overlap earlier ones; where
+    images are scaled first, those of the scaled image.
+    """
     height, width = images.shape[-2:]
     high, wide = view.size_for(height, width)
-    images = _resized(images, (high, wide))
-    crop, stride = view.window if view.slide else ((high, wide), (high, wide))
+    images = _resized(images, (high, wide), view.antialias)
+    crop, stride = view.window
     crop = (min(crop[0], high), min(crop[1], wide))
+    sizes = [view.seen(*fitted(*crop, None, scale)) for scale in view.scales]
     tops, lefts = _starts(high, crop[0], stride[0]), _starts(wide, crop[1], stride[1])
     # windows cut the image into cells, each of which is covered by the same windows everywhere
     rows = list(pairwise(sorted({*tops, *(top + crop[0] for top in tops)})))
@@ -116,7 +164,9 @@ def full_maps(
     waiting: dict[tuple[int, int], torch.Tensor] = {}
     for top in tops:
         for left in lefts:
-            found = _averaged(scores, images[..., top : top + crop[0], left : left + crop[1]], view)
+            window = images[..., top : top + crop[0], left : left + crop[1]]
+            seen = _seen(scores, window, sizes, view)
+            found = _mean(_enlarged(part, crop, normalize) for part in seen)
             for y0, y1 in ((a, b) for a, b in rows if top <= a and b <= top + crop[0]):
                 for x0, x1 in ((a, b) for a, b in columns if left <= a and b <= left + crop[1]):
                     cell = found[..., y0 - top : y1 - top, x0 - left : x1 - left]
@@ -142,34 +192,19 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     return [min(i * stride, length - window) for i in range(count)]
 
 
-def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _resized(images: torch.Tensor, size: tuple[int, int], antialias: bool = True) -> torch.Tensor:
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     if tuple(size) == (1, 1):  # torch cannot shrink bytes to one pixel
         images = functional.to_dtype(images, torch.float32, scale=True)
-    return functional.resize(images, list(size), antialias=True)
+    return functional.resize(images, list(size), antialias=antialias)
 
 
-def _averaged(scores: Scores, window: torch.Tensor, view: View) -> torch.Tensor:
-    """Return the scores (B, K, h, w) of windows (B, 3, h, w), the mean over all scales and mirror images."""
-    height, width = window.shape[-2:]
-    total: torch.Tensor | None = None
-    for scale in view.scales:
-        scaled = _resized(window, (max(1, round(height * scale)), max(1, round(width * scale))))
-        for mirrored in (False, True) if view.flip_test else (False,):
-            found = scores(scaled.flip(-1)).flip(-1) if mirrored else scores(scaled)
-            found = found.float()
-            if found.shape[-2:] != window.shape[-2:]:
-                found = F.interpolate(found, size=(height, width), mode="bilinear", align_corners=False)
-            total = found if total is None else total + found
-    count = len(view.scales) * (2 if view.flip_test else 1)
-    return cast(torch.Tensor, total) / count if count > 1 else cast(torch.Tensor, total)
-
-
-def _enlarged(
-    scores: torch.Tensor, size: tuple[int, int], finish: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
+def _enlarged(scores: torch.Tensor, size: tuple[int, int], finish: Maps) -> torch.Tensor:
     """Bring scores (B, K, h, w) to a size by bilinear interpolation, some rows at a time, and finish them."""
+    if tuple(scores.shape[-2:]) == tuple(size):
+        return finish(scores)
+    scores = full_precision(scores)
     height, width = size
     rows = max(1, _AT_ONCE // (scores.shape[0] * scores.shape[1] * width))
     if rows >= height:

@@ -12,8 +12,8 @@ from van.errors import DataError, VanError
 from van.models.backbone import Backbone
 from van.networks.dense import DenseNetwork, full_precision
 from van.networks.options import IGNORED
-from van.networks.segmentation.loss import label_maps
 from van.networks.segmentation.options import Mask2FormerOptions
+from van.networks.segmentation.semantic import label_maps
 
 try:
     from transformers import Mask2FormerConfig
@@ -101,7 +101,10 @@ class Mask2Former(DenseNetwork):
         self.head = Mask2FormerHead(config, num_classes, backbone.channels)
 
     def forward(
-        self, images: torch.Tensor, targets: torch.Tensor | Sequence[Mapping[str, torch.Tensor]] | None = None
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor | Sequence[Mapping[str, torch.Tensor]] | None = None,
+        pad: bool = True,
     ) -> dict[str, Any]:
         """Find segments.
 
@@ -109,17 +112,18 @@ class Mask2Former(DenseNetwork):
             images: (B, 3, H, W), bytes or floats from 0 to 1.
             targets: In training for each image masks (N, H, W) of 0 and 1 and labels (N,), where N may be 0; or
                 labels (B, H, W) for semantic segmentation, 255 for ignored pixels.
+            pad: Pad images whose sides are no multiples of 32.
 
         Returns:
             In training with targets the losses class, mask and dice, each summed over all layers, to be added.
             Otherwise class_logits (B, Q, K + 1), the last class meaning no object, mask_logits (B, Q, h, w) of the
-            padded image at stride 4, and size, the (H, W) of the images: semantic, instances and panoptic turn these
+            padded images at stride 4, and size, the (H, W) of the images: semantic, instances and panoptic turn these
             into results.
 
         Raises:
             DataError: Images or targets have the wrong shape or type.
         """
-        x = self.prepare(images)
+        x = self.prepare(images, pad)
         layers = self.head(self.backbone(x))
         if self.training and targets is not None:
             return self._losses(layers, *self._segments(targets, images, x.shape[-2:]))
@@ -187,10 +191,17 @@ class Mask2Former(DenseNetwork):
             maps.append(torch.einsum("qk,qhw->khw", classes[:, :-1], full))
         return torch.stack(maps)
 
+    def scores(self, images: torch.Tensor, pad: bool = True) -> torch.Tensor:
+        """Map images (B, 3, H, W) to class scores (B, K, H, W); see semantic."""
+        return self.semantic(self(images, pad=pad))
+
+    def normalized(self, scores: torch.Tensor) -> torch.Tensor:
+        """Make class probabilities of class scores (B, K, H, W)."""
+        return scores / scores.sum(1, keepdim=True).clamp(min=1e-6)
+
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) to class probabilities (B, K, H, W)."""
-        scores = self.semantic(self(images))
-        return scores / scores.sum(1, keepdim=True).clamp(min=1e-6)
+        return self.normalized(self.scores(images))
 
     def instances(
         self, outputs: Mapping[str, Any], things: Collection[int] | None = None, detections: int = 100

@@ -12,30 +12,40 @@ if TYPE_CHECKING:
     from van.models.backbone import Backbone
 
 
-def _check_classes(outputs: int) -> None:
-    if outputs > IGNORED:
-        raise VanError(f"num_classes is {outputs}, expected at most {IGNORED}: that label marks ignored pixels.")
+@dataclass
+class SemanticOptions(NetworkOptions):
+    """What networks share that give every pixel a class.
+
+    Attributes:
+        dropout: Dropout rate of the channels before the classifiers.
+        loss_over: Pixels that the loss is averaged over: those that are labeled, or all, where ignored ones count as 0
+            (avg_non_ignore=False in MMSegmentation).
+    """
+
+    dropout: float = 0.1
+    loss_over: Literal["labeled", "all"] = "labeled"
+
+    def check(self, outputs: int) -> None:
+        """Raise VanError where there are more classes than labels, or loss_over is unknown."""
+        if self.loss_over not in ("labeled", "all"):
+            raise VanError(f"loss_over is {self.loss_over!r}, expected labeled or all.")
+        if outputs > IGNORED:
+            raise VanError(f"num_classes is {outputs}, expected at most {IGNORED}: that label marks ignored pixels.")
 
 
 @dataclass
-class SemanticFPNOptions(NetworkOptions):
+class SemanticFPNOptions(SemanticOptions):
     """Semantic FPN: a feature pyramid and one light head on all its levels.
 
     Attributes:
         architecture: semantic_fpn.
         pyramid_channels: Channels of the feature pyramid.
         channels: Channels of the head.
-        dropout: Dropout rate of the channels before the classifier.
     """
 
     architecture: Literal["semantic_fpn"] = "semantic_fpn"
     pyramid_channels: int = 256
     channels: int = 128
-    dropout: float = 0.1
-
-    def check(self, outputs: int) -> None:
-        """Raise VanError where there are more classes than labels."""
-        _check_classes(outputs)
 
     def network(self, backbone: "Backbone", outputs: int) -> "nn.Module":
         """Return the network on a backbone."""
@@ -45,14 +55,13 @@ class SemanticFPNOptions(NetworkOptions):
 
 
 @dataclass
-class UPerNetOptions(NetworkOptions):
+class UPerNetOptions(SemanticOptions):
     """UPerNet: pyramid pooling and a feature pyramid. Needs the extra segmentation.
 
     Attributes:
         architecture: upernet.
         channels: Channels of the head.
         pool_scales: Side lengths of the maps that the last feature map is pooled to.
-        dropout: Dropout rate of the channels before the classifiers.
         auxiliary_channels: Channels of the auxiliary head on the third feature map, which only training uses.
         auxiliary_weight: Weight of the auxiliary loss.
     """
@@ -60,13 +69,8 @@ class UPerNetOptions(NetworkOptions):
     architecture: Literal["upernet"] = "upernet"
     channels: int = 512
     pool_scales: list[int] = field(default_factory=lambda: [1, 2, 3, 6])
-    dropout: float = 0.1
     auxiliary_channels: int = 256
     auxiliary_weight: float = 0.4
-
-    def check(self, outputs: int) -> None:
-        """Raise VanError where there are more classes than labels."""
-        _check_classes(outputs)
 
     def network(self, backbone: "Backbone", outputs: int) -> "nn.Module":
         """Return the network on a backbone."""

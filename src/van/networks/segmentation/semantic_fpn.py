@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from van.models.backbone import Backbone
-from van.networks.dense import DenseNetwork, conv_norm_relu, full_size, init_head
-from van.networks.segmentation.loss import label_maps, semantic_loss
+from van.networks.dense import conv_norm_relu, init_head
 from van.networks.segmentation.options import SemanticFPNOptions
+from van.networks.segmentation.semantic import SemanticNetwork
 
 
 class PyramidHead(nn.Module):
@@ -41,14 +42,17 @@ class PyramidHead(nn.Module):
         init_head(self, self.classifier)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Map the levels, finest first, each half the size of the previous one, to (B, K, h, w) of the first size."""
+        """Map the levels, finest first, each half the size of the one before, to (B, K, h, w) of the first size."""
         total = self.levels[0](maps[0])
         for level, x in zip(self.levels[1:], maps[1:], strict=True):
-            total = total + level(x)
+            x = level(x)
+            if x.shape != total.shape:  # of images that are not padded
+                x = F.interpolate(x, size=total.shape[-2:], mode="bilinear", align_corners=False)
+            total = total + x
         return self.classifier(self.dropout(total))
 
 
-class SemanticFPN(DenseNetwork):
+class SemanticFPN(SemanticNetwork):
     """Semantic FPN.
 
     Args:
@@ -58,33 +62,10 @@ class SemanticFPN(DenseNetwork):
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, options: SemanticFPNOptions) -> None:
-        super().__init__(backbone, options)
-        self.num_classes = num_classes
+        super().__init__(backbone, num_classes, options)
         self.neck = FeaturePyramidNetwork(backbone.channels, options.pyramid_channels)
         self.head = PyramidHead(options.pyramid_channels, options.channels, num_classes, options.dropout)
 
-    def forward(
-        self, images: torch.Tensor, targets: torch.Tensor | None = None
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Label every pixel.
-
-        Args:
-            images: (B, 3, H, W), bytes or floats from 0 to 1.
-            targets: In training labels (B, H, W), 255 for ignored pixels.
-
-        Returns:
-            In training with targets, the losses by name, to be added; otherwise logits (B, K, H, W).
-
-        Raises:
-            DataError: Images or targets have the wrong shape or type.
-        """
-        x = self.prepare(images)
-        maps = self.neck({str(i): m for i, m in enumerate(self.backbone(x))})
-        logits = full_size(self.head(list(maps.values())), x.shape, images.shape)
-        if not self.training or targets is None:
-            return logits
-        return {"segmentation": semantic_loss(logits, label_maps(targets, images))}
-
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images (B, 3, H, W) to class probabilities (B, K, H, W)."""
-        return self(images).softmax(1)
+    def decode(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map the backbone's feature maps to logits (B, K, h, w)."""
+        return self.head(list(self.neck({str(i): m for i, m in enumerate(maps)}).values()))

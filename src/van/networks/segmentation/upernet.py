@@ -1,5 +1,6 @@
 """UPerNet (Xiao et al. 2018, arXiv 1807.10221) with its auxiliary head, as table 12 of the VAN paper uses it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,9 +8,9 @@ from torch import nn
 
 from van.errors import VanError
 from van.models.backbone import Backbone
-from van.networks.dense import DenseNetwork, full_size, init_head
-from van.networks.segmentation.loss import label_maps, semantic_loss
+from van.networks.dense import init_head
 from van.networks.segmentation.options import UPerNetOptions
+from van.networks.segmentation.semantic import SemanticNetwork
 
 try:
     from transformers import UperNetConfig
@@ -18,7 +19,7 @@ except ImportError as error:
     raise VanError("UPerNet needs transformers: pip install 'visual-attention-network[segmentation]'.") from error
 
 
-class UPerNet(DenseNetwork):
+class UPerNet(SemanticNetwork):
     """UPerNet: pyramid pooling on the last map, a pyramid from it to the first, one classifier on all levels.
 
     The heads are those of transformers, with the dropout before their classifiers that it leaves out. They stand on
@@ -34,8 +35,7 @@ class UPerNet(DenseNetwork):
     alone = float("inf")  # pyramid pooling makes a map with a single position
 
     def __init__(self, backbone: Backbone, num_classes: int, options: UPerNetOptions) -> None:
-        super().__init__(backbone, options)
-        self.num_classes = num_classes
+        super().__init__(backbone, num_classes, options)
         self.auxiliary_weight = options.auxiliary_weight
         config = UperNetConfig(
             hidden_size=options.channels,
@@ -49,33 +49,10 @@ class UPerNet(DenseNetwork):
             init_head(head, head.classifier)
             head.classifier = nn.Sequential(nn.Dropout2d(options.dropout), head.classifier)
 
-    def forward(
-        self, images: torch.Tensor, targets: torch.Tensor | None = None
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Label every pixel.
+    def decode(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map the backbone's feature maps to logits (B, K, h, w)."""
+        return self.decode_head(maps)
 
-        Args:
-            images: (B, 3, H, W), bytes or floats from 0 to 1.
-            targets: In training labels (B, H, W), 255 for ignored pixels.
-
-        Returns:
-            In training with targets, the losses by name, to be added; otherwise logits (B, K, H, W).
-
-        Raises:
-            DataError: Images or targets have the wrong shape or type.
-        """
-        x = self.prepare(images)
-        maps = self.backbone(x)
-        logits = full_size(self.decode_head(maps), x.shape, images.shape)
-        if not self.training or targets is None:
-            return logits
-        labels = label_maps(targets, images)
-        auxiliary = full_size(self.auxiliary_head(maps), x.shape, images.shape)
-        return {
-            "segmentation": semantic_loss(logits, labels),
-            "auxiliary": self.auxiliary_weight * semantic_loss(auxiliary, labels),
-        }
-
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images (B, 3, H, W) to class probabilities (B, K, H, W)."""
-        return self(images).softmax(1)
+    def auxiliary(self, maps: Sequence[torch.Tensor]) -> tuple[float, torch.Tensor] | None:
+        """Map the backbone's feature maps to the weight and the logits (B, K, h, w) of the auxiliary head."""
+        return self.auxiliary_weight, self.auxiliary_head(maps)

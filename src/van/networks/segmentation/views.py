@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from van.errors import VanError
 
 _WINDOW = (512, 512)
+_STRIDE = 32  # of the backbone's last map
 
 
 def check_pair(name: str, values: tuple[int, int] | None) -> None:
@@ -15,18 +16,17 @@ def check_pair(name: str, values: tuple[int, int] | None) -> None:
         raise VanError(f"{name} is {values}, expected two numbers of at least 1.")
 
 
-def fitted(height: int, width: int, fit: tuple[int, int] | None) -> tuple[int, int]:
+def fitted(height: int, width: int, fit: tuple[int, int] | None, scale: float = 1.0) -> tuple[int, int]:
     """Return the largest size with the proportions of an image whose short and long edges do not exceed two limits.
 
     Args:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-        fit: Limits in pixels of the short and the long edge, in any order; None returns the size of the image.
+        fit: Limits in pixels of the short and the long edge, in any order; None takes the edges of the image.
+        scale: Factor on the limits.
     """
-    if fit is None:
-        return height, width
-    factor = min(min(fit) / min(height, width), max(fit) / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    factor = min(min(fit) / min(height, width), max(fit) / max(height, width)) if fit else 1.0
+    return max(1, round(height * factor * scale)), max(1, round(width * factor * scale))
 
 
 @dataclass
@@ -40,8 +40,10 @@ class View:
         slide: Slide a window over the image and average where windows overlap. Large images then need little memory.
         crop: Height and width of the window; by default 512 x 512.
         stride: Pixels from one window to the next, down and to the right; by default two thirds of crop.
-        scales: Sizes at which each image or window is seen, such as 0.75 1.0 1.25; the results are averaged.
+        scales: Sizes at which each image or window is seen, such as 0.75 1.0 1.25, as factors on its size; the results
+            are averaged.
         flip_test: See the mirror image too, and average.
+        antialias: Smooth images that are scaled down; MMSegmentation does not.
     """
 
     # an option and those that it replaces where it comes later
@@ -54,6 +56,7 @@ class View:
     stride: tuple[int, int] | None = None
     scales: list[float] = field(default_factory=lambda: [1.0])
     flip_test: bool = False
+    antialias: bool = True
 
     def check(self) -> None:
         """Refuse values that are out of range or do not go together.
@@ -97,6 +100,34 @@ class View:
         height, width = self.crop or _WINDOW
         return (height, width), self.stride or (max(1, 2 * height // 3), max(1, 2 * width // 3))
 
-    def size_for(self, height: int, width: int) -> tuple[int, int]:
-        """Return the height and width that an image is scaled to first."""
-        return self.image_size or fitted(height, width, self.fit)
+    def size_for(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """Return the height and width at which an image is seen at a scale."""
+        high, wide = self.image_size or (0, 0)
+        size = fitted(high, wide, None, scale) if high else fitted(height, width, self.fit, scale)
+        return self.seen(*size)
+
+    def seen(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size at which the network gets an image or window of a size."""
+        return height, width
+
+
+@dataclass
+class SemanticView(View):  # noqa: D101
+    __doc__ = f"""{(View.__doc__ or "").rstrip()}
+        to_multiple: What the network gets where a side is no multiple of 32: pad the image at the bottom and on the
+            right, resize it to the next multiples, or none: leave it as it is.
+    """
+
+    to_multiple: Literal["pad", "resize", "none"] = "pad"
+
+    def check(self) -> None:
+        """Refuse values that are out of range or do not go together; see View."""
+        super().check()
+        if self.to_multiple not in ("pad", "resize", "none"):
+            raise VanError(f"to_multiple is {self.to_multiple!r}, expected pad, resize or none.")
+
+    def seen(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size at which the network gets an image or window of a size: resize rounds it up."""
+        if self.to_multiple != "resize":
+            return height, width
+        return -(-height // _STRIDE) * _STRIDE, -(-width // _STRIDE) * _STRIDE

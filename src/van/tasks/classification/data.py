@@ -25,7 +25,8 @@ class ClassificationData(DataModule):
 
     Args:
         options: Of training.
-        preprocessing: timm's data configuration of the model: input_size (C, H, W), mean, std, interpolation, crop_pct.
+        preprocessing: timm's data configuration of the model: input_size (C, H, W), mean, std, interpolation, crop_pct,
+            crop_mode.
         batch_size: Images per step and process.
 
     Attributes:

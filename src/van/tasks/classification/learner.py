@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from timm.data import Mixup
+from timm.data.random_erasing import RandomErasing
 from torch import nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
@@ -35,6 +36,8 @@ class ClassificationLearner(Learner):
             if mixup > 0.0 or cutmix > 0.0
             else None
         )
+        erasing = options.augmentation.random_erasing if options.augmentation.erase_mixed else 0.0
+        self.erase = RandomErasing(erasing, mode="pixel") if erasing else None
         self.val_loss = MeanMetric()
         self.frozen_stages = options.frozen_stages
         for stage in self._frozen():
@@ -52,11 +55,14 @@ class ClassificationLearner(Learner):
         return self
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Return the cross-entropy of images (B, C, H, W) and labels (B,), mixed where asked for."""
+        """Return the cross-entropy of images (B, C, H, W) and labels (B,), mixed and then erased where asked for."""
         images, target = batch
         if self.mix is not None and len(images) > 1:
             even = len(images) // 2 * 2  # timm mixes pairs
             images, target = self.mix(images[:even].clone(), target[:even])
+        if self.erase is not None:
+            self.erase.device = images.device
+            images = self.erase(images.clone())
         return {"cross_entropy": F.cross_entropy(self.model(images), target, label_smoothing=self.label_smoothing)}
 
     def found(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

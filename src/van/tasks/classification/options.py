@@ -1,7 +1,7 @@
 """Options of image classification."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from van.data.augmentation import ClassificationAugmentation
 from van.engine.options import (
@@ -40,6 +40,11 @@ class ClassificationTrainOptions(TrainOptions):
         num_classes: Number of classes, where it should be checked against the data.
         image_size: Height and width of the images that the model sees; by default the model's own.
         crop_pct: Share of the resized image that validation keeps; by default the model's own.
+        crop_mode: How validation fits an image into image_size, as timm names it: center resizes the short edge and
+            cuts off what is left of the long one, squash resizes both edges, border resizes the long edge and pads; by
+            default the model's own.
+        mean: Mean of each color channel for images from 0 to 1; by default the model's own.
+        std: Standard deviation of each color channel; by default the model's own.
         optimization: Optimizer, schedule and label smoothing.
         augmentation: Random changes of the training images.
         val_fraction: Share of the images held out for validation where the data has no split of its own.
@@ -52,6 +57,9 @@ class ClassificationTrainOptions(TrainOptions):
     num_classes: int | None = None
     image_size: tuple[int, int] | None = None
     crop_pct: float | None = None
+    crop_mode: Literal["center", "squash", "border"] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
     epochs: int = 30
     batch_size: int = 64
     lr: float = 5e-4
@@ -66,6 +74,8 @@ class ClassificationTrainOptions(TrainOptions):
             raise VanError(f"val_fraction is {self.val_fraction}, expected a number between 0 and 1.")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise VanError(f"crop_pct is {self.crop_pct}, expected a number above 0 and at most 1.")
+        if self.std is not None and not min(self.std, default=0) > 0:
+            raise VanError(f"std is {self.std}, expected numbers above 0.")
         if self.image_size is not None and min(self.image_size) < 1:
             raise VanError(f"image_size is {self.image_size}, expected a height and a width of at least 1.")
         if not 0 <= self.frozen_stages <= 4:

@@ -238,7 +238,11 @@ class ClassificationTask(Task):
 def _preprocessing(
     name: str, ckpt: "Checkpoint | None", in_chans: int, options: ClassificationTrainOptions
 ) -> dict[str, Any]:
-    """Return timm's data configuration: the checkpoint's own, with the size that was asked for."""
+    """Return timm's data configuration: the checkpoint's own, with what the options ask for.
+
+    Raises:
+        VanError: there is no such model, or mean or std do not fit its channels.
+    """
     import timm
     import timm.data
 
@@ -254,7 +258,13 @@ def _preprocessing(
     if len(result["mean"]) != in_chans:
         for key in ("mean", "std"):
             result[key] = (sum(result[key]) / len(result[key]),) * in_chans
-    return {**result, "input_size": (in_chans, *size), "crop_pct": options.crop_pct or result["crop_pct"]}
+    for key in ("mean", "std"):
+        if values := getattr(options, key):
+            if len(values) != in_chans:
+                raise VanError(f"{key} is {values}, expected a number for each of the {in_chans} channels of {name}.")
+            result[key] = tuple(values)
+    asked = {"crop_pct": options.crop_pct, "crop_mode": options.crop_mode}
+    return {**result, "input_size": (in_chans, *size), **{key: value for key, value in asked.items() if value}}
 
 
 TASK = ClassificationTask()

@@ -8,12 +8,12 @@ from van.data.formats import SemanticFormat
 from van.engine.options import CheckOptions, EvaluateOptions, Inference, PredictOptions, StepOptions
 from van.networks.options import NetworkOptions
 from van.networks.segmentation.options import SemanticFPNOptions
-from van.networks.segmentation.views import View
+from van.networks.segmentation.views import SemanticView
 
 
 @dataclass
-class SemanticInference(View, Inference):  # noqa: D101
-    __doc__ = View.__doc__
+class SemanticInference(SemanticView, Inference):  # noqa: D101
+    __doc__ = SemanticView.__doc__
 
 
 @dataclass(kw_only=True)

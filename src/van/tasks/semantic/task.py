@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from van.engine.predictor import Predictor
     from van.models.weight_file import Header
 
-_OPENMMLAB_FIT = (512, 2048)  # what its published models are tested with
+# how the published models of OpenMMLab are tested
+_OPENMMLAB = {"fit": (512, 2048), "to_multiple": "resize", "antialias": False}
 
 
 class SemanticTask(Task):
@@ -59,8 +60,8 @@ class SemanticTask(Task):
     def load(self, weights: str | Path) -> "tuple[nn.Module, Header]":
         """Return the network of a weight file of ours, or of a segmentation checkpoint of OpenMMLab.
 
-        With OpenMMLab's, images are seen as its published models were tested, and classes that the file does not name
-        are called by their numbers.
+        With OpenMMLab's, images are seen as its published models were tested, at a single scale, and classes that the
+        file does not name are called by their numbers.
         """
         from van.engine.parsing import to_mapping
         from van.models.weight_file import Header, describe
@@ -70,8 +71,7 @@ class SemanticTask(Task):
             return super().load(weights)
         network, names = segmenter_from_openmmlab(weights)
         names = names or [str(label) for label in range(network.num_classes)]
-        extra = {"inference": {"fit": _OPENMMLAB_FIT}}
-        return network, Header(self.name, names, to_mapping(network.options), extra)
+        return network, Header(self.name, names, to_mapping(network.options), {"inference": dict(_OPENMMLAB)})
 
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the class of every pixel."""
