@@ -130,7 +130,7 @@ class SizePasses(StepBatches):
         images: Number of images of one data set.
         sizes: Number of data sets.
         batch_size: Images per batch and process.
-        steps: Batches per epoch and process.
+        steps: Batches per epoch and process; None takes a pass over each data set.
         seed: Of the orders.
         processes: How many share the images; None asks torch.distributed.
         rank: Which of them this is; None asks torch.distributed.
@@ -141,23 +141,26 @@ class SizePasses(StepBatches):
         images: int,
         sizes: int,
         batch_size: int,
-        steps: int,
+        steps: int | None = None,
         seed: int = 0,
         processes: int | None = None,
         rank: int | None = None,
     ) -> None:
-        super().__init__(images, batch_size, steps, seed, processes, rank)
-        self.sizes = sizes
+        super().__init__(images, batch_size, None, seed, processes, rank)
+        self.sizes, self._per_pass = sizes, self.steps
+        self.steps = steps or sizes * self._per_pass
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        """Return all batches of an epoch over all processes together."""
         orders: dict[int, list[int]] = {}
         whole = self.batch_size * self.num_replicas
-        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
-            turn, batch = divmod(step, max(1, self.images // whole))
+        for step in range(epoch * self.steps, (epoch + 1) * self.steps):
+            turn, batch = divmod(step, self._per_pass)
             if turn not in orders:
                 generator = torch.Generator().manual_seed(self.seed + turn)
                 orders = {turn: torch.randperm(self.images, generator=generator).tolist()}
-            first = batch * whole + self.rank * self.batch_size
             start = turn % self.sizes * self.images
             # with fewer images than a batch has, some are repeated
-            yield [start + orders[turn][place % self.images] for place in range(first, first + self.batch_size)]
+            places = range(batch * whole, (batch + 1) * whole)
+            indices = [start + orders[turn][place % self.images] for place in places]
+            yield list(enumerate(indices, step * whole))

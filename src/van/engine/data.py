@@ -90,7 +90,8 @@ class DataModule(LightningDataModule):
         named = getattr(self.train, "name", None)
         if named is None:
             return []
-        return [named(index) for _, index in next(islice(self.order().batches(epoch), batch, None))]
+        found = next(islice(self.order().batches(epoch), batch, None))
+        return [named(index % len(self.train)) for _, index in found]  # a set may come at several sizes
 
     def fingerprint(self) -> str:
         """Return a digest of names, labels and order of all samples; the images are not read."""

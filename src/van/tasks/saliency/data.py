@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import ConcatDataset
 
 from van.data.folders import data_folder
-from van.data.loaders import batch_loader, collate_masks, processes_and_rank
+from van.data.loaders import collate_masks
 from van.data.pixel_checks import usable_split, usable_splits
 from van.data.saliency import SaliencyDataset, SaliencySplit, SizePasses, find_saliency
 from van.engine.data import StepData
@@ -39,15 +39,14 @@ class SaliencyData(StepData):
             sizes = " and ".join(f"{height} x {width}" for height, width in options.augmentation.image_sizes)
             self.notes.append(f"an epoch is {len(self.passes)} passes over the images, at {sizes} pixels.")
 
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches, all images of which have one size."""
-        steps = self.steps(processes_and_rank()[0])
-        order = SizePasses(len(self.train), len(self.passes), self.batch_size, steps, self.seed)
-        return batch_loader(ConcatDataset(self.passes), order, self.collate, self.workers)
+    def order(self, processes: int | None = None, rank: int | None = None) -> SizePasses:
+        """Return batches all images of which have one size."""
+        sizes = len(self.passes)
+        return SizePasses(len(self.train), sizes, self.batch_size, self.steps_per_epoch, self.seed, processes, rank)
 
-    def steps(self, processes: int) -> int:
-        """Return how many batches each of so many processes trains on in an epoch."""
-        return self.steps_per_epoch or len(self.passes) * super().steps(processes)
+    def training_set(self) -> ConcatDataset:
+        """Return the images at one size after the other."""
+        return ConcatDataset(self.passes)
 
 
 def saliency_data(options: SaliencyTrainOptions, processes: int) -> SaliencyData:
