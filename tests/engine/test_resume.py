@@ -20,6 +20,7 @@ from van.errors import VanError
 MODEL = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2], "drop_path_rate": 0.1}
 # what is random in training: order, augmentation, mixup, drop path; and an average of the weights
 OPTIONS = {
+    "data": "digits",
     "epochs": 2,
     "batch_size": 64,
     "workers": 0,
@@ -31,8 +32,14 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reference") / "run"
-    return van.train(output=str(folder), quiet=True, **OPTIONS).folder
+    folder = tmp_path_factory.mktemp("reference")
+    return van.train(config=write_options(folder), output=str(folder / "run"), quiet=True).folder
+
+
+def write_options(folder, **more):
+    config = folder / "options.yaml"
+    config.write_text(json.dumps({**OPTIONS, **more}))
+    return config
 
 
 def command(*arguments):
@@ -40,9 +47,7 @@ def command(*arguments):
 
 
 def start(folder, workers=0):
-    options = {**OPTIONS, "workers": workers, "checkpoint_minutes": 0}
-    config = folder.with_suffix(".yaml")
-    config.write_text(json.dumps(options))
+    config = write_options(folder.parent, workers=workers, checkpoint_minutes=0)
     return command("--config", config, "--output", folder)
 
 
@@ -94,8 +99,7 @@ def test_a_killed_run_goes_on_inside_the_epoch(tmp_path, reference):
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_save(tmp_path, stop, reference):
     folder = tmp_path / "run"
-    config = tmp_path / "run.yaml"
-    config.write_text(json.dumps(OPTIONS))  # a checkpoint only where the signal comes, or the epoch ends
+    config = write_options(tmp_path)  # a checkpoint only where the signal comes, or the epoch ends
     process = subprocess.Popen(
         command("--config", config, "--output", folder), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -162,7 +166,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(finished, how):
 
 def test_a_damaged_run_ends_like_one_that_is_whole(finished, reference, capsys):
     damaged(finished / "checkpoints" / "last.ckpt", "bit")
-    run = van.train(resume=str(finished))
+    run = van.train(resume=str(finished), quiet=False)
     assert "last.ckpt is damaged" in capsys.readouterr().out
     assert same_weights(run.folder, reference)
     assert rows(run.folder) == rows(reference)
@@ -189,7 +193,7 @@ def test_a_malicious_checkpoint_runs_nothing(finished, monkeypatch, tmp_path):
     assert not Path("owned").exists()
 
 
-# ------------------------------------------------------------------------------------------------ other data and options
+# ------------------------------------------------------------------------------------------- other data and options
 
 
 def test_what_a_continued_run_must_have_in_common(tmp_path):
@@ -237,6 +241,6 @@ def test_slurm_queues_the_job_again(tmp_path, monkeypatch):
     for name, value in {**job, "NNODES": "1", "JOB_NODELIST": "localhost"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     arguments = [a for a in start(folder) if a != "--quiet"]
-    status, errors = run_until([*arguments, "--devices", "1"], folder, signal.SIGUSR1)
+    _, errors = run_until([*arguments, "--devices", "1"], folder, signal.SIGUSR1)
     assert (tmp_path / "called").read_text() == "requeue 7\n", errors
     assert 0 < step(folder) < 44

@@ -64,8 +64,9 @@ class DataModule(LightningDataModule):
         """Return shuffled batches, from the step on at which a continued run has stopped."""
         order = self.order()
         if self.trainer is not None:
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            order.start_at(self.trainer.current_epoch, done % len(order))
+            fit = self.trainer.fit_loop
+            epoch, inside = fit.epoch_progress.current, fit.epoch_loop.batch_progress.current
+            order.start_at(epoch.processed, inside.ready if epoch.started > epoch.processed else 0)
         return batch_loader(self.training_set(), order, self.collate, self.workers)
 
     def training_set(self) -> Any:

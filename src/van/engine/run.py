@@ -188,7 +188,7 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> N
                 f"{again} {folder}."
             )
         ours, theirs = now[name], value
-        if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        while isinstance(theirs, Mapping) and isinstance(ours, Mapping):
             key = next(k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k))
             name, ours, theirs = f"{name}.{key}", ours.get(key), theirs.get(key)
         raise VanError(f"{name.replace('_', ' ')} is {ours}, but {theirs} in {folder}. {again} {folder}.")
