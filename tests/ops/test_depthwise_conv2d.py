@@ -145,7 +145,7 @@ def test_export_is_a_plain_convolution():
 
 
 def test_automatic_choice_can_be_forced():
-    x, weight, bias = make((1, 3, 9, 9), 7)
+    x, weight, bias = make((1, 3, 12, 12), 7)
     names = []
     for backend in BACKENDS:
         with use_backend(backend), torch.profiler.profile() as profile:
