@@ -81,8 +81,8 @@ def depthwise_conv2d(
         dilation: Distance between neighbouring weights.
         backend: "torch", "phase" (phase split), "triton" (CUDA kernels), or "auto": the phase split on the CPU, which
             was measured to be faster at every map size of the network, else torch. It never picks "triton", which has
-            not been run on a GPU yet. While a model is exported or traced (torch.export, torch.jit.trace), and on the meta
-            device, it is always one plain convolution with the whole kernel.
+            not been run on a GPU yet. While a model is exported or traced (torch.export, torch.jit.trace), and on the
+            meta device, it is always one plain convolution with the whole kernel.
 
     Returns:
         Maps (B, C, H, W).
@@ -108,7 +108,7 @@ def depthwise_conv2d(
 def _crop(weight: torch.Tensor, side: int, dilation: int) -> torch.Tensor:
     """Leave out the outer weights of a kernel that lie beyond every map of this side."""
     outer, size = 0, weight.shape[-1]
-    while size > 2 and reference.padding(size, dilation)[0] >= side:  # torch.compile sees constants, unlike in a formula
+    while size > 2 and reference.padding(size, dilation)[0] >= side:  # a formula would give torch.compile a variable
         outer, size = outer + 1, size - 2
     return F.pad(weight, (-outer,) * 4) if outer else weight
 

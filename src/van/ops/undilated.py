@@ -1,9 +1,9 @@
 """Undilated depth-wise convolution on the CPU with gradients that oneDNN has fast kernels for.
 
-oneDNN's fast kernel for the weight gradient handles kernels up to three wide on maps of no fewer rows than the kernel's,
-and its kernel for the input gradient is slower than the forward one in bfloat16. Both gradients are therefore expressed
-by fast operations: the weight gradient in pieces of three columns of the kernel, on maps filled up with rows of zeros,
-and the input gradient as a convolution with the flipped kernel. Only the order of summation differs.
+oneDNN's fast kernel for the weight gradient handles kernels up to three wide, on maps with at least as many rows as the
+kernel, and its kernel for the input gradient is slower than the forward one in bfloat16. Both gradients are therefore
+expressed by fast operations: the weight gradient in pieces of three columns of the kernel, on maps filled up with rows
+of zeros, and the input gradient as a convolution with the flipped kernel. Only the order of summation differs.
 """
 
 from typing import Any
@@ -121,6 +121,7 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     if not (has_slow_gradient and wants_gradient(x, weight, bias)) or x.shape[0] == 0:
         return F.conv2d(x, weight, bias, padding=kernel_size // 2, groups=weight.shape[0])
     # autocast knows conv2d, but not a function of ours
-    x, weight, bias = (None if t is None else t.to(reference.autocast_dtype(t)) for t in (x, weight, bias))
+    x, weight = x.to(reference.autocast_dtype(x)), weight.to(reference.autocast_dtype(weight))
+    bias = None if bias is None else bias.to(reference.autocast_dtype(bias))
     function = _Undilated if torch.compiler.is_compiling() else _UndilatedInEager
     return function.apply(x, weight, bias)
