@@ -60,7 +60,6 @@ class SameSizeConv2d(nn.Conv2d):
         return (depthwise_conv2d if is_depthwise else conv2d)(input, self.weight, self.bias, self.dilation[0])
 
 
-@register_notrace_module  # keeps its name in traced graphs, as torch.nn.Conv2d does
 class PointwiseConv2d(nn.Conv2d):
     """1x1 convolution, computed by van.ops.pointwise.
 
@@ -85,13 +84,16 @@ class PointwiseConv2d(nn.Conv2d):
         return _pointwise_conv2d(input, self.weight, self.bias)
 
 
-@register_notrace_module
 class GELU(nn.GELU):
     """Exact GELU of maps, computed by van.ops.pointwise."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         return _gelu(input)
+
+
+for _class in (PointwiseConv2d, GELU):
+    register_notrace_module(_class)  # they keep their names in traced graphs, as torch's own do
 
 
 class Attention(nn.Module):
