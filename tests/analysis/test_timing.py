@@ -301,6 +301,22 @@ def test_statistics_by_hand():
     assert ratio(fake("van_b0", []), result) is None
 
 
+def test_share_of_the_matrix_rate_by_hand():
+    case = {"macs": 1024**3, "products": [0.5, 0.25, 0.1]}  # a product takes as many as an image
+    inference = Result(Case("van_b0", batch_size=2), seconds=[1.0], **case)
+    training = Result(Case("van_b0", "training", batch_size=2), seconds=[3.0], **case)
+    assert inference.share == pytest.approx(0.5)
+    assert training.share == pytest.approx(0.5)
+    assert Result(Case("van_b0"), macs=1).share is None
+
+
+def test_networks_take_turns_with_the_matrix_product():
+    single, half = measured(Case("van_b0", **SMALL), Case("van_b0", precision="bfloat16", **SMALL), rounds=3)
+    assert single.products is not half.products
+    assert [len(r.products) for r in (single, half)] == [3, 3]
+    assert 0 < single.share < 1.5
+
+
 def test_baseline():
     fast, half = fake("van_b0", [1]), fake("van_b0", [1], precision="bfloat16")
     other, reference = fake("resnet50", [1]), fake("reference:van_b1", [1])

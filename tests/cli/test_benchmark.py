@@ -51,6 +51,7 @@ def test_networks(van):
         assert float(row["ratio"]) == pytest.approx(float(base["p50_ms"]) / float(row["p50_ms"]), rel=1e-4)
         assert float(row["images_per_s"]) == pytest.approx(2000 / float(row["p50_ms"]), rel=1e-4)
         assert int(row["peak_memory_bytes"]) > 1e6
+        assert 0 < float(row["share_of_matrix_rate"]) < 1.5
 
     content = json.loads(Path("speed/results.json").read_text())
     assert content["settings"] == {
@@ -69,6 +70,8 @@ def test_networks(van):
     assert cells[0][:4] == ["model", "mode", "precision", "images/s"]
     assert cells[3][:3] == ["reference:van_b0", "eager", "float32"]
     assert cells[3][6] == "1.00"
+    assert cells[0][8] == "matrix rate"
+    assert cells[3][8].endswith("%")
     assert content["machine"]["processor"] in text
     assert "## Training, batch 2" in out
     assert "speed: results.csv results.json results.md" in out
@@ -122,7 +125,7 @@ def test_interruption_keeps_what_was_measured(van, monkeypatch):
 
     def interrupted(step, device):
         calls.append(step)
-        if len(calls) == 4:
+        if len(calls) == 5:  # in each round two networks and a matrix product
             raise KeyboardInterrupt
         return measure(step, device)
 

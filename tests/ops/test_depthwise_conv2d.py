@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch.utils.flop_counter import FlopCounterMode
 
 import van
 from van.data.digits import DigitSamples
@@ -58,6 +59,64 @@ class TestEveryBackend:
             x = torch.stack([x.detach(), x.detach()], dim=-1)[..., 0]
         out = depthwise_conv2d(x, weight, bias, dilation, backend)
         torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+# Sides around the distances of the weights from the centre, where another ring of them is left out
+SMALL_MAPS = [(1, 1), (2, 2), (3, 3), (4, 4), (7, 7), (8, 8), (14, 14), (1, 9), (9, 1), (2, 5)]
+
+
+@pytest.mark.parametrize("size", SMALL_MAPS)
+@pytest.mark.parametrize(("kernel", "dilation"), [(7, 3), (5, 1), (3, 1), (4, 2), (4, 3), (2, 3)])
+class TestMapsSmallerThanTheKernel:
+    @pytest.mark.parametrize("channels_last", [False, True])
+    @pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+    def test_output_and_gradients(self, backend, channels_last, size, kernel, dilation):
+        inputs = make((3, 4, *size), kernel)
+        if channels_last:
+            inputs[0] = inputs[0].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        outputs = [depthwise_conv2d(*inputs, dilation, backend), by_hand(*inputs, dilation)]
+        torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+        cotangent = torch.randn_like(outputs[0])
+        gradients = [torch.autograd.grad(out, inputs, cotangent) for out in outputs]
+        torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)
+
+    def test_autocast(self, size, kernel, dilation):
+        inputs = make((3, 4, *size), kernel, torch.float32)
+        exact_inputs = [t.detach().bfloat16().double().requires_grad_() for t in inputs]
+        with torch.autocast("cpu", torch.bfloat16):
+            out = depthwise_conv2d(*inputs, dilation)
+        exact = by_hand(*exact_inputs, dilation)
+        assert out.dtype == torch.bfloat16
+        torch.testing.assert_close(out.double(), exact, rtol=2e-2, atol=5e-2)
+        cotangent = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+        gradients = torch.autograd.grad(out, inputs, cotangent)
+        wanted = torch.autograd.grad(exact, exact_inputs, cotangent.double())
+        for ours, theirs in zip(gradients, wanted, strict=True):
+            assert ours.dtype == torch.float32
+            torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * max(1, theirs.abs().max().item()))
+
+
+def test_weights_beyond_the_map_cost_nothing():
+    def arithmetic(size, kernel, dilation):
+        x, weight, bias = make((1, 3, size, size), kernel)
+        with FlopCounterMode(display=False) as counter:
+            depthwise_conv2d(x, weight, bias, dilation, "torch")
+        return counter.get_total_flops() // (2 * 3 * size * size)
+
+    assert [arithmetic(size, 7, 3) for size in (10, 9, 7, 6, 4, 3)] == [49, 25, 25, 9, 9, 0]
+    assert [arithmetic(size, 5, 1) for size in (3, 2, 1)] == [25, 9, 0]
+    assert [arithmetic(size, 4, 2) for size in (4, 3, 1)] == [16, 4, 4]
+
+
+@pytest.mark.parametrize(("backend", "sizes"), [("torch", (12, 7, 4, 2)), ("phase", (2,))])
+def test_compiled_for_small_maps_too(backend, sizes):
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda *t: depthwise_conv2d(*t, 3, backend), fullgraph=True, dynamic=len(sizes) > 1, backend="eager"
+    )
+    for size in sizes:
+        inputs = make((2, 3, size, size), 7)
+        torch.testing.assert_close(compiled(*inputs), by_hand(*inputs, 3), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +192,20 @@ class TestAutogradAndCompilers:
         assert counter.frame_count == 1
 
 
-def test_export_is_a_plain_convolution():
+@pytest.mark.parametrize("side", [9, 2])  # the smaller map would not need the whole kernel
+def test_export_is_a_plain_convolution(side):
     class Layer(torch.nn.Module):
         def forward(self, x, weight):
             return depthwise_conv2d(x, weight, None, 3)
 
-    x, weight, _ = (t.detach() for t in make((1, 3, 9, 9), 7, torch.float32))
+    x, weight, _ = (t.detach() for t in make((1, 3, side, side), 7, torch.float32))
     program = torch.export.export(Layer(), (x, weight))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert called == ["aten.conv2d.default"]
 
 
 def test_automatic_choice_can_be_forced():
-    x, weight, bias = make((1, 3, 9, 9), 7)
+    x, weight, bias = make((1, 3, 12, 12), 7)
     names = []
     for backend in BACKENDS:
         with use_backend(backend), torch.profiler.profile() as profile:

@@ -29,6 +29,7 @@ CASES = {
     "undilated LKA, several programs": ((2, 3, 6, 7), 5, 1),
     "FFN": ((1, 2, 5, 4), 3, 1),
     "map smaller than the kernel": ((2, 4, 2, 3), 7, 3),
+    "map on which three of seven weights meet something": ((1, 2, 4, 5), 7, 3),
     "one pixel": ((1, 1, 1, 1), 3, 2),
     "even kernel": ((1, 3, 5, 6), 4, 2),
     "even kernel that cannot be centred": ((1, 3, 6, 5), 4, 3),

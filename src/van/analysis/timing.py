@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from van import ops
+from van.analysis.counting import complexity
 from van.errors import VanError
 from van.export.fuse import fuse
 from van.export.openvino import OpenVINOEngine
@@ -177,6 +178,9 @@ class Result(Generic[_Case]):
             plain reference, networks other than VAN in eager mode, torch's own convolution.
         memory: Bytes, see peak_memory; None for operations and OpenVINO.
         failure: Why the case was not timed, or None.
+        macs: Multiply-accumulates of the plain network for one image; None for operations.
+        products: Duration of a product of two square matrices in the same precision, once a round; the cases of a group
+            share it. Empty for operations.
     """
 
     case: _Case
@@ -186,6 +190,8 @@ class Result(Generic[_Case]):
     bound: float | None = None
     memory: int | None = None
     failure: str | None = None
+    macs: int | None = None
+    products: list[float] = field(default_factory=list)
 
     def percentile(self, q: float) -> float:
         """Return a percentile of the durations in seconds, 50 for the median."""
@@ -195,6 +201,18 @@ class Result(Generic[_Case]):
     def images_per_second(self) -> float:
         """Images (or maps) per second at the median duration."""
         return self.case.batch_size / self.percentile(50)
+
+    @property
+    def share(self) -> float | None:
+        """Rate of arithmetic, as a part of the rate of the matrix products; None where either was not measured.
+
+        The backward pass counts twice the forward pass.
+        """
+        if not self.seconds or not self.products or self.macs is None:
+            return None
+        case = cast(Case, self.case)
+        rate = (3 if case.task == "training" else 1) * 2 * self.macs * self.images_per_second
+        return rate / (2 * _matrix_side(case.device) ** 3 / float(np.median(self.products)))
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
@@ -532,6 +550,7 @@ def _prepare_network(result: Result[Case], expected: dict[Any, Any], warmup: int
     exact = replace(plain, precision="float32")
     if exact not in expected:
         expected[exact] = _network(exact).outputs()
+    result.macs = complexity(build(case.model, case.image_size), (3, *case.image_size)).macs
     network = _network(case)
     start = time.perf_counter()
     outputs = network.outputs()
@@ -716,6 +735,18 @@ def measure(
             torch.cuda.empty_cache()
 
 
+def _matrix_side(device: str) -> int:
+    return 8192 if device.startswith("cuda") else 1024
+
+
+def _matrix_product(precision: str, device: str) -> Callable[[], Any]:
+    """Return a product of two square matrices, large enough for the full rate of the machine."""
+    side = _matrix_side(device)
+    a, b = (torch.rand(side, side, device=device).to(getattr(torch, precision)) for _ in range(2))
+    torch.mm(a, b)  # what the first call sets up is not timed
+    return lambda: torch.mm(a, b)
+
+
 def _measure_group(results: Sequence[Result[Any]], rounds: int, warmup: int, tick: Callable[[str], None]) -> None:
     turns, expected = [], {}
     for result in results:
@@ -726,6 +757,14 @@ def _measure_group(results: Sequence[Result[Any]], rounds: int, warmup: int, tic
         except _FAILURES as error:  # other cases may work
             result.failure = _reason(error)
     del expected
+    networks = [result for result, _ in turns if isinstance(result.case, Case)]
+    products = []
+    for precision in _unique(result.case.precision for result in networks):
+        seconds: list[float] = []
+        products.append((_matrix_product(precision, networks[0].case.device), seconds))
+        for result in networks:
+            if result.case.precision == precision:
+                result.products = seconds
     for _ in range(rounds):
         for turn in list(turns):
             result, step = turn
@@ -735,6 +774,8 @@ def _measure_group(results: Sequence[Result[Any]], rounds: int, warmup: int, tic
             except _FAILURES as error:  # such as memory that another process has taken since
                 result.failure = _reason(error)
                 turns.remove(turn)
+        for product, seconds in products:
+            seconds.append(_seconds(product, networks[0].case.device))
 
 
 def _reason(error: BaseException) -> str:

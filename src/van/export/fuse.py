@@ -10,6 +10,7 @@ from torch import nn
 from van.errors import VanError
 from van.models.attention import Attention
 from van.models.van import VANBlock, VANStage
+from van.ops.pointwise import gelu
 
 __all__ = ["FusedVANBlock", "fuse"]
 
@@ -106,7 +107,7 @@ class FusedVANBlock(nn.Module):
 
     def _attention(self, x: torch.Tensor) -> torch.Tensor:
         """First half of the block."""
-        gate = torch.ops.aten.gelu_(self.proj_1(x))
+        gate = gelu(self.proj_1(x), inplace=True)
         out = self.lka.forward_fused(gate) if isinstance(self.lka, Attention) else self.lka(gate)
         out = self.proj_2(out)
         # compiled code fuses these anyway, and takes the sizes of dynamic dimensions from the first operand
@@ -119,7 +120,7 @@ class FusedVANBlock(nn.Module):
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         """Second half of the block."""
         hidden = self.dw_conv(self.fc1(x))
-        out = self.fc2(torch.ops.aten.gelu_(hidden))
+        out = self.fc2(gelu(hidden, inplace=True))
         return x + out if out.dtype != x.dtype or torch.compiler.is_compiling() else out.add_(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

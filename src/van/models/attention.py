@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from timm.layers import register_notrace_module
 from torch import nn
 
 from van.models.layouts import LayerNames
-from van.ops import depthwise_conv2d
+from van.ops import depthwise_conv2d, pointwise
 from van.ops.reference import conv2d
 
-torch.fx.wrap("depthwise_conv2d")  # one call in a traced graph, whatever it picks
-torch.fx.wrap("conv2d")
+_pointwise_conv2d, _gelu = pointwise.conv2d, pointwise.gelu
+for _function in ("depthwise_conv2d", "conv2d", "_pointwise_conv2d", "_gelu"):
+    torch.fx.wrap(_function)  # one call in a traced graph, whatever it picks
 
 
 class SameSizeConv2d(nn.Conv2d):
@@ -56,6 +58,42 @@ class SameSizeConv2d(nn.Conv2d):
             return super().forward(input)
         is_depthwise = self.groups == self.in_channels == self.out_channels
         return (depthwise_conv2d if is_depthwise else conv2d)(input, self.weight, self.bias, self.dilation[0])
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution, computed by van.ops.pointwise.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        device: As in torch.nn.Conv2d.
+        dtype: As in torch.nn.Conv2d.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, 1, device=device, dtype=dtype)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        return _pointwise_conv2d(input, self.weight, self.bias)
+
+
+class GELU(nn.GELU):
+    """Exact GELU of maps, computed by van.ops.pointwise."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        return _gelu(input)
+
+
+for _class in (PointwiseConv2d, GELU):
+    register_notrace_module(_class)  # they keep their names in traced graphs, as torch's own do
 
 
 class Attention(nn.Module):
@@ -111,10 +149,10 @@ class GatedAttention(nn.Module):
 
     def __init__(self, dim: int, lka: nn.Module, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        self.proj_1 = nn.Conv2d(dim, dim, 1, device=device, dtype=dtype)
-        self.act = nn.GELU()
+        self.proj_1 = PointwiseConv2d(dim, dim, device=device, dtype=dtype)
+        self.act = GELU()
         self.lka = lka
-        self.proj_2 = nn.Conv2d(dim, dim, 1, device=device, dtype=dtype)
+        self.proj_2 = PointwiseConv2d(dim, dim, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""

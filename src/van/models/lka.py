@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import nn
 
-from van.models.attention import Attention, SameSizeConv2d
+from van.models.attention import Attention, PointwiseConv2d, SameSizeConv2d
 from van.models.layouts import LayerNames
 
 LKAVariant = Literal["full", "no_dw", "no_dw_d", "no_product", "sum", "no_pointwise", "sigmoid", "dense"]
@@ -99,7 +99,7 @@ class LargeKernelAttention(Attention):
             if variant != "no_dw_d":
                 layers["dw_d_conv"] = SameSizeConv2d(dim, dim, dw_d, dilation=dilation, groups=dim, **dd)
             if variant != "no_pointwise":
-                layers["pw_conv"] = nn.Conv2d(dim, dim, 1, **dd)
+                layers["pw_conv"] = PointwiseConv2d(dim, dim, **dd)
         for name, layer in layers.items():
             self.add_module(name, layer)
 

@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from van.errors import VanError, WeightsError
-from van.models.attention import GatedAttention, SameSizeConv2d
+from van.models.attention import GELU, GatedAttention, PointwiseConv2d, SameSizeConv2d
 from van.models.lka import LargeKernelAttention, LKAVariant
 from van.models.variants import VARIANTS
 from van.models.weights import checkpoint_filter_fn
@@ -72,11 +72,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(dim, hidden_dim, 1, device=device, dtype=dtype)
+        self.fc1 = PointwiseConv2d(dim, hidden_dim, device=device, dtype=dtype)
         self.dw_conv = SameSizeConv2d(hidden_dim, hidden_dim, 3, groups=hidden_dim, device=device, dtype=dtype)
-        self.act = nn.GELU()
+        self.act = GELU()
         self.drop = nn.Dropout(drop)
-        self.fc2 = nn.Conv2d(hidden_dim, dim, 1, device=device, dtype=dtype)
+        self.fc2 = PointwiseConv2d(hidden_dim, dim, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
+from torch.nn import functional as F
 
 from van.ops import phase_split, reference, triton_dwconv
 
@@ -66,6 +67,9 @@ def depthwise_conv2d(
 ) -> torch.Tensor:
     """Convolve each channel with its own kernel; height and width stay.
 
+    Weights that lie at least the longer side of the map away from the kernel's centre meet nothing but the zeros around
+    the map. They are left out, whatever the backend, and their gradient is 0.
+
     Every backend works under autocast, torch.compile, gradient checkpointing and DDP. With "auto", "torch" and "phase"
     so do the transforms of torch.func (vmap, grad, vjp, jacrev, jvp, jacfwd, hessian) and forward-mode derivatives;
     "triton" has first derivatives in reverse mode only.
@@ -77,8 +81,8 @@ def depthwise_conv2d(
         dilation: Distance between neighbouring weights.
         backend: "torch", "phase" (phase split), "triton" (CUDA kernels), or "auto": the phase split on the CPU, which
             was measured to be faster at every map size of the network, else torch. It never picks "triton", which has
-            not been run on a GPU yet. While a model is exported or traced (torch.export, torch.jit.trace) it is always
-            one plain convolution.
+            not been run on a GPU yet. While a model is exported or traced (torch.export, torch.jit.trace), and on the
+            meta device, it is always one plain convolution with the whole kernel.
 
     Returns:
         Maps (B, C, H, W).
@@ -86,16 +90,34 @@ def depthwise_conv2d(
     Raises:
         ValueError: there is no such backend, or it cannot run this convolution; the message says why.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return reference.conv2d(x, weight, bias, dilation)
-    if backend != "auto":
-        if reason := why_not(backend, x, weight, dilation):
-            raise ValueError(f"The backend {backend!r} cannot run this convolution: {reason}.")
-        return _BACKENDS[backend](x, weight, bias, dilation)
-    chosen = _forced if _forced != "auto" else ("phase" if x.device.type == "cpu" else "torch")
-    if _WHY_NOT[chosen](x, weight, dilation):
-        chosen = "torch"
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or x.device.type == "meta":
+        return reference.conv2d(x, weight, bias, dilation)  # on the meta device all that it costs is counted
+    chosen = backend
+    if backend == "auto":
+        chosen = _forced if _forced != "auto" else ("phase" if x.device.type == "cpu" else "torch")
+        if _WHY_NOT[chosen](x, weight, dilation):
+            chosen = "torch"
+    elif reason := why_not(backend, x, weight, dilation):
+        raise ValueError(f"The backend {backend!r} cannot run this convolution: {reason}.")
+    weight = _crop(weight, max(x.shape[-2:]), dilation)
+    if weight.shape[-1] == 1:
+        return _scale(x, weight, bias)
     return _BACKENDS[chosen](x, weight, bias, dilation)
+
+
+def _crop(weight: torch.Tensor, side: int, dilation: int) -> torch.Tensor:
+    """Leave out the outer weights of a kernel that lie beyond every map of this side."""
+    outer, size = 0, weight.shape[-1]
+    while size > 2 and reference.padding(size, dilation)[0] >= side:  # a formula would give torch.compile a variable
+        outer, size = outer + 1, size - 2
+    return F.pad(weight, (-outer,) * 4) if outer else weight
+
+
+def _scale(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Convolve with kernels of one weight."""
+    x, weight = x.to(reference.autocast_dtype(x)), weight.to(reference.autocast_dtype(weight))
+    scaled = x * weight.view(-1, 1, 1)
+    return scaled if bias is None else scaled + bias.to(scaled.dtype).view(-1, 1, 1)
 
 
 def _check(backend: str) -> None:

@@ -133,7 +133,7 @@ def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
         only_result = not (undilated.wants_gradient(x, weight, bias) or torch.is_autocast_enabled(x.device.type))
         if only_result and _is_large(x):
             return _in_chunks(x, weight, bias, dilation)
-        phases = undilated.conv2d(split(x, dilation), weight, bias, stack=dilation * dilation)
+        phases = undilated.conv2d(split(x, dilation), weight, bias)
     else:  # the kernel's centre lies between phases: pad the map itself
         before, after = padding(weight.shape[-1], dilation)
         padded = F.pad(x, (before, after, before, after))

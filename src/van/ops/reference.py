@@ -10,6 +10,14 @@ def padding(kernel_size: int, dilation: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def autocast_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """Return the type that torch.autocast gives to the inputs of a convolution; it leaves float64 alone."""
+    device = tensor.device.type
+    if tensor.is_floating_point() and tensor.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
 def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int) -> torch.Tensor:
     """Convolve (B, C, H, W) with square kernels (C', C / groups, k, k) to (B, C', H, W).
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from van.ops.reference import padding
+from van.ops.reference import autocast_dtype, padding
 
 Job = Literal["convolve", "weight_gradient"]
 
@@ -69,7 +69,7 @@ def why_not(x: torch.Tensor, weight: torch.Tensor, dilation: int) -> str | None:
         return f"x is on {x.device.type}, expected a CUDA tensor (or TRITON_INTERPRET=1, set before van is imported)"
     if weight.device != x.device:
         return f"x is on {x.device} and weight on {weight.device}, expected one device"
-    x_dtype, weight_dtype = _autocast_dtype(x), _autocast_dtype(weight)
+    x_dtype, weight_dtype = autocast_dtype(x), autocast_dtype(weight)
     if x_dtype not in DTYPES:
         return f"x is {x_dtype}, expected float32, bfloat16 or float16"
     if x_dtype != weight_dtype:
@@ -88,9 +88,9 @@ def why_not(x: torch.Tensor, weight: torch.Tensor, dilation: int) -> str | None:
 
 def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int) -> torch.Tensor:
     """Convolve each channel by itself; see van.ops.depthwise_conv2d."""
-    x, weight = x.to(_autocast_dtype(x)), weight.to(_autocast_dtype(weight))
+    x, weight = x.to(autocast_dtype(x)), weight.to(autocast_dtype(weight))
     if bias is not None:
-        bias = bias.to(_autocast_dtype(bias))
+        bias = bias.to(autocast_dtype(bias))
         if bias.shape != weight.shape[:1] or bias.dtype != x.dtype:  # a wrong size would be read past its end
             raise ValueError(
                 f"bias is {tuple(bias.shape)} in {bias.dtype}, expected ({weight.shape[0]},) in {x.dtype}, as x is."
@@ -239,14 +239,6 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
 
 
 _forward.register_autograd(_backward, setup_context=_keep)
-
-
-def _autocast_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """Return the type that torch.autocast gives to the inputs of a convolution; it leaves float64 alone."""
-    device = tensor.device.type
-    if tensor.is_floating_point() and tensor.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
 
 
 def _fit(tiles: Tiles, channels: int) -> Tiles:

@@ -189,6 +189,10 @@ drop path and dropout are off. For inference the weights have the given precisio
 Compiled inference is torch.compile with freezing; OpenVINO gets the network as it is, with fixed batch and image size,
 and returns float32. A training step is forward pass, backward pass and fused AdamW.
 
+The matrix rate is the share that the network reaches of the rate at which the machine multiplies two square matrices
+of the same precision, measured once a round. The arithmetic is that of the plain network, convolutions and matrix
+products alone; a backward pass counts as two forward passes.
+
 Peak memory is that of one step, weights and optimizer included: on a GPU that of torch's allocator, on the CPU that of
 the tensors that torch allocates, without scratch memory inside kernel libraries; OpenVINO's is not visible. The first
 call includes compilation by torch.
@@ -246,6 +250,7 @@ def network_rows(results: "Sequence[Result[Case]]") -> list[dict[str, Any]]:
                 "baseline": f"{base.case.model} {base.case.mode} {base.case.precision}" if base else None,
                 "ratio": ratio(result, base),
                 "ratio_same_precision": ratio(result, same) if same and same.case.is_reference else None,
+                "share_of_matrix_rate": result.share,
                 "peak_memory_bytes": result.memory,
                 "first_call_s": result.first_call,
                 **_check(result),
@@ -306,6 +311,7 @@ def network_tables(rows: Sequence[dict[str, Any]]) -> str:
                 "p5-p95 ms": f"{row['p5_ms']:.1f}-{row['p95_ms']:.1f}",
                 "ratio": number(row["ratio"], ".2f"),
                 "same precision": number(row["ratio_same_precision"], ".2f"),
+                "matrix rate": number(row["share_of_matrix_rate"], ".0%"),
                 "peak MB": number(memory and memory / 1e6, ".0f"),
                 "first call s": number(row["first_call_s"], ".1f"),
                 "error": number(row["error"], ".1g"),
