@@ -98,7 +98,7 @@ def test_lists_words_and_switches():
 
 
 def test_later_sources_replace_the_counterparts_of_an_option():
-    recipe = {"epochs": 7, "iterations": 100, "validate_every": 10}
+    recipe = {"iterations": 100, "validate_every": 10}
     options = read("--epochs", "3", file=recipe)
     assert (options.epochs, options.iterations, options.validate_every) == (3, None, None)
     options = read(file=recipe, options={"epochs": 3})

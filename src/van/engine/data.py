@@ -103,7 +103,8 @@ class StepData(DataModule):
         workers = loading_processes(options.workers)
         super().__init__(train, val, class_names, options.batch_size // processes, workers, split)
         self.collate = collate
-        self.steps_per_epoch = length(options)[1]
+        steps = length(options)[1]
+        self.steps_per_epoch = None if steps is None else steps * options.accumulate
         self.seed = options.seed
         self.notes += notes
 
