@@ -212,7 +212,6 @@ class Learner(LightningModule):
             optimizer, self.optimization, self.lr, self.epochs, self.steps_per_epoch, self.by_steps
         )
         scheduler.step_update(0)
-        self._groups = optimizer.param_groups
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -225,8 +224,9 @@ class Learner(LightningModule):
             VanError: the optimizer's state is that of other groups of parameters.
         """
         checkpoint["lr_schedulers"] = []
+        (optimizer,), _ = self.configure_optimizers()
         for state in checkpoint.get("optimizer_states", []):
-            carry_over(self._groups, state)
+            carry_over(optimizer.param_groups, state)
         callbacks = checkpoint.get("callbacks", {})
         for key in [key for key in callbacks if key.startswith("MovableCheckpoint{")]:
             callbacks["last" if "'monitor': None" in key else "best"] = callbacks.pop(key)

@@ -111,7 +111,7 @@ def _fusable(name: str, groups: list[dict[str, Any]], options: Optimization, pre
     if "mixed" in precision and options.clip_grad is not None:
         return False  # it takes the scale out of the gradients itself, and Lightning could not clip them before
     devices = {parameter.device for group in groups for parameter in group["params"]}
-    return len(devices) == 1 and devices.pop().type in ("cpu", "cuda")
+    return len(devices) == 1 and devices.pop().type in ("cpu", "cuda", "mps", "xpu")
 
 
 def build_schedule(

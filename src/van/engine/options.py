@@ -79,7 +79,6 @@ class Optimization:
         """
         for name in ("weight_decay", "warmup_epochs", "warmup_iterations", "cooldown_epochs"):
             at_least(name, getattr(self, name), 0)
-        at_least("lr_base_batch", self.lr_base_batch, 1)
         within("ema_decay", self.ema_decay)
         within("layer_decay", self.layer_decay)
         positive = {name: getattr(self, name) for name in ("eps", "clip_grad", "layer_decay", "gamma", "power")}
@@ -217,6 +216,7 @@ class TrainOptions:
             raise VanError(f"progressive_size is {self.progressive_size}, expected a multiple of 32.")
         if self.sync_batchnorm and self.freeze_batchnorm:
             raise VanError("sync_batchnorm has no effect where freeze_batchnorm keeps the statistics. Leave one out.")
+        at_least("lr_base_batch", self.optimization.lr_base_batch, 1)
         self.optimization.check(self.scaled_lr)
 
     @property

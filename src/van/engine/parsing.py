@@ -219,7 +219,7 @@ def parse(
         given = merge(merge(given, _set_back(parser, layer, exclusive)), layer)
     joined = parser.joined(arguments)
     typed: dict[str, Any] = {}
-    for word, following in zip(joined, [*joined[1:], ""], strict=True):
+    for word, following in zip(joined, [*joined, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name[:2] == "--" and (value if equals else following) not in ("null", "None"):
             typed = merge(typed, _nested(name.lstrip("-").replace("-", "_"), True))
