@@ -87,9 +87,7 @@ class TestGroups:
             known = name.removeprefix("backbone.body.").replace("stages_", "stages.")
             assert values == (alone[known] if name.startswith("backbone") else (1.0, values[1]))
         assert inside["backbone.body.stages_3.norm.weight"][0] == pytest.approx(0.7)
-        assert inside["backbone.body.stages_0.patch_embed.proj.weight"][0] == pytest.approx(
-            0.7**6
-        )  # five blocks above it, and the head
+        assert inside["backbone.body.stages_0.patch_embed.proj.weight"][0] == pytest.approx(0.7**6)
 
     def test_layer_decay_of_other_networks_of_timm(self):
         with torch.device("meta"):
@@ -197,6 +195,22 @@ class TestOptimizer:
                 optimizer.step()
         for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+    def test_fused_steps_undo_the_scale_of_half_precision(self):
+        networks = [nn.Linear(5, 3), nn.Linear(5, 3)]
+        networks[1].load_state_dict(networks[0].state_dict())
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        images = torch.randn(4, 5)
+        for network, scaled in zip(networks, (False, True), strict=True):
+            optimizer = build_optimizer(network, Optimization(), 0.05, "16-mixed")
+            loss = network(images).square().sum()
+            (scaler.scale(loss) if scaled else loss).backward()
+            if scaled:
+                scaler.step(optimizer)
+            else:
+                optimizer.step()
+        for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def rates(epochs=4, each=5, by_steps=False, lr=1.0, factors=None, **options) -> list[list[float]]:

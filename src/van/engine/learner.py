@@ -173,14 +173,17 @@ class Learner(LightningModule):
         """Return the losses; where the network cannot be compiled, those of the network as it is."""
         if not self.compiled:
             return self.losses(batch)
+        import torch._functorch.config as functorch
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            return self.losses(batch)
+            # the backward pass is compiled along: what fails there would show too late
+            with functorch.patch(force_non_lazy_backward_lowering=True):
+                return self.losses(batch)
         except TorchDynamoException as error:
             self.compiled = False
             self.model._compiled_call_impl = None  # torch has no other way back
-            reason = str(error).strip().split("\n")[0]
+            reason = str(getattr(error, "inner_exception", error)).strip().split("\n")[0]
             print(f"van train: torch.compile failed ({reason}), so training goes on without it.", file=sys.stderr)
             return self.losses(batch)
 
