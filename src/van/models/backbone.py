@@ -147,7 +147,7 @@ class Backbone(nn.Module):
         """Return the depth of each parameter: 0 for the stem, then one more for each block; see VAN.layer_depths."""
         with torch.device("meta"):
             whole: Any = timm.create_model(self.name, **{**self.model_args, "num_classes": 0})
-        depths = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
+        depths = cast(dict[str, int], group_parameters(whole, whole.group_matcher(coarse=False), reverse=True))
         # the body has joined the first components of some names
         joined = {name.replace(".", "_"): depth for name, depth in depths.items()}
         return {

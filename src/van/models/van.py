@@ -343,7 +343,7 @@ class VAN(nn.Module):
 
     def layer_depths(self) -> dict[str, int]:
         """Return the depth of each parameter but the classifier's: 0 for the stem, then one more for each block."""
-        depths = group_parameters(self, self.group_matcher(), reverse=True)
+        depths = cast(dict[str, int], group_parameters(self, self.group_matcher(), reverse=True))
         return {name: depth for name, depth in depths.items() if not name.startswith("head.")}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
