@@ -205,6 +205,7 @@ class TestFreezing:
             ({"freeze": ["stage.0"]}, "freeze names 'stage.0', .* Did you mean stages.0"),
             ({"freeze": ["stages", "head"]}, "Every parameter of the network is frozen"),
             ({"freeze_batchnorm": True, "sync_batchnorm": True}, "sync_batchnorm has no effect where freeze_batchnorm"),
+            ({"compile": True, "checkpoint_gradients": True}, "torch.compile cannot take checkpoint_gradients"),
         ],
     )
     def test_impossible_ones(self, options, words):

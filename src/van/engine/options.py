@@ -216,6 +216,8 @@ class TrainOptions:
             raise VanError(f"progressive_size is {self.progressive_size}, expected a multiple of 32.")
         if self.sync_batchnorm and self.freeze_batchnorm:
             raise VanError("sync_batchnorm has no effect where freeze_batchnorm keeps the statistics. Leave one out.")
+        if self.compile and self.checkpoint_gradients:
+            raise VanError("torch.compile cannot take checkpoint_gradients. Leave out compile or checkpoint_gradients.")
         at_least("lr_base_batch", self.optimization.lr_base_batch, 1)
         self.optimization.check(self.scaled_lr)
 
