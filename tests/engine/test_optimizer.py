@@ -99,6 +99,12 @@ class TestGroups:
         assert found["backbone.body.stages_3.blocks.1.conv_dw.weight"][0] == 0.5
         assert found["backbone.body.stem_0.weight"][0] < 0.01
 
+    def test_layer_decay_needs_the_order_of_the_layers(self):
+        with torch.device("meta"):
+            network = nn.ModuleDict({"backbone": Backbone("poolformer_s12")})
+        with pytest.raises(VanError, match="layer_decay is not available for poolformer_s12"):
+            parameter_groups(network, Optimization(layer_decay=0.5))
+
     def test_layer_decay_and_factor_multiply(self, segmenter):
         found = settings(segmenter, layer_decay=0.7, lr_factors={"backbone": 0.1})
         assert found["backbone.body.stages_3.norm.weight"][0] == pytest.approx(0.07)

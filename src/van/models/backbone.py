@@ -144,16 +144,24 @@ class Backbone(nn.Module):
         body.set_grad_checkpointing(enable)
 
     def layer_depths(self) -> dict[str, int]:
-        """Return the depth of each parameter: 0 for the stem, then one more for each block; see VAN.layer_depths."""
+        """Return the depth of each parameter: 0 for the stem, then one more for each block; see VAN.layer_depths.
+
+        Raises:
+            VanError: timm does not say how the layers of the network follow each other.
+        """
         with torch.device("meta"):
             whole: Any = timm.create_model(self.name, **{**self.model_args, "num_classes": 0})
-        depths = cast(dict[str, int], group_parameters(whole, whole.group_matcher(coarse=False), reverse=True))
+        matcher = whole.group_matcher(coarse=False) if hasattr(whole, "group_matcher") else {}
+        depths = cast(dict[str, int], group_parameters(whole, matcher, reverse=True)) if matcher else {}
         # the body has joined the first components of some names
         joined = {name.replace(".", "_"): depth for name, depth in depths.items()}
-        return {
-            f"body.{name}": joined[name.removeprefix("model.").replace(".", "_")]
-            for name, _ in self.body.named_parameters()
-        }
+        names = [name for name, _ in self.body.named_parameters()]
+        plain = {name: name.removeprefix("model.").replace(".", "_") for name in names}
+        if not set(plain.values()) <= joined.keys():
+            raise VanError(
+                f"layer_decay is not available for {self.name}, whose layers have no order in timm. Use a VAN."
+            )
+        return {f"body.{name}": joined[plain[name]] for name in names}
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map images (B, 3, H, W) to one map (B, C, ceil(H/stride), ceil(W/stride)) per out index."""
