@@ -159,7 +159,7 @@ class Backbone(nn.Module):
         plain = {name: name.removeprefix("model.").replace(".", "_") for name in names}
         if not set(plain.values()) <= joined.keys():
             raise VanError(
-                f"layer_decay is not available for {self.name}, whose layers have no order in timm. Use a VAN."
+                f"layer_decay is not available for {self.name}, whose layers timm does not order. Use a VAN."
             )
         return {f"body.{name}": joined[plain[name]] for name in names}
 
