@@ -371,6 +371,15 @@ class TestCompile:
         learner.validation_step((torch.randn(3, 3, 64, 64), torch.zeros(3).long()), 0)
         assert len(traced) == count
 
+    @pytest.mark.parametrize("size", [None, (64, 64)])
+    def test_of_networks_for_images_of_many_sizes_the_backbone_is_compiled(self, traced, size):
+        network = segmenter()
+        Learner(network, (), None, TrainOptions(data="none", compile=True), size)
+        network(torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64).long())
+        assert traced
+        compiled = [name for name, module in network.named_modules() if module._compiled_call_impl is not None]
+        assert compiled == (["backbone"] if size is None else [""])
+
     def test_falls_back_with_a_sentence(self, monkeypatch, capsys):
         def broken(module, inputs):
             raise RuntimeError("no compiler here")

@@ -15,6 +15,7 @@ from van.engine.options import Optimization
 from van.engine.parts import checkpoint_gradients, freeze, still_modules
 from van.engine.progressive import check_start, resize, size_at
 from van.errors import VanError
+from van.models.backbone import Backbone
 
 _CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 
@@ -83,9 +84,7 @@ class Learner(LightningModule):
             raise VanError("freeze_batchnorm has no effect: the network has no BatchNorm. Leave it out.")
         if options.checkpoint_gradients:
             checkpoint_gradients(model)
-        if options.compile:
-            model.compile()  # in place: the names of its tensors stay
-        self.compiled: bool = options.compile
+        self._compiled = _compiled(model, whole=image_size is not None) if options.compile else []
         self.train(self.training)
         self.plan(1, 1)
 
@@ -157,7 +156,7 @@ class Learner(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Hand what is found on one batch to the evaluator, with the truth."""
-        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():  # images of many sizes
+        with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():  # images of many sizes
             found = self.found(batch)
         self.evaluator.update(*found)
 
@@ -171,7 +170,7 @@ class Learner(LightningModule):
 
     def _losses(self, batch: Any) -> Mapping[str, torch.Tensor]:
         """Return the losses; where the network cannot be compiled, those of the network as it is."""
-        if not self.compiled:
+        if not self._compiled:
             return self.losses(batch)
         import torch._functorch.config as functorch
         from torch._dynamo.exc import TorchDynamoException
@@ -181,8 +180,9 @@ class Learner(LightningModule):
             with functorch.patch(force_non_lazy_backward_lowering=True):
                 return self.losses(batch)
         except TorchDynamoException as error:
-            self.compiled = False
-            self.model._compiled_call_impl = None  # torch has no other way back
+            for module in self._compiled:
+                module._compiled_call_impl = None  # torch has no other way back
+            self._compiled = []
             reason = str(getattr(error, "inner_exception", error)).strip().split("\n")[0]
             print(f"van train: torch.compile failed ({reason}), so training goes on without it.", file=sys.stderr)
             return self.losses(batch)
@@ -242,3 +242,18 @@ class Learner(LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Set the learning rate of the next step."""
         scheduler.step_update(self.global_step)
+
+
+def _compiled(model: nn.Module, whole: bool) -> list[nn.Module]:
+    """Compile a network in place, so that the names of its tensors stay, and return what was compiled.
+
+    Args:
+        model: The network.
+        whole: Whether it takes batches of images. Of networks that take lists of them only the backbone is compiled:
+            what they do before and after it falls apart into many small pieces.
+    """
+    backbones: list[nn.Module] = [] if whole else [module for module in model.modules() if isinstance(module, Backbone)]
+    modules = backbones or [model]
+    for module in modules:
+        module.compile()
+    return modules

@@ -155,7 +155,8 @@ class TrainOptions:
             size in steps of 32 over the run. For images of one size.
         checkpoint_gradients: Compute the activations of the backbone's blocks again in the backward pass instead of
             keeping them: less memory, about a third more time.
-        compile: Train through torch.compile; what it cannot compile is trained without it.
+        compile: Train through torch.compile: the network, or the backbone where images have many sizes, as in
+            detection. Where it fails, training goes on without it.
         workers: Processes that load images; by default one per processor, at most 8.
         early_stopping: Stop after this many validations without a better result; null trains to the end.
         limit_batches: Use only so many steps of training and batches of validation per epoch, for a quick try.
