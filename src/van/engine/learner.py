@@ -84,7 +84,7 @@ class Learner(LightningModule):
             raise VanError("freeze_batchnorm has no effect: the network has no BatchNorm. Leave it out.")
         if options.checkpoint_gradients:
             checkpoint_gradients(model)
-        self._compiled = _compiled(model, whole=image_size is not None) if options.compile else []
+        self._compiled = _compile(model, whole=image_size is not None) if options.compile else []
         self.train(self.training)
         self.plan(1, 1)
 
@@ -244,7 +244,7 @@ class Learner(LightningModule):
         scheduler.step_update(self.global_step)
 
 
-def _compiled(model: nn.Module, whole: bool) -> list[nn.Module]:
+def _compile(model: nn.Module, whole: bool) -> list[nn.Module]:
     """Compile a network in place, so that the names of its tensors stay, and return what was compiled.
 
     Args:
