@@ -98,15 +98,33 @@ def test_lists_words_and_switches():
 
 
 def test_later_sources_replace_the_counterparts_of_an_option():
-    recipe = {"epochs": 7, "iterations": 100, "validate_every": 10}
+    recipe = {"iterations": 100, "validate_every": 10}
     options = read("--epochs", "3", file=recipe)
     assert (options.epochs, options.iterations, options.validate_every) == (3, None, None)
     options = read(file=recipe, options={"epochs": 3})
     assert (options.epochs, options.iterations, options.validate_every) == (3, None, None)
     options = read("--iterations", "50", file=recipe)
     assert (options.iterations, options.validate_every) == (50, 10)
-    assert read("--iterations=50", "--epochs", "3", file={"epochs": 7}).iterations == 50
-    assert read(file=recipe, options={"epochs": 3, "iterations": 50}).iterations == 50
+    options = read("--inference.fit", "null", "--inference.image-size", "3", "4")
+    assert (options.inference.fit, options.inference.image_size) == (None, (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "layers", "words"),
+    [
+        (["--iterations=50", "--epochs", "3"], {}, r"epochs and iterations are both given \(the command line\)"),
+        ([], {"mine.yaml": {"epochs": 3, "iterations": 50}}, r"epochs and iterations are both given \(mine\.yaml\)"),
+        (
+            ["--inference.fit", "1", "2", "--inference.image-size", "3", "4"],
+            {},
+            "fit and inference.image_size are both",
+        ),
+        ([], {"options": {"optimization": {"warmup_epochs": 1, "warmup_iterations": 9}}}, "warmup_epochs and .* both"),
+    ],
+)
+def test_one_source_cannot_give_both_counterparts(arguments, layers, words):
+    with pytest.raises(OptionError, match=words):
+        read(*arguments, **layers)
 
 
 def test_counterparts_with_a_default():

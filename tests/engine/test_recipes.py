@@ -1,22 +1,45 @@
 """What every shipped recipe promises."""
 
+import math
 from collections.abc import Mapping
 from functools import cache
 
 import pytest
 import yaml
-from torch import nn
+from tests.engine.recipe_objects import built
 
 from van.cli import main
 from van.engine.api import train_options
 from van.engine.config import find_recipe, list_recipes, read_config, recipe_folder
-from van.engine.fit import length
-from van.engine.learner import Learner
 from van.engine.parsing import to_mapping
+from van.engine.parts import fits
 from van.engine.registry import task_names
 
 RECIPES = list(list_recipes())
 options_of = cache(lambda name: train_options(config=name))
+
+
+def recipe_of(name):
+    if "detr" in name or "mask2former" in name or "upernet" in name:
+        pytest.importorskip("transformers")
+    return built(name)
+
+
+def expected_lr(recipe, step, steps) -> float:
+    """The learning rate as the options describe it, at a step of so many."""
+    options, top, each = recipe.options.optimization, recipe.options.scaled_lr, recipe.learner.steps_per_epoch
+    lowest = 1e-6 if options.min_lr is None else options.min_lr
+    warm_up = 1.0 if options.warmup_epochs is None else options.warmup_epochs
+    warm_up = round(warm_up * each) if options.warmup_iterations is None else options.warmup_iterations
+    if step < warm_up:
+        start = lowest if options.warmup_lr is None else options.warmup_lr
+        return start + (top - start) * step / warm_up
+    if options.schedule == "cosine":
+        return lowest + (top - lowest) * (1 + math.cos(math.pi * step / steps)) / 2
+    if options.schedule == "poly":
+        return lowest + (top - lowest) * (1 - step / steps) ** (1.0 if options.power is None else options.power)
+    falls = [milestone * (1 if recipe.learner.by_steps else each) for milestone in options.milestones]
+    return top * (0.1 if options.gamma is None else options.gamma) ** sum(step >= fall for fall in falls)
 
 
 def kept(asked, options) -> bool:
@@ -67,25 +90,48 @@ class TestEveryRecipe:
     def test_network_can_be_built(self, name):
         task, options = options_of(name)
         backbone = options.model if task.name == "classification" else options.model.backbone
-        if "detr" in name or "mask2former" in name:
-            pytest.importorskip("transformers")
-        classes = getattr(options, "num_classes", None)
-        network, size, title = task.counted(options, classes)
+        network, size, title = recipe_of(name).counted
         assert next(network.parameters()).is_meta
         assert size[0] == 3
         assert backbone in title
         assert backbone.partition(".")[0] in name
         if task.name == "classification":
-            assert network.num_classes == classes
+            assert network.num_classes == options.num_classes
             assert list(size[1:]) == list(options.image_size)
 
-    def test_optimizer_and_schedule_can_be_built(self, name):
-        _, options = options_of(name)
-        options.check()
-        epochs, each = length(options)
-        learner = Learner(nn.Conv2d(3, 3, 1), (), None, options).plan(epochs, each or 7, each is not None)
-        (optimizer,), _ = learner.configure_optimizers()
-        assert all(group["lr"] <= options.lr for group in optimizer.param_groups)
+    def test_learning_rate_at_every_part_of_the_run(self, name):
+        recipe = recipe_of(name)
+        steps = recipe.learner.epochs * recipe.learner.steps_per_epoch
+        for step in sorted({0, 1, *(steps * part // 7 for part in range(7)), steps - 1}):
+            assert recipe.lr_at(step) == pytest.approx(expected_lr(recipe, step, steps), abs=1e-12)
+
+    def test_every_parameter_has_its_factor_and_decay(self, name):
+        recipe = recipe_of(name)
+        options = recipe.options.optimization
+        named = dict(recipe.network.named_parameters())
+        assert set(recipe.parameters) | recipe.frozen() == set(named)
+        for parameter in recipe.parameters:
+            exempt = any(fits(parameter, part) for part in options.no_decay)
+            exempt |= not options.decay_all and (named[parameter].ndim <= 1 or parameter.endswith(".bias"))
+            assert recipe.decay(parameter) == (0.0 if exempt else options.weight_decay)
+            if options.layer_decay is None:
+                factors = [options.lr_factors[p] for p in options.lr_factors if fits(parameter, p)]
+                assert recipe.factor(parameter) in (factors or [1.0])
+        for group in recipe.optimizer.param_groups:
+            for key in ("betas", "eps", "momentum"):
+                if (value := getattr(options, key)) is not None:
+                    assert group[key] == (tuple(value) if key == "betas" else value)
+
+    def test_stochastic_depth_rises_to_its_rate(self, name):
+        recipe = recipe_of(name)
+        model = recipe.options
+        args = model.model_args or {} if recipe.task.name == "classification" else model.model.backbone_args
+        rates, last = recipe.drop_path(), args.get("drop_path_rate", 0.0)
+        assert rates == pytest.approx([last * block / (len(rates) - 1) for block in range(len(rates))])
+
+    def test_average_of_the_weights(self, name):
+        recipe = recipe_of(name)
+        assert recipe.ema_decay() == pytest.approx(recipe.options.optimization.ema_decay)
 
     def test_augmentation_can_be_built(self, name):
         task, options = options_of(name)
@@ -97,6 +143,23 @@ class TestEveryRecipe:
         assert options.augmentation.transform(*given) is not None
         if hasattr(options, "inference"):
             options.inference.check()
+
+
+# Published values that no option repeats: the learning rate after so many epochs, or at so many steps
+LEARNING_RATES = {
+    "classification/van_b0_imagenet": {"epochs": {0: 1e-5, 5: 9.993e-4, 150: 5.05e-4, 305: 1e-5}},
+    "semantic/upernet_van_b0_ade20k": {"steps": {1500: 5.94e-5, 80_000: 3e-5, 159_999: 3.75e-10}},
+    "detection/retinanet_van_b2_coco": {"epochs": {7.99: 1e-4, 8: 1e-5, 11: 1e-6}},
+}
+
+
+@pytest.mark.parametrize("name", LEARNING_RATES)
+def test_published_learning_rates(name):
+    recipe = recipe_of(name)
+    for epoch, rate in LEARNING_RATES[name].get("epochs", {}).items():
+        assert recipe.lr_of_epoch(epoch) == pytest.approx(rate, rel=1e-3)
+    for step, rate in LEARNING_RATES[name].get("steps", {}).items():
+        assert recipe.lr_at(step) == pytest.approx(rate, rel=1e-2)
 
 
 @pytest.mark.parametrize("form", ["{}", "{}.yaml", "recipes/{}.yaml"])

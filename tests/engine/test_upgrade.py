@@ -1,5 +1,6 @@
 import pytest
 
+from van.engine.options import Optimization
 from van.engine.upgrade import upgraded
 
 OLD_VIEW = {"size": [512, 2048], "keep_ratio": True, "mode": "whole", "crop": [512, 512], "stride": [341, 341]}
@@ -73,3 +74,52 @@ def test_saliency_keeps_the_network_of_its_time():
     assert upgraded({"model": typed}, "saliency")["model"] == typed | {"architecture": "edn_legacy"}
     of_today = {"architecture": "edn", "channels": [32] * 6, "global_channels": 64}
     assert upgraded({"model": of_today}, "saliency")["model"] == of_today
+
+
+RUN = {"optimizer": "adamw", "schedule": "cosine", "milestones": [], "gamma": 0.1, "power": 1.0, "warmup_epochs": 1.0}
+RUN |= {"warmup_iterations": None, "cooldown_epochs": 0, "min_lr": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"gamma": None, "power": None}),
+        ({"power": 0.9}, {"power": None, "gamma": None}),
+        ({"schedule": "poly", "power": 0.9}, {"schedule": "poly", "power": 0.9, "gamma": None}),
+        (
+            {"schedule": "step", "milestones": [3], "min_lr": 1e-5},
+            {"schedule": "step", "milestones": [3], "power": None, "min_lr": None, "warmup_lr": 1e-5},
+        ),
+        (
+            {"schedule": "step", "warmup_epochs": 0},
+            {"schedule": "step", "warmup_epochs": 0, "power": None, "gamma": None, "min_lr": None},
+        ),
+        ({"warmup_iterations": 500}, {"warmup_iterations": 500, "warmup_epochs": None, "gamma": None, "power": None}),
+    ],
+)
+def test_runs_lose_what_had_no_effect(changes, expected):
+    """Their files hold every option; the options that they stand for are accepted."""
+    found = upgraded({"task": "detection", "optimization": {**RUN, **changes}})["optimization"]
+    assert found == {**RUN, **changes, **expected}
+    Optimization(**found).check(1e-3)
+    assert upgraded({"optimization": found}) == {"optimization": found}
+
+
+def test_runs_by_steps_have_no_epochs():
+    run = {"task": "semantic", "epochs": 50, "iterations": 400, "optimization": dict(RUN)}
+    assert "epochs" not in upgraded(run)
+    assert upgraded({**run, "iterations": None})["epochs"] == 50
+
+
+def test_runs_with_augmentation_policy_have_no_color_jitter():
+    run = {"task": "classification", "optimization": dict(RUN)}
+    policy = {"color_jitter": 0.4, "auto_augment": "rand-m9-mstd0.5-inc1"}
+    assert upgraded({**run, "augmentation": policy})["augmentation"] == {**policy, "color_jitter": None}
+    plain = {"color_jitter": 0.4, "auto_augment": None}
+    assert upgraded({**run, "augmentation": plain})["augmentation"] == plain
+
+
+def test_hand_written_files_keep_what_has_no_effect():
+    """It is refused where the options are checked, not dropped without a word."""
+    mine = {"optimization": {"schedule": "cosine", "power": 0.9}, "epochs": 3, "iterations": 5}
+    assert upgraded(mine, "semantic") == mine

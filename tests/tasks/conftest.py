@@ -120,7 +120,8 @@ def options_of(data):
     """Options of a tiny run of a task: options_of(task, **changes)."""
 
     def make(task: str, **changes: Any) -> dict[str, Any]:
-        base = {"task": task, "data": str(data[task]), "epochs": 2, "batch_size": 8, "lr": 0.003, "workers": 0}
+        base = {"task": task, "data": str(data[task]), "batch_size": 8, "lr": 0.003, "workers": 0}
+        base |= {} if "iterations" in changes else {"epochs": 2}
         return {**base, "quiet": True, **TINY[task].options, **changes}
 
     return make

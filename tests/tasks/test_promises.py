@@ -127,6 +127,36 @@ class TestTrain:
         assert run.finished
         assert len(epochs_of(run.folder)) < 8
 
+    def test_limited_run_with_every_option_that_all_tasks_share(self, options_of, task):
+        """One step of each; what they do is tested in tests/engine."""
+        part = "stages" if task == "classification" else "backbone"
+        options = options_of(task, output="quick", limit_batches=1, epochs=1, batch_size=4, accumulate=2)
+        optimization = {
+            "betas": [0.9, 0.98], "eps": 1e-7, "lr_factors": {part: 0.1}, "layer_decay": 0.9, "decay_all": True,
+            "no_decay": ["norm*"], "lr_base_batch": 16, "warmup_lr": 1e-5,
+        }  # fmt: skip
+        frozen = {"freeze": ["patch_embed"], "freeze_batchnorm": True, "checkpoint_gradients": True}
+        run = van.train(**options, **frozen, optimization=optimization)
+        assert run.finished
+        last = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert last["global_step"] == 1
+        groups = last["optimizer_states"][0]["param_groups"]
+        assert {(tuple(group["betas"]), group["eps"]) for group in groups} == {((0.9, 0.98), 1e-7)}
+        assert min(group["lr_scale"] for group in groups[2:]) == pytest.approx(0.1 * 0.9**4)
+        assert all(group["initial_lr"] == pytest.approx(options["lr"] / 2) for group in groups)
+
+    def test_images_grow_where_they_have_one_size(self, options_of, task, tmp_path):
+        sizes = {"classification": {"image_size": [64, 64]}}
+        if task == "pose":
+            sizes["pose"] = {"model": {**TINY["pose"].options["model"], "image_size": [96, 64]}}
+        options = {**options_of(task, output="quick", limit_batches=2, epochs=1), **sizes.get(task, {})}
+        if task in ("detection", "instances"):
+            with pytest.raises(van.VanError, match="progressive_size needs training images of one size"):
+                van.train(**options, progressive_size=32)
+            assert not (tmp_path / "quick").exists()
+        else:
+            assert van.train(**options, progressive_size=32).finished
+
     def test_demo_recipe_is_the_default(self, cli, task):
         status, out, err = cli("train", "--task", task, "--print-config")
         assert status == 0, err
@@ -140,6 +170,10 @@ class TestTrain:
             (["--epochs", "0"], "epochs is 0"),
             (["--lr", "0"], "lr is 0"),
             (["--workers", "-1"], "workers is -1"),
+            (["--accumulate", "0"], "accumulate is 0"),
+            (["--freeze", "backbon"], "freeze names 'backbon'"),
+            (["--optimization.lr-factors", "{quux: 0.1}"], "lr_factors names 'quux'"),
+            (["--optimization.power", "0.9"], "power is 0.9, which only schedule poly uses"),
             (["--batch-sise", "3"], "--batch-size"),
             (["--optimization.optimizer", "quux"], "quux"),
             (["--augmentation.hflip", "2"], "hflip is 2"),

@@ -51,7 +51,8 @@ class ClassificationAugmentation:
         ratio: Smallest and largest aspect ratio of a random crop.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast and saturation; as in timm, auto_augment replaces it.
+        color_jitter: Strength of random brightness, contrast and saturation; null means 0.4, or none where auto_augment
+            takes its place.
         auto_augment: timm's policy string, such as rand-m9-mstd0.5-inc1; null for none.
         random_erasing: Probability of erasing a rectangle and filling it with noise.
         erase_mixed: Erase after mixup and CutMix, as timm's loader does, instead of before.
@@ -64,7 +65,7 @@ class ClassificationAugmentation:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     hflip: float = 0.5
     vflip: float = 0.0
-    color_jitter: float = 0.4
+    color_jitter: float | None = None
     auto_augment: str | None = None
     random_erasing: float = 0.0
     erase_mixed: bool = False
@@ -82,13 +83,31 @@ class ClassificationAugmentation:
             DataError: timm has no such policy or interpolation, or a value is out of range.
         """
         _check(self, "hflip", "vflip", "random_erasing")
-        _check(self, "color_jitter", "mixup", "cutmix", high=math.inf)
+        _check(self, "mixup", "cutmix", high=math.inf)
         _check(self, "scale", "ratio", high=math.inf, above=True, pair="range")
         if self.erase_mixed and not self.random_erasing:
             raise DataError("augmentation.erase_mixed is set, but random_erasing is 0. Set it too, or leave out both.")
+        if self.color_jitter is not None:
+            _check(self, "color_jitter", high=math.inf)
+            if self._replaces_color_jitter:
+                raise DataError(
+                    f"augmentation.color_jitter is {self.color_jitter}, but auto_augment {self.auto_augment} takes its "
+                    "place. Leave one of them out."
+                )
         from van.data.transforms import timm_transform
 
         return timm_transform(self, preprocessing)
+
+    @property
+    def _replaces_color_jitter(self) -> bool:
+        """Whether auto_augment takes the place of color jitter: in timm all policies do but 3-Augment."""
+        return bool(self.auto_augment) and "3a" not in str(self.auto_augment)
+
+    @property
+    def jitter(self) -> float:
+        """Strength of the color jitter that is applied."""
+        default = 0.0 if self._replaces_color_jitter else 0.4
+        return default if self.color_jitter is None else self.color_jitter
 
 
 @dataclass

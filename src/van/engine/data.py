@@ -141,7 +141,8 @@ class StepData(DataModule):
 
         workers, batch_size = loading_processes(options.workers), options.batch_size // processes
         super().__init__(train, val, class_names, batch_size, workers, split, options.seed, collate)
-        self.steps_per_epoch = length(options)[1]
+        steps = length(options)[1]
+        self.steps_per_epoch = None if steps is None else steps * options.accumulate
         self.notes += notes
 
     def val_dataloader(self) -> DataLoader:

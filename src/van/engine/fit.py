@@ -31,6 +31,7 @@ from van.engine.run import (
     write_config,
 )
 from van.errors import DataError, VanError
+from van.ops.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from van.engine.data import DataModule
@@ -90,6 +91,10 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
             f"--batch-size {options.batch_size} cannot be shared by {probe.world_size} devices. Give a multiple of "
             f"{probe.world_size}."
         )
+    if options.sync_batchnorm and probe.world_size > 1 and probe.strategy.root_device.type == "cpu":
+        raise VanError("sync_batchnorm is not available on the CPU. Leave it out, or train on one process or on GPUs.")
+    if probe.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     return probe.world_size, probe.is_global_zero
 
 
@@ -126,7 +131,9 @@ def train(task: "Task", options: Any) -> Run:
     if options.check_data and leads:
         data.check()
     network = network.to(memory_format=torch.channels_last)
-    steps = data.steps(world) if options.limit_batches is None else min(options.limit_batches, data.steps(world))
+    steps = options.steps(data.steps(world))
+    if options.sync_batchnorm and world == 1:
+        data.notes.append("sync_batchnorm has no effect on one device.")
     learner = task.learner(network, options, data).plan(epochs, steps, each is not None)
     learner.configure_optimizers()  # an unknown optimizer should show before anything is written
     learner.identity = identity = {
@@ -135,6 +142,7 @@ def train(task: "Task", options: Any) -> Run:
         "optimizer": options.optimization.optimizer,
         "fingerprint": data.fingerprint(),
         "batch_size": options.batch_size,
+        "accumulate": options.accumulate,
         "seed": options.seed,
     }
     if options.resume:
@@ -160,10 +168,10 @@ def _check_resume(checkpoint: Path, identity: dict[str, Any], folder: Path) -> N
     content = read_checkpoint(checkpoint)
     saved = dict(content.get("identity", {}))
     done = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
-    if not content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] and saved and done:
-        # an epoch goes on, whose samples follow from these
-        compare({key: saved[key] for key in ("batch_size", "seed")}, identity, folder)
-    compare({key: value for key, value in saved.items() if key not in ("batch_size", "seed")}, identity, folder)
+    if content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] or not done:
+        for key in ("batch_size", "accumulate", "seed"):  # the samples of an epoch that goes on follow from these
+            saved.pop(key, None)
+    compare(saved, identity, folder)
 
 
 def _write_description(task: "Task", options: Any, data: "DataModule", folder: Path, each: int | None) -> None:
@@ -199,7 +207,9 @@ def _introduce(
         f"{task.unit}{classes}."
     )
     if each is not None:
-        print(f"{epochs * steps} steps of {options.batch_size} {task.unit}, validated every {steps} steps.")
+        print(f"{epochs * steps} steps of {options.effective_batch} {task.unit}, validated every {steps} steps.")
+    for line in options.remarks(task.unit):
+        print(line)
     for line in [f"Resuming {folder}." if options.resume else start, *(f"Note: {note}" for note in data.notes)]:
         print(line)
     print(f"Run folder: {folder}", flush=True)
@@ -269,7 +279,9 @@ def _fit(
         plugins=plugins,
         logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
         gradient_clip_val=optimization.clip_grad,
-        limit_train_batches=options.limit_batches,
+        accumulate_grad_batches=options.accumulate,
+        sync_batchnorm=options.sync_batchnorm,
+        limit_train_batches=options.limit_batches if options.accumulate == 1 else steps * options.accumulate,
         limit_val_batches=options.limit_batches,
         num_sanity_val_steps=0,
         enable_model_summary=False,

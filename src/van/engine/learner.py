@@ -1,19 +1,22 @@
-"""What training shares: optimizer groups, the schedule by steps, losses and metrics."""
+"""What training shares: losses and metrics, what is frozen, the size of the images."""
 
-import logging
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 from van.data.loaders import seed_generators
 from van.engine.metric import Metric
+from van.engine.optimizer import build_optimizer, build_schedule, carry_over
 from van.engine.options import Optimization
+from van.engine.parts import checkpoint_gradients, freeze, still_modules
+from van.engine.progressive import check_start, resize, size_at
 from van.errors import VanError
+from van.models.backbone import Backbone
 
 
 class Evaluator(Protocol):
@@ -41,27 +44,54 @@ class Learner(LightningModule):
         metrics: What is logged of the evaluator's metrics, as val_KEY; the first one is shown in the progress bar.
         evaluator: Compares what is found with the truth.
         options: Options of training; see TrainOptions.
+        image_size: Height and width of the training images, where all have the same.
+        frozen: Parts of the network that are not trained besides those of the options; see van.engine.parts.
 
     Attributes:
         columns: What else is logged of every epoch, such as val_loss.
         latest: Losses of the latest step by name.
         identity: What a run has in common with those that continue it; see van.engine.run.compare.
+
+    Raises:
+        VanError: an option does not fit the network or its images.
     """
 
     columns: tuple[str, ...] = ()
 
-    def __init__(self, model: nn.Module, metrics: Sequence[Metric], evaluator: Evaluator, options: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        metrics: Sequence[Metric],
+        evaluator: Evaluator,
+        options: Any,
+        image_size: Sequence[int] | None = None,
+        frozen: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.model = model
         self.metrics = tuple(metrics)
         self.evaluator: Any = evaluator
-        self.lr: float = options.lr
+        self.lr: float = options.scaled_lr
         self.optimization: Optimization = options.optimization
         self.seed: int = options.seed
         self.latest: dict[str, torch.Tensor] = {}
         self.identity: dict[str, Any] = {}
         self._sums: dict[str, Any] = {}
         self._count = 0
+        self._precision: str = options.precision
+        self.accumulate: int = options.accumulate
+        self.image_size = image_size
+        self.first_size: int | None = options.progressive_size
+        if self.first_size is not None:
+            check_start(self.first_size, image_size)
+        self._frozen_parts, self._frozen_norms = [*options.freeze, *frozen], bool(options.freeze_batchnorm)
+        freeze(model, self._frozen_parts)
+        if self._frozen_norms and not still_modules(model, (), batchnorm=True):
+            raise VanError("freeze_batchnorm has no effect: the network has no BatchNorm. Leave it out.")
+        if options.checkpoint_gradients:
+            checkpoint_gradients(model)
+        self._compiled = _compile(model, whole=image_size is not None) if options.compile else []
+        self.train(self.training)
         self.plan(1, 1)
 
     def plan(self, epochs: int, steps_per_epoch: int, by_steps: bool = False) -> "Learner":
@@ -75,6 +105,13 @@ class Learner(LightningModule):
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.by_steps = by_steps
+        return self
+
+    def train(self, mode: bool = True) -> "Learner":
+        """Switch to training or evaluation; frozen parts stay in evaluation, so that their statistics do too."""
+        super().train(mode)
+        for module in still_modules(self.model, self._frozen_parts, self._frozen_norms):
+            module.eval()
         return self
 
     # ------------------------------------------------------------------------------------------------ steps
@@ -93,13 +130,23 @@ class Learner(LightningModule):
         """Return the number of samples in a batch."""
         return len(batch[0])
 
+    def resized(self, batch: Any, size: tuple[int, int]) -> Any:
+        """Return a training batch with images of another height and width; targets that are maps follow."""
+        images, targets = batch
+        if isinstance(targets, torch.Tensor) and targets.shape[-2:] == images.shape[-2:]:
+            targets = resize(targets, size)
+        return resize(images, size, smooth=True), targets
+
     def forward(self, images: Any) -> Any:
         """Map what the network takes to what it gives."""
         return self.model(images)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """Return the loss of one batch."""
-        losses = self.losses(batch)
+        if self.first_size is not None and self.image_size is not None:
+            progress = self.global_step / (self.epochs * self.steps_per_epoch)
+            batch = self.resized(batch, size_at(progress, self.first_size, self.image_size))
+        losses = self._losses(batch)
         loss = torch.stack(list(losses.values())).sum()
         parts = {f"train_{name.removeprefix('loss_')}": part.detach() for name, part in losses.items()}
         self.latest = {"loss": loss.detach()} if len(parts) == 1 else parts
@@ -127,7 +174,9 @@ class Learner(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Hand what is found on one batch to the evaluator, with the truth."""
-        self.evaluator.update(*self.found(batch))
+        with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():  # images of many sizes
+            found = self.found(batch)
+        self.evaluator.update(*found)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics, which are the same in all processes."""
@@ -147,93 +196,81 @@ class Learner(LightningModule):
         checkpoint["losses"] = self._over_processes()
         checkpoint["identity"] = self.identity
 
+    def _losses(self, batch: Any) -> Mapping[str, torch.Tensor]:
+        """Return the losses; where the network cannot be compiled, those of the network as it is."""
+        if not self._compiled:
+            return self.losses(batch)
+        import torch._functorch.config as functorch
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            # the backward pass is compiled along: what fails there would show too late
+            with functorch.patch(force_non_lazy_backward_lowering=True):
+                return self.losses(batch)
+        except TorchDynamoException as error:
+            for module in self._compiled:
+                module._compiled_call_impl = None  # torch has no other way back
+            self._compiled = []
+            reason = str(getattr(error, "inner_exception", error)).strip().split("\n")[0]
+            print(f"van train: torch.compile failed ({reason}), so training goes on without it.", file=sys.stderr)
+            return self.losses(batch)
+
     # ------------------------------------------------------------------------------------------------ optimizer
 
     def configure_optimizers(self) -> Any:
-        """Build timm's optimizer, decay left off biases, norms and layer scales, and a schedule over all steps.
+        """Build timm's optimizer, and a schedule over all steps.
 
         Raises:
-            VanError: there is no such optimizer, or a number is out of its range.
+            VanError: there is no such optimizer, or an option does not fit the network or the length of training.
         """
-        options = self.optimization
-        if not options.weight_decay >= 0:
-            raise VanError(f"weight_decay is {options.weight_decay}, expected 0 or more.")
-        if not 0 <= options.min_lr <= self.lr:
-            raise VanError(f"min_lr is {options.min_lr}, expected a number from 0 to the learning rate {self.lr}.")
-        try:
-            optimizer = create_optimizer_v2(
-                self.model, opt=options.optimizer, lr=self.lr, weight_decay=options.weight_decay
-            )
-        except (ValueError, RuntimeError, AssertionError) as error:
-            raise VanError(
-                f"The optimizer {options.optimizer!r} cannot be built ({error}). Use one of "
-                "timm.optim.list_optimizers(), such as adamw or sgd."
-            ) from error
-        self._weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
-        scheduler = self._scheduler(optimizer)
+        optimizer = build_optimizer(self.model, self.optimization, self.lr, self._precision)
+        scheduler = build_schedule(
+            optimizer, self.optimization, self.lr, self.epochs, self.steps_per_epoch, self.by_steps
+        )
         scheduler.step_update(0)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
-        """Build timm's schedule with steps as its unit."""
-        options = self.optimization
-        if options.milestones and options.schedule != "step":
-            raise VanError(
-                f"milestones is {options.milestones}, which only schedule step uses; the schedule is "
-                f"{options.schedule}."
-            )
-        steps = max(1, self.epochs * self.steps_per_epoch)
-        warmup = options.warmup_iterations
-        if warmup is not None and not 0 <= warmup < steps:
-            raise VanError(
-                f"warmup_iterations is {warmup}, expected 0 or more, and fewer than the {steps} steps of the run."
-            )
-        falls: list[int] = []
-        if options.schedule == "step":
-            unit, length, each = ("steps", steps, 1) if self.by_steps else ("epochs", self.epochs, self.steps_per_epoch)
-            if sorted({*options.milestones, 0, length}) != [0, *options.milestones, length]:
-                raise VanError(f"milestones is {options.milestones}, expected rising {unit} between 0 and {length}.")
-            falls = [milestone * each + 1 for milestone in options.milestones]  # timm falls one step early
-        scheduling = logging.getLogger("timm.scheduler")
-        level = scheduling.level
-        scheduling.setLevel(logging.ERROR)  # it warns of schedules of a single step
-        try:
-            return create_scheduler_v2(
-                optimizer,
-                "multistep" if options.schedule == "step" else options.schedule,
-                num_epochs=steps,
-                decay_milestones=falls,
-                decay_rate=options.power if options.schedule == "poly" else options.gamma,
-                min_lr=options.min_lr,
-                warmup_lr=min(options.min_lr, self.lr),
-                warmup_epochs=round(options.warmup_epochs * self.steps_per_epoch) if warmup is None else warmup,
-                step_on_epochs=False,
-                updates_per_epoch=1,
-            )[0]
-        finally:
-            scheduling.setLevel(level)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the schedule of the earlier run aside, which follows from the step and the options given now.
+        """Let the options given now win over those of the earlier run, in its optimizer and schedule.
 
-        Checkpoints of version 0.1.0 before its release name their callbacks by their options.
+        The schedule follows from the step and the options. Checkpoints of version 0.1.0 before its release name their
+        callbacks by their options.
+
+        Raises:
+            VanError: the optimizer's state is that of other groups of parameters.
         """
         checkpoint["lr_schedulers"] = []
         sums = dict(checkpoint.get("losses", {}))
         if self.global_rank == 0:  # of all processes
             self._count = int(sums.pop("samples", 0))
             self._sums = sums
+        (optimizer,), _ = self.configure_optimizers()
+        for state in checkpoint.get("optimizer_states", []):
+            carry_over(optimizer.param_groups, state)
         callbacks = checkpoint.get("callbacks", {})
         for key in [key for key in callbacks if key.startswith("MovableCheckpoint{")]:
             callbacks["last" if "'monitor': None" in key else "best"] = callbacks.pop(key)
 
     def on_train_start(self) -> None:
-        """Let the options given now win over those of a resumed run, which came with the optimizer's state."""
-        for group, decay in zip(self.trainer.optimizers[0].param_groups, self._weight_decays, strict=True):
-            group["weight_decay"] = decay
+        """Set the learning rate of the next step, which a resumed run takes from the options given now."""
         scheduler: Any = self.lr_schedulers()
         scheduler.step_update(self.global_step)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Set the learning rate of the next step."""
         scheduler.step_update(self.global_step)
+
+
+def _compile(model: nn.Module, whole: bool) -> list[nn.Module]:
+    """Compile a network in place, so that the names of its tensors stay, and return what was compiled.
+
+    Args:
+        model: The network.
+        whole: Whether it takes batches of images. Of networks that take lists of them only the backbone is compiled:
+            what they do before and after it falls apart into many small pieces.
+    """
+    backbones: list[nn.Module] = [] if whole else [module for module in model.modules() if isinstance(module, Backbone)]
+    modules = backbones or [model]
+    for module in modules:
+        module.compile()
+    return modules

@@ -14,35 +14,115 @@ OnProblem = Literal["refuse", "skip"]
 class Optimization:
     """Optimizer and schedule besides the learning rate.
 
+    Parts of the network go by the names of its parameters: a name stands for all parameters that have it in their own
+    as one or more whole components, such as backbone or stages.0, and may hold wildcards, such as *_embed.
+
     Attributes:
         optimizer: timm's name of the optimizer: adamw, adam, sgd, lamb, ...
+        betas: Decays of the moving averages of the gradient and of its square; null as the optimizer has them.
+        eps: What is added to the divisor; null as the optimizer has it.
+        momentum: Momentum of sgd and its like; null means 0.9.
         weight_decay: Not applied to biases, norms and layer scales.
+        no_decay: Further parts of the network without weight decay.
+        decay_all: Apply weight decay to biases, norms and layer scales too: to all but no_decay.
+        lr_factors: Factor of the learning rate by part of the network, such as {backbone: 0.1}. Where several names fit
+            a parameter, the one with the most components counts.
+        layer_decay: Factor of the learning rate from the head to the last block of the backbone, and from each block to
+            the one before it; null for none.
+        lr_base_batch: Batch size that lr is meant for: lr is multiplied by the effective batch (batch_size times
+            accumulate) and divided by this. Null takes lr as it is.
         schedule: How the learning rate falls after the warm-up: cosine, poly (power of the remaining share) or step.
         milestones: Epochs after which schedule step multiplies the learning rate by gamma; steps where the length of
             training is given in steps (iterations).
-        gamma: See milestones.
-        power: Exponent of schedule poly.
-        warmup_epochs: Epochs in which the learning rate rises linearly.
+        gamma: See milestones; null means 0.1.
+        power: Exponent of schedule poly; null means 1.
+        warmup_epochs: Epochs in which the learning rate rises linearly; null means 1.
         warmup_iterations: Steps in which it does, instead of warmup_epochs.
-        cooldown_epochs: Epochs at the smallest learning rate after the cosine.
-        min_lr: Smallest learning rate; the warm-up starts from it.
+        warmup_lr: Learning rate that the warm-up starts from; null means min_lr, and 1e-6 for schedule step.
+        cooldown_epochs: Epochs at the smallest learning rate after schedule cosine or poly.
+        min_lr: Smallest learning rate of schedules cosine and poly; null means 1e-6.
         clip_grad: Largest norm of the gradient; null for none.
         ema_decay: Decay of an exponential moving average of the weights, which is then validated and saved; the decay
             warms up, so that short runs do not keep the random start. Null for none.
     """
 
     optimizer: str = "adamw"
+    betas: list[float] | None = None
+    eps: float | None = None
+    momentum: float | None = None
     weight_decay: float = 0.05
+    no_decay: list[str] = field(default_factory=list)
+    decay_all: bool = False
+    lr_factors: dict[str, float] = field(default_factory=dict)
+    layer_decay: float | None = None
+    lr_base_batch: int | None = None
     schedule: Literal["cosine", "step", "poly"] = "cosine"
     milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    power: float = 1.0
-    warmup_epochs: float = 1.0
+    gamma: float | None = None
+    power: float | None = None
+    warmup_epochs: float | None = None
     warmup_iterations: int | None = None
+    warmup_lr: float | None = None
     cooldown_epochs: int = 0
-    min_lr: float = 1e-6
+    min_lr: float | None = None
     clip_grad: float | None = None
     ema_decay: float | None = None
+
+    def check(self, lr: float) -> None:
+        """Refuse numbers that are out of range, and options that do nothing beside the others.
+
+        Args:
+            lr: Highest learning rate.
+
+        Raises:
+            VanError: there is one.
+        """
+        for name in ("weight_decay", "warmup_epochs", "warmup_iterations", "cooldown_epochs"):
+            at_least(name, getattr(self, name), 0)
+        within("ema_decay", self.ema_decay)
+        within("layer_decay", self.layer_decay)
+        positive = {name: getattr(self, name) for name in ("eps", "clip_grad", "layer_decay", "gamma", "power")}
+        positive |= {f"lr_factors.{part}": factor for part, factor in self.lr_factors.items()}
+        for name, value in positive.items():
+            if value is not None and not value > 0:
+                raise VanError(f"{name} is {value}, expected a number above 0.")
+        for name, values in (("momentum", [self.momentum]), ("betas", self.betas or [])):
+            if not all(value is None or 0 <= value < 1 for value in values):
+                raise VanError(f"{name} is {getattr(self, name)}, expected numbers from 0 to less than 1.")
+        for name in ("min_lr", "warmup_lr"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= lr:
+                raise VanError(f"{name} is {value}, expected a number from 0 to the learning rate {lr}.")
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """Refuse what has no effect beside the other options."""
+        others = {"milestones": "step", "gamma": "step", "power": "poly"}
+        for name, schedule in others.items():
+            if getattr(self, name) not in (None, []) and self.schedule != schedule:
+                raise VanError(
+                    f"{name} is {getattr(self, name)}, which only schedule {schedule} uses; the schedule is "
+                    f"{self.schedule}. Leave it out."
+                )
+        if self.schedule == "step":
+            for name, value in (("min_lr", self.min_lr), ("cooldown_epochs", self.cooldown_epochs or None)):
+                if value is not None:
+                    raise VanError(
+                        f"{name} is {value}, which schedule step does not use: its learning rate falls by gamma at the "
+                        "milestones. Leave it out; the start of the warm-up is warmup_lr."
+                    )
+            if self.gamma is not None and not self.milestones:
+                raise VanError(f"gamma is {self.gamma}, which has no effect without milestones. Give both or neither.")
+        if self.warmup_epochs is not None and self.warmup_iterations is not None:
+            raise VanError(
+                f"warmup_epochs is {self.warmup_epochs} and warmup_iterations {self.warmup_iterations}, expected one "
+                "of them. Leave the other out."
+            )
+        if self.warmup_lr is not None and 0 in (self.warmup_epochs, self.warmup_iterations):
+            raise VanError(f"warmup_lr is {self.warmup_lr}, but there is no warm-up. Leave it out.")
+        if not self.weight_decay and (self.no_decay or self.decay_all):
+            name = "no_decay" if self.no_decay else "decay_all"
+            raise VanError(f"{name} has no effect where weight_decay is 0. Leave it out.")
 
 
 @dataclass(kw_only=True)
@@ -55,19 +135,33 @@ class TrainOptions:
         pretrained: Start from weights: of the backbone (a file of any known layout, or "hub" for the published ones),
             or of a whole network (weight file or run folder); layers for other classes start from scratch.
         epochs: Length of training in epochs, warm-up included.
-        batch_size: Samples per step over all devices.
-        lr: Highest learning rate.
+        batch_size: Samples per batch over all devices.
+        accumulate: Batches whose gradients are averaged for one step, for large batches on small devices: the effective
+            batch is batch_size times this. Lengths and schedules count steps; batches of an epoch that do not fill
+            a step are left out.
+        lr: Highest learning rate; see also optimization.lr_base_batch.
         optimization: Optimizer and schedule.
         on_problem: What to do with images and annotations that cannot be used: refuse to train, or skip them.
         check_data: Decode every image before the first epoch.
         precision: Lightning precision, such as 16-mixed.
         device: Accelerator: auto, cpu, cuda, mps, ...
         devices: Number of devices, or which ones; auto takes what is available.
+        sync_batchnorm: Take the statistics of BatchNorm over the batches of all devices; GPUs only.
+        freeze: Parts of the network that are not trained and whose statistics and dropout stay off, named as in
+            optimization.
+        freeze_batchnorm: Keep the running statistics of all BatchNorms, and normalize with them in training too; their
+            weights and biases are trained.
+        progressive_size: Short edge in pixels of the first training images, a multiple of 32: they grow to their full
+            size in steps of 32 over the run. For images of one size.
+        checkpoint_gradients: Compute the activations of the backbone's blocks again in the backward pass instead of
+            keeping them: less memory, about a third more time.
+        compile: Train through torch.compile: the network, or the backbone where images have many sizes, as in
+            detection. Where it fails, training goes on without it.
         workers: Processes that load images; by default one per processor, at most 8.
         checkpoint_minutes: Save a checkpoint inside an epoch after so many minutes, so that nothing more is lost when a
             run is killed; long saves come less often and never take more than 2 % of the time.
         early_stopping: Stop after this many validations without a better result; null trains to the end.
-        limit_batches: Use only so many batches per epoch for training and for validation, for a quick try.
+        limit_batches: Use only so many steps of training and batches of validation per epoch, for a quick try.
         seed: The same seed gives the same run on the same machine.
         output: Run folder; by default a numbered one below runs.
         resume: Run folder to continue. Its options stay; options given beside it win.
@@ -75,13 +169,17 @@ class TrainOptions:
     """
 
     # an option and those that it sets back where it comes from a later source, such as the command line after a file
-    exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "optimization.warmup_epochs": ("optimization.warmup_iterations",),
+        "optimization.warmup_iterations": ("optimization.warmup_epochs",),
+    }
 
     data: str
     data_root: str | None = None
     pretrained: str | None = None
     epochs: int = 12
     batch_size: int = 16
+    accumulate: int = 1
     lr: float = 1e-4
     optimization: Optimization = field(default_factory=Optimization)
     on_problem: OnProblem = "refuse"
@@ -89,6 +187,12 @@ class TrainOptions:
     precision: Precision = "32-true"
     device: str = "auto"
     devices: int | str = "auto"
+    sync_batchnorm: bool = False
+    freeze: list[str] = field(default_factory=list)
+    freeze_batchnorm: bool = False
+    progressive_size: int | None = None
+    checkpoint_gradients: bool = False
+    compile: bool = False
     workers: int | None = None
     checkpoint_minutes: float = 5.0
     early_stopping: int | None = None
@@ -106,12 +210,64 @@ class TrainOptions:
         """
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 1)
+        at_least("accumulate", self.accumulate, 1)
         at_least("workers", self.workers, 0)
         at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         at_least("early_stopping", self.early_stopping, 1)
         at_least("limit_batches", self.limit_batches, 1)
         if not self.lr > 0:
             raise VanError(f"lr is {self.lr}, expected a number above 0.")
+        if self.progressive_size is not None and (self.progressive_size < 32 or self.progressive_size % 32):
+            raise VanError(f"progressive_size is {self.progressive_size}, expected a multiple of 32.")
+        if self.sync_batchnorm and self.freeze_batchnorm:
+            raise VanError("sync_batchnorm has no effect where freeze_batchnorm keeps the statistics. Leave one out.")
+        if self.compile and self.checkpoint_gradients:
+            raise VanError("torch.compile cannot take checkpoint_gradients. Leave out compile or checkpoint_gradients.")
+        at_least("lr_base_batch", self.optimization.lr_base_batch, 1)
+        self.optimization.check(self.scaled_lr)
+
+    @property
+    def effective_batch(self) -> int:
+        """Samples per step of the optimizer."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def scaled_lr(self) -> float:
+        """Highest learning rate for the effective batch; see Optimization.lr_base_batch."""
+        base = self.optimization.lr_base_batch
+        return self.lr if base is None else self.lr * self.effective_batch / base
+
+    def steps(self, batches: int) -> int:
+        """Return how many steps of the optimizer an epoch has.
+
+        Args:
+            batches: Batches of the data in an epoch.
+
+        Raises:
+            VanError: they do not fill a single step.
+        """
+        if batches < self.accumulate:
+            raise VanError(
+                f"accumulate is {self.accumulate}, but an epoch has only {batches} batches of {self.batch_size}. Give "
+                "a smaller accumulate or batch_size."
+            )
+        steps = batches // self.accumulate
+        return steps if self.limit_batches is None else min(self.limit_batches, steps)
+
+    def remarks(self, unit: str) -> list[str]:
+        """Return what follows from the options for batch and learning rate, in sentences for the user.
+
+        Args:
+            unit: What one sample is called, in the plural.
+        """
+        lines = []
+        if self.accumulate > 1:
+            lines.append(
+                f"Effective batch: {self.effective_batch} {unit} ({self.accumulate} batches of {self.batch_size})."
+            )
+        if (base := self.optimization.lr_base_batch) is not None:
+            lines.append(f"Learning rate: {self.scaled_lr:g} ({self.lr:g} for {base} {unit}).")
+        return lines
 
 
 @dataclass(kw_only=True)
@@ -124,7 +280,10 @@ class StepOptions(TrainOptions):
             them where that is a whole number, else all.
     """
 
-    exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {"epochs": ("iterations", "validate_every")}
+    exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **TrainOptions.exclusive,
+        "epochs": ("iterations", "validate_every"),
+    }
 
     iterations: int | None = None
     validate_every: int | None = None

@@ -207,25 +207,37 @@ def parse(
         parser: Of the options.
         layers: Name and nested mapping of each source; later ones win.
         arguments: Of the command line, which wins over all layers.
-        exclusive: Options that set others back to null where they come from a later source.
+        exclusive: Options that set others back to null where they come from a later source; no source gives both.
 
     Raises:
-        OptionError: an option is unknown or has a wrong value.
+        OptionError: an option is unknown or has a wrong value, or a source gives two of which one replaces the other.
     """
     given: dict[str, Any] = {}
     for source, layer in layers:
         check_keys(parser, layer, source)
+        _refuse_both(source, layer, exclusive)
         given = merge(merge(given, _set_back(parser, layer, exclusive)), layer)
     joined = parser.joined(arguments)
     typed: dict[str, Any] = {}
-    for name in (word.partition("=")[0].lstrip("-").replace("-", "_") for word in joined if word[:2] == "--"):
-        typed = merge(typed, _nested(name, True))
+    for word, following in zip(joined, [*joined, ""][1:], strict=True):
+        name, equals, value = word.partition("=")
+        if name[:2] == "--" and (value if equals else following) not in ("null", "None"):
+            typed = merge(typed, _nested(name.lstrip("-").replace("-", "_"), True))
+    _refuse_both("the command line", typed, exclusive)
     given = merge(given, _set_back(parser, typed, exclusive))
     try:
         base = parser.parse_object(given, _skip_required=True)  # parse_args checks what the command line may add
         return parser.parse_args(joined, namespace=base)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
+
+
+def _refuse_both(source: str, layer: Mapping[str, Any], exclusive: Mapping[str, Sequence[str]]) -> None:
+    """Refuse that one source gives options of which one replaces the other."""
+    for name, others in exclusive.items():
+        for other in others:
+            if _value(layer, name) is not None and _value(layer, other) is not None:
+                raise OptionError(f"{name} and {other} are both given ({source}). Leave one of them out.")
 
 
 def _set_back(parser: OptionParser, layer: Mapping[str, Any], exclusive: Mapping[str, Sequence[str]]) -> dict[str, Any]:

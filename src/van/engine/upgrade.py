@@ -33,6 +33,9 @@ _RENAMED: dict[str, dict[str, str | None]] = {
     },
 }
 
+# what tells files that a run has written: they hold every option
+_EVERY_RUN = {"schedule", "milestones", "gamma", "power", "warmup_epochs", "warmup_iterations", "min_lr"}
+
 
 def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
     """Return options with today's names; those that have them already stay as they are.
@@ -49,6 +52,7 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
         _rename(options, old, new)
     if task == "saliency" and "crop_size" in (augmentation := options.get("augmentation") or {}):
         augmentation["image_sizes"] = [augmentation.pop("crop_size")]
+    _drop_idle(options)
     if isinstance(options.get("model"), dict):
         options["model"] = _model(options["model"], task)
     if task in ("semantic", "saliency") and isinstance(options.get("inference"), dict):
@@ -64,6 +68,30 @@ def _rename(options: dict[str, Any], old: str, new: str | None) -> None:
         value = place.pop(name)
         if new is not None:
             place[new.rpartition(".")[2]] = value
+
+
+def _drop_idle(options: dict[str, Any]) -> None:
+    """Drop what had no effect in files of runs, which hold every option; hand-written ones are refused instead."""
+    optimization = options.get("optimization")
+    if not isinstance(optimization, dict) or not optimization.keys() >= _EVERY_RUN:
+        return
+    schedule = optimization["schedule"]
+    without_effect = {"gamma": schedule != "step", "power": schedule != "poly", "milestones": schedule != "step"}
+    if schedule == "step":
+        warms_up = optimization["warmup_iterations"] or (
+            optimization["warmup_iterations"] is None and optimization["warmup_epochs"] != 0
+        )
+        if optimization["min_lr"] is not None and warms_up:
+            optimization["warmup_lr"] = optimization["min_lr"]  # all that it was for
+        without_effect |= {"min_lr": True, "gamma": not optimization["milestones"]}
+    without_effect["warmup_epochs"] = optimization["warmup_iterations"] is not None
+    for name in (name for name, idle in without_effect.items() if idle):
+        optimization[name] = [] if name == "milestones" else None
+    if options.get("iterations") is not None:
+        options.pop("epochs", None)
+    augmentation = options.get("augmentation")
+    if isinstance(augmentation, dict) and augmentation.get("auto_augment") and "color_jitter" in augmentation:
+        augmentation["color_jitter"] = None
 
 
 def _model(options: dict[str, Any], task: str | None) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import Format
-from timm.models import FeatureListNet
+from timm.models import FeatureListNet, group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from van.errors import VanError
 from van.models.factory import create_model
-from van.models.van import VAN
+from van.models.van import VAN, VANStage
 from van.models.variants import VARIANTS
 
 
@@ -61,6 +61,7 @@ class Backbone(nn.Module):
             raise VanError(f"out_indices is {list(out_indices)}, expected some of 0, 1, 2, 3 in ascending order.")
         if not 0 <= frozen_stages <= 4:
             raise VanError(f"frozen_stages is {frozen_stages}, expected 0 (none) to 4 (all).")
+        self.name = name
         self.model_args = dict(model_args)
         if name.partition(".")[0] in VARIANTS:
             body, cfg = self._van(name, pretrained, out_indices, device)
@@ -78,13 +79,10 @@ class Backbone(nn.Module):
         self.mean: tuple[float, ...] = tuple(cfg["mean"])
         self.std: tuple[float, ...] = tuple(cfg["std"])
         self._frozen = self._first_stages(frozen_stages)
-        for module in self._frozen:
-            module.requires_grad_(False)
         if freeze_norm:
-            norms = [m for m in body.modules() if isinstance(m, _BatchNorm)]
-            for norm in norms:
-                norm.requires_grad_(False)
-            self._frozen += norms
+            self._frozen += [name for name, m in body.named_modules() if isinstance(m, _BatchNorm)]
+        for module in self._frozen:
+            body.get_submodule(module).requires_grad_(False)
         self.train(self.training)
 
     def _van(
@@ -106,8 +104,8 @@ class Backbone(nn.Module):
         cfg = cast(dict[str, Any], model.pretrained_cfg)
         return FeatureListNet(model, out_indices=tuple(out_indices), flatten_sequential=True), cfg
 
-    def _first_stages(self, count: int) -> list[nn.Module]:
-        """Return the modules from the stem to the end of stage number `count`."""
+    def _first_stages(self, count: int) -> list[str]:
+        """Return the names of the modules from the stem to the end of stage number `count`."""
         if count == 0:
             return []
         body = cast(Any, self.body)
@@ -118,14 +116,52 @@ class Backbone(nn.Module):
             raise VanError(
                 f"frozen_stages is {count}, but the stages of timm's {type(body).__name__} cannot be told apart. Use 0."
             )
-        return [body[name] for name in names[: names.index(last) + 1 if last in names else None]]
+        return names[: names.index(last) + 1 if last in names else None]
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
-        for module in self._frozen:
-            module.eval()
+        for name in self._frozen:  # by name: a synchronized BatchNorm may have taken the place of the first one
+            self.body.get_submodule(name).eval()
         return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass instead of storing them; see VAN.set_grad_checkpointing.
+
+        Raises:
+            VanError: the network cannot do that without counting each batch twice in its BatchNorms.
+        """
+        body = cast(Any, self.body)
+        stages = [module for module in body.modules() if isinstance(module, VANStage)]
+        for stage in stages:
+            stage.grad_checkpointing = enable
+        if stages:
+            return
+        norms = any(isinstance(module, _BatchNorm) for module in body.modules())
+        if norms or not hasattr(body, "set_grad_checkpointing"):
+            reason = "would count each batch twice in its BatchNorms" if norms else "cannot do that"
+            raise VanError(f"Activations of {self.name} cannot be recomputed: timm {reason}. Use a VAN.")
+        body.set_grad_checkpointing(enable)
+
+    def layer_depths(self) -> dict[str, int]:
+        """Return the depth of each parameter: 0 for the stem, then one more for each block; see VAN.layer_depths.
+
+        Raises:
+            VanError: timm does not say how the layers of the network follow each other.
+        """
+        with torch.device("meta"):
+            whole: Any = timm.create_model(self.name, **{**self.model_args, "num_classes": 0})
+        matcher = whole.group_matcher(coarse=False) if hasattr(whole, "group_matcher") else {}
+        depths = cast(dict[str, int], group_parameters(whole, matcher, reverse=True)) if matcher else {}
+        # the body has joined the first components of some names
+        joined = {name.replace(".", "_"): depth for name, depth in depths.items()}
+        names = [name for name, _ in self.body.named_parameters()]
+        plain = {name: name.removeprefix("model.").replace(".", "_") for name in names}
+        if not set(plain.values()) <= joined.keys():
+            raise VanError(
+                f"layer_decay is not available for {self.name}, whose layers timm does not order. Use a VAN."
+            )
+        return {f"body.{name}": joined[plain[name]] for name in names}
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map images (B, 3, H, W) to one map (B, C, ceil(H/stride), ceil(W/stride)) per out index."""

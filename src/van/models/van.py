@@ -18,6 +18,7 @@ from timm.layers.norm import LayerNorm2d
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
+    group_parameters,
     list_pretrained,
     register_model,
     resolve_pretrained_cfg,
@@ -339,6 +340,11 @@ class VAN(nn.Module):
                 (r"^stages\.(\d+)\.norm", (99999,)),
             ],
         }
+
+    def layer_depths(self) -> dict[str, int]:
+        """Return the depth of each parameter but the classifier's: 0 for the stem, then one more for each block."""
+        depths = cast(dict[str, int], group_parameters(self, self.group_matcher(), reverse=True))
+        return {name: depth for name, depth in depths.items() if not name.startswith("head.")}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations.

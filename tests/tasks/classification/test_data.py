@@ -345,6 +345,23 @@ def test_other_augmentation(helpers):
     assert not {transforms.RandomHorizontalFlip, RandAugment, RandomErasing} & steps.keys()
 
 
+@pytest.mark.parametrize(
+    ("options", "strength"),
+    [
+        ({}, 0.4),
+        ({"color_jitter": 0.0}, None),
+        ({"auto_augment": "rand-m9"}, None),
+        ({"auto_augment": "3a"}, 0.4),
+        ({"auto_augment": "3a", "color_jitter": 0.2}, 0.2),
+    ],
+)
+def test_color_jitter_and_policies(helpers, options, strength):
+    steps = by_type(ClassificationAugmentation(**options).transform(helpers.preprocessing))
+    assert (transforms.ColorJitter in steps) == (strength is not None)
+    if strength is not None:
+        assert steps[transforms.ColorJitter].brightness == pytest.approx((1 - strength, 1 + strength))
+
+
 def test_no_augmentation_leaves_the_image_alone(helpers):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
     tensor = PLAIN.transform(helpers.preprocessing)(image)
@@ -382,6 +399,7 @@ def test_keeping_no_bit_gives_black(helpers):
         ({"erase_mixed": True}, r"augmentation\.erase_mixed is set, but random_erasing is 0"),
         ({"mixup": -1.0}, r"augmentation\.mixup is -1\.0, expected a number from 0 up"),
         ({"color_jitter": float("nan")}, r"augmentation\.color_jitter is nan"),
+        ({"color_jitter": 0.4, "auto_augment": "rand-m9"}, r"color_jitter is 0\.4, but auto_augment rand-m9 takes its"),
         ({"scale": (1.0, 0.5)}, r"augmentation\.scale is \(1\.0, 0\.5\), expected two increasing numbers above 0"),
         ({"ratio": (0.0, 1.0)}, r"augmentation\.ratio is \(0\.0, 1\.0\)"),
     ],

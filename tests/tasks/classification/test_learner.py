@@ -107,7 +107,8 @@ def test_learning_rate(batch):
 def test_other_schedules(batch, options, expected):
     images, labels = batch
     rates = Rates()
-    module = task(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)), lr=1.0, warmup_epochs=1, min_lr=0.0, **options)
+    options = {"min_lr": 0.0, **options} if options["schedule"] == "poly" else {"warmup_lr": 0.0, **options}
+    module = task(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)), lr=1.0, warmup_epochs=1, **options)
     fit(module, loader(images.repeat(5, 1, 1, 1), labels.repeat(5)), epochs=4, callbacks=[rates])
     assert rates.rates == pytest.approx([*(step / 5 for step in range(5)), *expected])
 
@@ -141,10 +142,6 @@ def test_optimizers(name):
     ("options", "message"),
     [
         ({"optimizer": "nonsense"}, r"The optimizer 'nonsense' cannot be built .*such as adamw or sgd"),
-        ({"weight_decay": -1.0}, r"weight_decay is -1\.0, expected 0 or more"),
-        ({"min_lr": -1e-6}, r"min_lr is -1e-06, expected a number from 0 to"),
-        ({"min_lr": 0.1}, r"min_lr is 0\.1"),
-        ({"milestones": [2]}, r"milestones is \[2\], which only schedule step"),
         ({"schedule": "step", "milestones": [3, 2]}, r"expected rising epochs between 0 and 4"),
         ({"schedule": "step", "milestones": [4]}, r"milestones is \[4\], expected rising epochs between 0 and 4"),
     ],

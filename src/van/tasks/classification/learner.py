@@ -1,5 +1,6 @@
 """Training a classifier: cross-entropy, mixup and CutMix, top-1 and top-5."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,13 +22,21 @@ class ClassificationLearner(Learner):
         model: Maps (B, C, H, W) to logits (B, num_classes).
         num_classes: Number of classes.
         options: Options of training.
+        image_size: Height and width of the training images.
     """
 
     columns = ("val_loss",)
 
-    def __init__(self, model: nn.Module, num_classes: int, options: ClassificationTrainOptions) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        options: ClassificationTrainOptions,
+        image_size: Sequence[int] | None = None,
+    ) -> None:
         evaluator = AccuracyEvaluator(num_classes)
-        super().__init__(model, evaluator.metrics, evaluator, options)
+        stages = [f"stages.{stage}" for stage in range(options.frozen_stages)]
+        super().__init__(model, evaluator.metrics, evaluator, options, image_size, frozen=stages)
         self.label_smoothing = options.optimization.label_smoothing
         mixup, cutmix = options.augmentation.mixup, options.augmentation.cutmix
         # smoothing stays with the loss, which does it alike for mixed and for plain targets
@@ -39,20 +48,6 @@ class ClassificationLearner(Learner):
         erasing = options.augmentation.random_erasing if options.augmentation.erase_mixed else 0.0
         self.erase = RandomErasing(erasing, mode="pixel") if erasing else None
         self.val_loss = MeanMetric()
-        self.frozen_stages = options.frozen_stages
-        for stage in self._frozen():
-            stage.requires_grad_(False)
-        self.train(self.training)
-
-    def _frozen(self) -> list[nn.Module]:
-        return list(self.model.stages)[: self.frozen_stages] if self.frozen_stages else []  # type: ignore[arg-type]
-
-    def train(self, mode: bool = True) -> "ClassificationLearner":
-        """Switch to training or evaluation; frozen stages stay in evaluation, so that their statistics do too."""
-        super().train(mode)
-        for stage in self._frozen():
-            stage.eval()
-        return self
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
         """Return the cross-entropy of images (B, C, H, W) and labels (B,), mixed and then erased where asked for."""

@@ -115,7 +115,7 @@ class ClassificationTask(Task):
         """Return the loss and accuracies of a classifier."""
         from van.tasks.classification.learner import ClassificationLearner
 
-        return ClassificationLearner(network, len(data.class_names), options)
+        return ClassificationLearner(network, len(data.class_names), options, data.preprocessing["input_size"][1:])
 
     def header(self, network: Any, options: ClassificationTrainOptions, data: Any) -> "Header":
         """Return variant, arguments, classes, preprocessing and split of a classifier."""

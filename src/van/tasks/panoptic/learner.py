@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from van.engine.learner import Learner
+from van.engine.progressive import resize
 from van.tasks.panoptic.evaluation import PanopticEvaluator, find_segments
 from van.tasks.panoptic.metrics import METRICS
 from van.tasks.panoptic.options import PanopticTrainOptions
@@ -24,8 +25,15 @@ class PanopticLearner(Learner):
     def __init__(
         self, model: nn.Module, class_names: list[str], isthing: Sequence[bool], options: PanopticTrainOptions
     ) -> None:
-        super().__init__(model, METRICS, PanopticEvaluator(class_names, isthing), options)
+        evaluator = PanopticEvaluator(class_names, isthing)
+        super().__init__(model, METRICS, evaluator, options, options.augmentation.crop_size)
         self.inference = options.inference
+
+    def resized(self, batch: Any, size: tuple[int, int]) -> Any:
+        """Return images and masks of their segments at another height and width."""
+        images, targets = batch
+        smaller = [{**target, "masks": resize(target["masks"], size)} for target in targets]
+        return resize(images, size, smooth=True), smaller
 
     def found(self, batch: Any) -> tuple[Any, Any]:
         """Return the segments found on images of any sizes, and the true ones."""

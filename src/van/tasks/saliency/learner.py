@@ -20,7 +20,7 @@ class SaliencyLearner(Learner):
     """
 
     def __init__(self, model: nn.Module, options: SaliencyTrainOptions) -> None:
-        super().__init__(model, METRICS, SaliencyEvaluator(), options)
+        super().__init__(model, METRICS, SaliencyEvaluator(), options, options.augmentation.crop_size)
         self.view = options.inference
 
     def found(self, batch: Any) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ class SemanticLearner(Learner):
     """
 
     def __init__(self, model: nn.Module, class_names: list[str], options: SemanticTrainOptions) -> None:
-        super().__init__(model, METRICS, SemanticEvaluator(class_names), options)
+        super().__init__(model, METRICS, SemanticEvaluator(class_names), options, options.augmentation.crop_size)
         self.view = options.inference
 
     def found(self, batch: Any) -> tuple[Any, Any]:
