@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class Transform(GeneralizedRCNNTransform):
-    """torchvision's resizing and padding, which also takes bytes and leaves images of the right size alone.
+    """torchvision's resizing and padding, which also takes bytes.
+
+    Only evaluation resizes: training images have the size that they were loaded with.
 
     Args:
         options: min_size, max_size, mean and std.
@@ -42,9 +44,9 @@ class Transform(GeneralizedRCNNTransform):
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-        """Resize image and target to a short edge picked from min_size (training) or to the last one."""
-        sizes, short, long = list(cast(Any, self.min_size)), min(image.shape[-2:]), max(image.shape[-2:])
-        if (len(sizes) == 1 or not self.training) and short == sizes[-1] and long <= self.max_size:
+        """Resize an image to the last of min_size in evaluation."""
+        short, long = min(image.shape[-2:]), max(image.shape[-2:])
+        if self.training or (short == cast(Any, self.min_size)[-1] and long <= self.max_size):
             return image, target
         return super().resize(image, target)
 

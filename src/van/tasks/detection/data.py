@@ -33,7 +33,8 @@ class DetectionData(DataModule):
     shares_itself = True
 
     def __init__(self, options: DetectionTrainOptions, masks: bool, batch_size: int) -> None:
-        transform, folder = options.augmentation.transform(), data_folder(options.data, options.data_root)
+        transform = options.augmentation.transform(options.model.min_size, options.model.max_size)
+        folder = data_folder(options.data, options.data_root)
         common: Any = {"masks": masks, "decode": options.check_data, "workers": options.workers}
         train, notes = usable_split(folder, "train", options.on_problem, **common)
         val, more = usable_split(folder, "val", options.on_problem, **common)
