@@ -166,18 +166,25 @@ class PoseAugmentation:
     """Random changes to the training crops; the defaults are those of SimpleBaseline and HRNet.
 
     Attributes:
+        shift: Largest shift of the crop's center in widths and heights of the crop; needed for shift_probability only.
+        shift_probability: Probability of a shift.
         scale: Standard deviation of the crop's size around 1; sizes are clipped to one standard deviation.
         rotation: Standard deviation of the rotation in degrees; angles are clipped to two standard deviations.
         rotation_probability: Probability of a rotation.
         hflip: Probability of a horizontal flip.
         half_body: Probability of cropping to the upper or lower half of a person with more than 8 visible keypoints.
+        upper_half: Probability that it is the upper half, where both have three visible keypoints. The published code
+            compares a normal instead of a uniform number with 0.5, which is 0.69.
     """
 
+    shift: float = 0.0
+    shift_probability: float = 0.0
     scale: float = 0.35
     rotation: float = 40.0
     rotation_probability: float = 0.6
     hflip: float = 0.5
     half_body: float = 0.3
+    upper_half: float = 0.69
 
     def transform(self, names: Sequence[str], size: tuple[int, int]) -> "RandomRegion":
         """Return what draws the region to crop.
@@ -187,13 +194,18 @@ class PoseAugmentation:
             size: Height and width of the crops.
 
         Raises:
-            DataError: a value is out of range.
+            DataError: a value is out of range, or options do not go together.
         """
-        _check(self, "rotation_probability", "hflip", "half_body")
-        _check(self, "rotation", high=math.inf)
+        _check(self, "shift_probability", "rotation_probability", "hflip", "half_body", "upper_half")
+        _check(self, "rotation", "shift", high=math.inf)
         _check(self, "scale")
         if self.scale == 1:
             raise DataError("augmentation.scale is 1.0, expected a number below 1: crops would have no area.")
+        if (self.shift > 0) != (self.shift_probability > 0):
+            raise DataError(
+                f"augmentation.shift is {self.shift} and augmentation.shift_probability {self.shift_probability}, but "
+                "a shift needs both. Give both or neither."
+            )
         from van.data.pose import RandomRegion
 
         return RandomRegion(self, names, size)
