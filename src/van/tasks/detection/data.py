@@ -42,7 +42,7 @@ class DetectionData(DataModule):
             raise DataError(
                 f"{val.name} has other categories than {train.name}. Give both the same list of categories."
             )
-        dataset = CocoDetectionDataset(train, transform, masks)
+        dataset = CocoDetectionDataset(train, transform, masks, options.keep_empty)
         if not any(dataset.objects(image["id"]) for image in dataset.images):
             raise DataError(f"{train.name} has no annotations to learn from. See van check-data {options.data}.")
         workers = loading_processes(options.workers)
