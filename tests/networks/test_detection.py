@@ -20,8 +20,9 @@ ARGUMENTS = {
     "retinanet": {"anchor_sizes": [16, 32, 64, 128, 256], "scales_per_octave": 1},
     "fcos": {},
     "faster_rcnn": ROI,
-    "mask_rcnn": {**ROI, "mask_width": 16},
-    "cascade_mask_rcnn": {**ROI, "mask_width": 16},
+    "mask_rcnn": {**ROI, "mask_width": 16, "box_loss": "l1", "proposal_loss": "l1", "low_quality_matches": True}
+    | {"sampling_ratio": 0, "aligned": True},
+    "cascade_mask_rcnn": {**ROI, "mask_width": 16, "box_loss": "giou", "candidates_train": 60},
     "mask2former": {"queries": 10, "encoder_layers": 1, "encoder_width": 32, "decoder_layers": 2, "decoder_width": 32}
     | {"heads": 4, "points": 256},
     "atss": {"anchor_scale": 4},
