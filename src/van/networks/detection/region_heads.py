@@ -105,6 +105,7 @@ class RegionHeads(RoIHeads):
 
     Args:
         options: What they are built from.
+        iou: Proposals that overlap an object by at least this IoU learn it.
         **arguments: As torchvision's, but for what follows from the options.
     """
 
