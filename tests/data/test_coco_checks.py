@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from van.data.checks import Problem
-from van.data.coco import CocoDetectionDataset, CocoSplit, find_coco_splits, find_split
+from van.data.coco import CocoDetectionDataset, CocoSplit, find_split, find_splits, read_splits
 from van.data.coco_checks import check, find_problems, usable_split
 from van.data.shapes import make_shapes
 from van.errors import DataError
@@ -312,4 +312,4 @@ def test_shapes_have_no_problems(tmp_path):
         for kind in ("instances", "person_keypoints"):
             data = CocoSplit(find_split(tmp_path / "shapes", split, kind), kind)
             assert find_problems(data, masks=True) == []
-    assert check(find_coco_splits(tmp_path / "shapes")) == []
+    assert check(read_splits(find_splits(tmp_path / "shapes"))) == []

@@ -136,6 +136,14 @@ class TestHalfBody:
         (x, y), _ = half_body(keypoints, KEYPOINTS, (64, 48))
         assert (x, y) == pytest.approx(keypoints[:11, :2].mean(0).tolist())
 
+    def test_upper_half_is_as_likely_as_asked(self):
+        keypoints = np.array(body()).reshape(17, 3)
+        keypoints[:11, 1] -= 100
+        torch.manual_seed(0)
+        upper = [half_body(keypoints, KEYPOINTS, (64, 48), 0.69)[0][1] < 0 for _ in range(400)]
+        assert np.mean(upper) == pytest.approx(0.69, abs=0.06)
+        assert all(half_body(keypoints, KEYPOINTS, (64, 48), 1.0)[0][1] < 0 for _ in range(20))
+
     def test_too_little_is_left_whole(self):
         assert half_body(np.array(body(visible=1)).reshape(17, 3), KEYPOINTS, (64, 48)) is None
 
@@ -194,9 +202,31 @@ class TestDataset:
         few = write([person(keypoints=body(visible=8))])
         assert torch.allclose(open_persons(few, "train", (64, 48), only_half)[0][0]["matrix"], whole)
 
+    def test_centers_are_shifted_by_a_share_of_the_crop(self):
+        only_shift = PoseAugmentation(
+            shift=0.16, shift_probability=0.3, scale=0, rotation_probability=0, hflip=0, half_body=0
+        )
+        region = only_shift.transform(KEYPOINTS, (64, 48))
+        torch.manual_seed(0)
+        moved = [region(np.array(body()).reshape(17, 3), (30.0, 20.0), 60.0) for _ in range(1000)]
+        assert {(width, angle, flipped) for _, width, angle, flipped in moved} == {(60.0, 0.0, False)}
+        x, y = np.array([center for center, *_ in moved]).T - np.array([[30.0], [20.0]])
+        assert np.mean(x != 0) == pytest.approx(0.3, abs=0.05)
+        assert 0.14 * 60 < np.abs(x).max() <= 0.16 * 60
+        assert 0.14 * 80 < np.abs(y).max() <= 0.16 * 80  # the crop is 60 wide and 80 high
+        assert np.std(x[x != 0]) == pytest.approx(0.16 * 60 / np.sqrt(3), rel=0.1)  # uniform
+        assert x[x != 0].mean() == pytest.approx(0, abs=1)
+
     @pytest.mark.parametrize(
         ("changes", "message"),
-        [({"scale": 1.0}, "scale is 1.0"), ({"rotation": -1.0}, "rotation is -1.0"), ({"hflip": 1.5}, "hflip is 1.5")],
+        [
+            ({"shift": 0.1}, "shift needs both"),
+            ({"shift_probability": 0.1}, "shift needs both"),
+            ({"scale": 1.0}, "scale is 1.0"),
+            ({"rotation": -1.0}, "rotation is -1.0"),
+            ({"hflip": 1.5}, "hflip is 1.5"),
+            ({"upper_half": 2.0}, "upper_half is 2.0"),
+        ],
     )
     def test_wrong_changes_are_named(self, changes, message):
         with pytest.raises(DataError, match=message):

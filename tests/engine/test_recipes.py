@@ -138,6 +138,8 @@ class TestEveryRecipe:
         given = ()
         if task.name == "classification":
             given = ({"input_size": (3, *options.image_size), "mean": (0.5,) * 3, "std": (0.5,) * 3},)
+        elif task.name in ("detection", "instances"):
+            given = (options.model.min_size, options.model.max_size)
         elif task.name == "pose":
             given = (["nose", "left_eye", "right_eye"], options.model.image_size)
         assert options.augmentation.transform(*given) is not None

@@ -131,6 +131,36 @@ class TestTargets:
         _, weights = gaussian_maps(points, (16, 8), 4, 2.0)
         assert weights.tolist() == [[0, 1, 1, 1, 0, 0, 0]]
 
+    @pytest.mark.parametrize("sigma", [2, 3])
+    def test_rounded_ones_are_those_of_the_published_code(self, sigma):
+        generator = torch.Generator().manual_seed(0)
+        points = torch.rand(40, 5, 3, generator=generator) * torch.tensor([140.0, 180.0, 3.0]) - torch.tensor(
+            [50, 50, 1]
+        )
+        points[..., 2] = points[..., 2].floor().clamp(min=0)
+        height, width, stride, reach = 20, 12, 4, 3 * sigma
+        maps, weights = gaussian_maps(points, (height, width), stride, sigma, rounded=True)
+        patch = torch.arange(2 * reach + 1) - reach
+        patch = torch.exp(-(patch[:, None] ** 2 + patch**2) / (2 * sigma**2))
+        counted = 0
+        for i, k in [(i, k) for i in range(40) for k in range(5)]:
+            x, y = (int(value / stride + 0.5) for value in points[i, k, :2].tolist())
+            outside = x - reach >= width or y - reach >= height or x + reach + 1 < 0 or y + reach + 1 < 0
+            assert weights[i, k] == (points[i, k, 2] > 0 and not outside)
+            canvas = torch.zeros(height + 60, width + 60)  # the map is its middle
+            canvas[30 + y - reach : 31 + y + reach, 30 + x - reach : 31 + x + reach] = patch
+            torch.testing.assert_close(maps[i, k], canvas[30 : 30 + height, 30 : 30 + width])
+            counted += int(weights[i, k])
+        assert 30 < counted < 190
+
+    def test_loss_over_all_keypoints_is_that_of_the_published_code(self):
+        model = tiny(round_centers=True, average_over="all").build(2)
+        images, points = torch.rand(2, 3, 64, 32), TestTraining.POINTS
+        target, weights = gaussian_maps(points, (16, 8), 4, 2.0, rounded=True)
+        masked = weights[..., None, None]
+        expected = torch.nn.functional.mse_loss(model(images) * masked, target * masked)
+        torch.testing.assert_close(model(images, points)["heat_map"], expected)
+
 
 class TestDecoding:
     def test_finds_keypoints_to_a_quarter_of_a_pixel(self):

@@ -114,43 +114,74 @@ class ClassificationAugmentation:
 class DetectionAugmentation:
     """Random changes to the training images; boxes and masks change with them.
 
-    The size that the detector resizes images to is an option of the detector, even where it is drawn at random.
+    In the end images are resized to a short edge picked at random from the detector's min_size, unless large-scale
+    jitter gives them their size.
 
     Attributes:
         hflip: Probability of a horizontal flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
+        random_crop: Probability of cropping an image before it is resized, as DETR and Swin Transformer do: it is
+            resized to a short edge picked from random_crop_resize and cropped to a height and a width drawn from
+            random_crop_range.
+        random_crop_resize: Short edges in pixels, such as 400, 500 and 600; needed for random_crop only.
+        random_crop_range: Smallest and largest side of that crop in pixels, such as 384 and 600; needed for random_crop
+            only.
         scale_range: Smallest and largest factor of large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177), such as
             0.1 and 2.0; factor 1 fits an image into crop_size. Null for none.
-        crop_size: Height and width in pixels that images are cropped or padded to after large-scale jitter; needed for
-            scale_range only.
+        crop_size: Height and width in pixels that images are cropped or padded to after large-scale jitter, to train at
+            this size; needed for scale_range only.
         min_box_size: Boxes with a side shorter than this, in pixels, are dropped afterwards.
     """
 
     hflip: float = 0.5
     photometric: float = 0.0
+    random_crop: float = 0.0
+    random_crop_resize: list[int] | None = None
+    random_crop_range: tuple[int, int] | None = None
     scale_range: tuple[float, float] | None = None
     crop_size: tuple[int, int] | None = None
     min_box_size: float = 1.0
 
-    def transform(self) -> "v2.Transform":
+    def transform(self, min_size: Sequence[int], max_size: int) -> "v2.Transform":
         """Return the changes as one transform of an image and its target.
 
+        Args:
+            min_size: Short edges in pixels of the detector, of which one is picked at random.
+            max_size: Largest long edge in pixels.
+
         Raises:
-            DataError: a value is out of range.
+            DataError: a value is out of range, or options do not go together.
         """
-        _check(self, "hflip", "photometric")
+        _check(self, "hflip", "photometric", "random_crop")
         _check(self, "min_box_size", high=math.inf)
         if (self.scale_range is None) != (self.crop_size is None):
             raise DataError(
                 f"augmentation.scale_range is {self.scale_range} and augmentation.crop_size {self.crop_size}, but "
                 "large-scale jitter needs both. Give both or neither."
             )
+        cropping = [self.random_crop_resize is not None, self.random_crop_range is not None]
+        if cropping != [self.random_crop > 0] * 2:
+            raise DataError(
+                f"augmentation.random_crop is {self.random_crop}, random_crop_resize {self.random_crop_resize} and "
+                f"random_crop_range {self.random_crop_range}, expected all three or none of them."
+            )
+        if self.random_crop:
+            _check(self, "random_crop_range", low=1, high=math.inf, pair="range")
+            if not self.random_crop_resize or min(self.random_crop_resize) < 1:
+                raise DataError(
+                    f"augmentation.random_crop_resize is {self.random_crop_resize}, expected short edges from 1 up."
+                )
         if self.scale_range is not None:
             _check(self, "scale_range", high=math.inf, above=True, pair="range")
             _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
+            if self.random_crop or len(min_size) > 1:
+                raise DataError(
+                    f"augmentation.scale_range is {self.scale_range}, which gives images the size {self.crop_size} to "
+                    "train at. Leave out augmentation.random_crop, and give one model.min_size, for evaluation."
+                )
         from van.data.transforms import detection_transform
 
-        return detection_transform(self)
+        return detection_transform(self, min_size, max_size)
 
 
 @dataclass
@@ -158,18 +189,25 @@ class PoseAugmentation:
     """Random changes to the training crops; the defaults are those of SimpleBaseline and HRNet.
 
     Attributes:
+        shift: Largest shift of the crop's center in widths and heights of the crop; needed for shift_probability only.
+        shift_probability: Probability of a shift.
         scale: Standard deviation of the crop's size around 1; sizes are clipped to one standard deviation.
         rotation: Standard deviation of the rotation in degrees; angles are clipped to two standard deviations.
         rotation_probability: Probability of a rotation.
         hflip: Probability of a horizontal flip.
         half_body: Probability of cropping to the upper or lower half of a person with more than 8 visible keypoints.
+        upper_half: Probability that it is the upper half, where both have three visible keypoints. The published code
+            compares a normal instead of a uniform number with 0.5, which is 0.69.
     """
 
+    shift: float = 0.0
+    shift_probability: float = 0.0
     scale: float = 0.35
     rotation: float = 40.0
     rotation_probability: float = 0.6
     hflip: float = 0.5
     half_body: float = 0.3
+    upper_half: float = 0.69
 
     def transform(self, names: Sequence[str], size: tuple[int, int]) -> "RandomRegion":
         """Return what draws the region to crop.
@@ -179,13 +217,18 @@ class PoseAugmentation:
             size: Height and width of the crops.
 
         Raises:
-            DataError: a value is out of range.
+            DataError: a value is out of range, or options do not go together.
         """
-        _check(self, "rotation_probability", "hflip", "half_body")
-        _check(self, "rotation", high=math.inf)
+        _check(self, "shift_probability", "rotation_probability", "hflip", "half_body", "upper_half")
+        _check(self, "rotation", "shift", high=math.inf)
         _check(self, "scale")
         if self.scale == 1:
             raise DataError("augmentation.scale is 1.0, expected a number below 1: crops would have no area.")
+        if (self.shift > 0) != (self.shift_probability > 0):
+            raise DataError(
+                f"augmentation.shift is {self.shift} and augmentation.shift_probability {self.shift_probability}, but "
+                "a shift needs both. Give both or neither."
+            )
         from van.data.pose import RandomRegion
 
         return RandomRegion(self, names, size)

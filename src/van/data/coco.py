@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -217,9 +217,9 @@ class CocoSplit:
         return split
 
 
-def find_coco_splits(root: str | Path, kind: CocoKind = "instances") -> dict[Split, CocoSplit]:
-    """Find and read the annotations of all splits, train before val; see `find_split`."""
-    return {split: CocoSplit(files, kind) for split, files in find_splits(root, kind).items()}
+def read_splits(found: Mapping[Split, CocoFiles], kind: CocoKind = "instances") -> dict[Split, CocoSplit]:
+    """Read the annotations of the splits that find_splits has found."""
+    return {split: CocoSplit(files, kind) for split, files in found.items()}
 
 
 def mask_functions() -> Any:

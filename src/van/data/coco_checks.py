@@ -144,7 +144,7 @@ def find_problems(
 def check(
     splits: Mapping[Split, CocoSplit], decode: bool = True, workers: int | None = None, masks: bool | None = None
 ) -> list[Problem]:
-    """List the problems of all splits of a data set; see `find_problems` and `van.data.coco.find_coco_splits`."""
+    """List the problems of all splits of a data set; see `find_problems` and `van.data.coco.read_splits`."""
     return [problem for split in splits.values() for problem in find_problems(split, decode, workers, masks)]
 
 

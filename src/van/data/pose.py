@@ -123,7 +123,7 @@ def cut_out(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> to
 
 
 def half_body(
-    keypoints: np.ndarray, names: Sequence[str], size: tuple[int, int]
+    keypoints: np.ndarray, names: Sequence[str], size: tuple[int, int], upper: float = 0.5
 ) -> tuple[tuple[float, float], float] | None:
     """Choose the upper or the lower half of a person at random.
 
@@ -131,6 +131,7 @@ def half_body(
         keypoints: (K, 3): x, y, visibility.
         names: Names of the keypoints, which tell those of the lower half: hips, knees, ankles, feet.
         size: Height and width of the crop.
+        upper: Probability of the upper half, where both have three visible keypoints.
 
     Returns:
         Center and width of the region around one half, as in box_region; None if fewer than two of its keypoints are
@@ -139,7 +140,7 @@ def half_body(
     lower = np.array([any(word in name.lower() for word in _LOWER) for name in names])
     seen = keypoints[:, 2] > 0
     halves = [seen & ~lower, seen & lower]
-    if float(torch.rand(())) < 0.5:
+    if float(torch.rand(())) >= upper:
         halves.reverse()
     chosen = next((half for half in halves if half.sum() > 2), halves[0])
     if chosen.sum() < 2:
@@ -249,8 +250,12 @@ class RandomRegion:
         options = self.options
         chances = torch.rand(3).tolist()
         noise = torch.randn(2).tolist()
+        if options.shift_probability and float(torch.rand(())) < options.shift_probability:
+            x, y = (2 * torch.rand(2) - 1).tolist()
+            height = width * self.size[0] / self.size[1]
+            center = (center[0] + x * options.shift * width, center[1] + y * options.shift * height)
         if (keypoints[:, 2] > 0).sum() > _HALF_BODY_FROM and chances[0] < options.half_body:
-            center, width = half_body(keypoints, self.names, self.size) or (center, width)
+            center, width = half_body(keypoints, self.names, self.size, options.upper_half) or (center, width)
         width *= min(max(1 + options.scale * noise[0], 1 - options.scale), 1 + options.scale)
         limit = 2 * options.rotation
         rotated = chances[1] < options.rotation_probability

@@ -1,5 +1,6 @@
 """Random changes to training images and their labels, built from timm's transforms and torchvision's v2."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -72,6 +73,54 @@ class RandomScale(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resize; labels with nearest-neighbor interpolation."""
         return self._call_kernel(functional.resize, inpt, params["size"], antialias=self.antialias)
+
+
+class RandomShortEdge(v2.Transform):
+    """Resize an image and its target to a short edge picked at random, keeping the proportions; see `fitted`.
+
+    Args:
+        sizes: Short edges in pixels.
+        longest: Largest long edge in pixels.
+    """
+
+    def __init__(self, sizes: Sequence[int], longest: int) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.longest = longest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Pick the short edge."""
+        short = self.sizes[int(torch.randint(len(self.sizes), ()))]
+        return {"size": fitted(*_size(flat_inputs), (short, self.longest))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize without antialiasing, as detectors do in evaluation; masks with nearest-neighbor interpolation."""
+        return self._call_kernel(functional.resize, inpt, params["size"], antialias=False)
+
+
+class RandomRangeCrop(v2.Transform):
+    """Crop a random window with a random height and width; smaller images keep their smaller side.
+
+    Args:
+        low: Smallest side in pixels.
+        high: Largest side in pixels.
+    """
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the window."""
+        starts, sides = [], []
+        for side in _size(flat_inputs):
+            sides.append(int(torch.randint(min(side, self.low), min(side, self.high) + 1, ())))
+            starts.append(int(torch.randint(side - sides[-1] + 1, ())))
+        return {"window": (*starts, *sides)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crop; boxes are cut at the window."""
+        return self._call_kernel(functional.crop, inpt, *params["window"])
 
 
 class RandomCropOrPad(v2.Transform):
@@ -235,7 +284,7 @@ def _pair(values: Any) -> tuple[Any, Any]:
     return values[0], values[1]  # configuration files give lists
 
 
-def detection_transform(options: DetectionAugmentation) -> v2.Transform:
+def detection_transform(options: DetectionAugmentation, min_size: Sequence[int], max_size: int) -> v2.Transform:
     """Return a transform of an image and a target with boxes, labels and perhaps masks."""
     steps: list[Any] = [v2.RandomHorizontalFlip(options.hflip)]
     if options.photometric:
@@ -247,6 +296,12 @@ def detection_transform(options: DetectionAugmentation) -> v2.Transform:
             v2.RandomCrop(size, pad_if_needed=True, fill=cast(Any, {tv_tensors.Image: _GREY, "others": 0})),
             _BoxesOfMasks(),
         ]
+    else:
+        if options.random_crop:
+            low, high = _pair(options.random_crop_range)
+            before = [RandomShortEdge(options.random_crop_resize or (), max_size), RandomRangeCrop(low, high)]
+            steps.append(v2.RandomApply(before, options.random_crop))
+        steps.append(RandomShortEdge(min_size, max_size))
     return v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=options.min_box_size)])
 
 

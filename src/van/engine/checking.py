@@ -84,7 +84,7 @@ def run_check(task: str | None, options: Any) -> DataCheck:
 
 
 def check_splits(
-    splits: Mapping[str, Sized], check: Callable[..., list[Any]], options: CheckOptions
+    splits: Mapping[Any, Sized], check: Callable[..., list[Any]], options: CheckOptions
 ) -> tuple[list[Any], str]:
     """Return the problems of all splits, and what was checked: what Task.check returns.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
@@ -70,6 +71,15 @@ class DenseNetwork(nn.Module):
         # not -width % 32: torch.compile cannot take the remainder of a negative dynamic size
         right, bottom = ((side + _STRIDE - 1) // _STRIDE * _STRIDE - side for side in (width, height))
         return F.pad(images, (0, right, 0, bottom))
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a number over all processes that train together; losses are divided by such counts."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def full_precision(values: torch.Tensor) -> torch.Tensor:

@@ -113,6 +113,10 @@ class SimpleBaselineOptions(NetworkOptions):
         architecture: simple_baseline.
         image_size: Height and width in pixels of the crop around a person.
         sigma: Standard deviation of the Gaussians in the target heat maps, in heat map pixels.
+        round_centers: Center the Gaussians on the nearest pixel and cut them off after three standard deviations, as
+            the code of SimpleBaseline and MMPose; otherwise they are exact.
+        average_over: Keypoints over which the squared errors are averaged: the labeled ones, or all, as in that code,
+            where those without a label count as zero.
         deconvolutions: How many times the last feature map is doubled.
         channels: Channels of each deconvolution.
     """
@@ -120,6 +124,8 @@ class SimpleBaselineOptions(NetworkOptions):
     architecture: Literal["simple_baseline"] = "simple_baseline"
     image_size: list[int] = field(default_factory=lambda: [256, 192])
     sigma: float = 2.0
+    round_centers: bool = False
+    average_over: Literal["labeled", "all"] = "labeled"
     deconvolutions: int = 3
     channels: int = 256
 

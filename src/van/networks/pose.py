@@ -104,23 +104,27 @@ class SimpleBaseline(nn.Module):
                 "visibility of every keypoint."
             )
         size = (maps.shape[2], maps.shape[3])
-        return heat_map_loss(maps, *gaussian_maps(keypoints, size, self.stride, self.options.sigma))
+        target, weights = gaussian_maps(keypoints, size, self.stride, self.options.sigma, self.options.round_centers)
+        return heat_map_loss(maps, target, weights, self.options.average_over == "all")
 
 
-def heat_map_loss(maps: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def heat_map_loss(
+    maps: torch.Tensor, target: torch.Tensor, weights: torch.Tensor, over_all: bool = False
+) -> torch.Tensor:
     """Return the mean squared error over the heat maps that count.
 
     Args:
         maps: (B, K, h, w).
         target: The same shape.
         weights: (B, K), 0 for keypoints without a label.
+        over_all: Divide by the number of all keypoints, not only of those with a label.
     """
-    errors = (maps.float() - target).square().mean((2, 3))
-    return (errors * weights).sum() / weights.sum().clamp(min=1.0)
+    errors = (maps.float() - target).square().mean((2, 3)) * weights
+    return errors.mean() if over_all else errors.sum() / weights.sum().clamp(min=1.0)
 
 
 def gaussian_maps(
-    keypoints: torch.Tensor, size: tuple[int, int], stride: int, sigma: float
+    keypoints: torch.Tensor, size: tuple[int, int], stride: int, sigma: float, rounded: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return target heat maps and which of them count.
 
@@ -129,20 +133,29 @@ def gaussian_maps(
         size: Height and width of the heat maps.
         stride: Pixels of the image per pixel of the heat maps.
         sigma: Standard deviation in pixels of the heat maps.
+        rounded: Round keypoints to pixels and cut the Gaussians off, as Xiao et al.
 
     Returns:
         Heat maps (B, K, h, w) with 1 at the keypoint, which may lie between pixels, and weights (B, K): 0 for unlabeled
         keypoints and those so far outside that their Gaussian does not reach the map, otherwise 1.
     """
     points = keypoints.float()
-    x, y = points[..., 0, None] / stride, points[..., 1, None] / stride
-    height, width = size
-    across = torch.exp(-((torch.arange(width, device=points.device) - x) ** 2) / (2 * sigma**2))
-    down = torch.exp(-((torch.arange(height, device=points.device) - y) ** 2) / (2 * sigma**2))
-    reach = _SUPPORT * sigma
-    inside = (x > -reach) & (x < width - 1 + reach) & (y > -reach) & (y < height - 1 + reach)
-    weights = ((points[..., 2] > 0) & inside[..., 0]).float()
+    across, columns = _profile(points[..., 0, None] / stride, size[1], sigma, rounded)
+    down, rows = _profile(points[..., 1, None] / stride, size[0], sigma, rounded)
+    weights = ((points[..., 2] > 0) & columns & rows).float()
     return down[..., :, None] * across[..., None, :], weights
+
+
+def _profile(middle: torch.Tensor, length: int, sigma: float, rounded: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return Gaussians (..., length) around middles (..., 1), and whether they reach the map (...)."""
+    reach, pixels = _SUPPORT * sigma, torch.arange(length, device=middle.device)
+    if rounded:
+        middle = (middle + 0.5).trunc()
+        near = (pixels - middle).abs() <= reach
+        inside = (middle >= -reach - 1) & (middle < length + reach)  # some that just miss the map count there
+    else:
+        near, inside = True, (middle > -reach) & (middle < length - 1 + reach)
+    return torch.exp(-((pixels - middle) ** 2) / (2 * sigma**2)) * near, inside[..., 0]
 
 
 def decode_maps(maps: torch.Tensor) -> torch.Tensor:

@@ -94,6 +94,20 @@ def test_broken_image_is_found_by_decoding(own_shapes):
         list(evaluation_loader(unchecked.train, 2, 0))
 
 
+def test_images_without_objects_are_left_out_where_asked(own_shapes):
+    whole = make(own_shapes)
+    gone = whole.train.images[0]["id"]
+    change(own_shapes, "train", lambda content: content.update(
+        annotations=[a for a in content["annotations"] if a["image_id"] != gone]
+    ))  # fmt: skip
+    kept = make(own_shapes).train
+    assert len(kept) == len(whole.train)
+    train = make(own_shapes, keep_empty=False).train
+    assert gone not in [image["id"] for image in train.images]
+    assert train.images == [image for image in kept.images if kept.objects(image["id"])]
+    assert len(train.ratios) == len(train)
+
+
 def test_nothing_to_learn_from(own_shapes):
     change(own_shapes, "train", lambda content: content["annotations"].clear())
     with pytest.raises(DataError, match="no annotations"):

@@ -226,9 +226,16 @@ def test_csv_is_refused_before_anything_is_written(cli, boxes_only, pictures, tm
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_jitter_scales_ema_and_half_precision(options_of):
+@pytest.mark.parametrize(
+    ("min_size", "augmentation"),
+    [
+        ([64], {"scale_range": [0.5, 1.5], "crop_size": [64, 64], "photometric": 0.5}),
+        ([48, 64], {"random_crop": 0.5, "random_crop_resize": [40, 48], "random_crop_range": [32, 48]}),
+    ],
+    ids=["jitter", "crop"],
+)
+def test_sizes_ema_and_half_precision(options_of, min_size, augmentation):
     options = options_of("instances", epochs=1, output="run", precision="bf16-mixed")
-    options["model"] = {**options["model"], "min_size": [48, 64]}
-    augmentation = {"scale_range": [0.5, 1.5], "crop_size": [64, 64], "photometric": 0.5}
+    options["model"] = {**options["model"], "min_size": min_size}
     run = van.train(**options, augmentation=augmentation, optimization={"ema_decay": 0.9})
     assert "mask_AP" in run.metrics

@@ -1,6 +1,5 @@
 import csv
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import torch
 
 import van
 from van.engine.api import train_options
-from van.engine.config import list_recipes
 from van.engine.data import DataModule
 from van.errors import DataError, VanError
 from van.models.weight_file import read_header
@@ -183,6 +181,11 @@ class TestEvaluate:
         van.evaluate(run_of("pose").folder, **options, oks_threshold=1.0, flip_test=False, output="all")
         assert len(json.loads(Path("all/keypoint_results.json").read_text())) == 3 * len(persons)
 
+    def test_a_threshold_without_boxes_is_refused(self, run_of, data):
+        with pytest.raises(VanError, match=r"score_threshold is 0\.4, which has no effect on annotated boxes"):
+            van.evaluate(run_of("pose").folder, data["pose"], score_threshold=0.4, output="new", quiet=True)
+        assert not Path("new").exists()
+
     def test_other_keypoints_are_refused(self, run_of, data):
         shutil.copytree(data["pose"], "other")
         path = Path("other/annotations/person_keypoints_val.json")
@@ -190,22 +193,6 @@ class TestEvaluate:
         with pytest.raises(DataError, match="beak"):
             van.evaluate(run_of("pose").folder, "other", output="new", quiet=True)
         assert not Path("new").exists()
-
-
-@pytest.mark.parametrize("name", [name for name in list_recipes("pose") if "coco" in name])
-def test_recipes_are_the_paper_s(name):
-    task, options = train_options(None, name)
-    assert (task.name, options.epochs, options.batch_size, options.lr) == ("pose", 210, 64, 5e-4)
-    assert (options.optimization.optimizer, options.optimization.schedule) == ("adam", "step")
-    assert options.optimization.milestones == [170, 200]
-    variant, size = re.fullmatch(r"pose/(van_b\d)_coco_(\d+x\d+)", name).groups()
-    assert options.model.backbone == variant
-    assert "x".join(map(str, options.model.image_size)) == size
-    assert options.model.sigma == (3.0 if "384" in size else 2.0)
-    network, image_size, _ = task.counted(options, None)
-    assert image_size == (3, *options.model.image_size)
-    if variant == "van_b2":  # 30.3 M in table 15 of the paper
-        assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(30.3, abs=0.1)
 
 
 def test_images_of_the_same_name_keep_their_pictures(cli, weights, image, tmp_path):

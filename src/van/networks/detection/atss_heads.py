@@ -21,6 +21,7 @@ from torchvision.ops import (
 )
 
 from van.models.backbone import Backbone
+from van.networks.dense import mean_over_processes
 from van.networks.detection.atss import ATSSOptions
 from van.networks.detection.one_stage import FCOS
 from van.networks.detection.parts import Pyramid, Transform, float_outputs, group_norm
@@ -182,15 +183,16 @@ class ATSS(FCOS):
         anchors: torch.Tensor,
     ) -> Outputs:
         """Return the losses from class logits (B, A, K), the mask of positives (B, A), and values of the positives."""
-        count = max(1, len(labels))
+        count = mean_over_processes(positive.sum().float()).clamp(min=1.0)
         wanted = torch.zeros_like(logits)
         wanted[(*positive.nonzero(as_tuple=True), labels)] = 1.0
         centerness = _centerness(anchors, boxes)
         giou = generalized_box_iou_loss(self.decode(outputs["boxes"], anchors), boxes)
         own = outputs["centerness"][:, 0]
+        total = mean_over_processes(centerness.sum()).clamp(min=1.0)
         return {
             "classification": sigmoid_focal_loss(logits, wanted, reduction="sum") / count,
-            "bbox_regression": _BOX_WEIGHT * (giou * centerness).sum() / centerness.sum().clamp(min=1.0),
+            "bbox_regression": _BOX_WEIGHT * (giou * centerness).sum() / total,
             "bbox_ctrness": F.binary_cross_entropy_with_logits(own, centerness, reduction="sum") / count,
         }
 
@@ -246,13 +248,13 @@ class GFL(ATSS):
         outputs: Outputs,
         anchors: torch.Tensor,
     ) -> Outputs:
-        count = max(1, len(labels))
+        count = mean_over_processes(positive.sum().float()).clamp(min=1.0)
         decoded = self.decode(outputs["boxes"], anchors)
         quality = torch.zeros_like(logits)
         with torch.no_grad():
             weight = logits.sigmoid()[positive].amax(1)
             quality[(*positive.nonzero(as_tuple=True), labels)] = _paired_iou(decoded, boxes)
-        total = weight.sum().clamp(min=1.0)
+        total = mean_over_processes(weight.sum()).clamp(min=1.0)
         focal = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
         focal = focal * (quality - logits.sigmoid()).abs().square()  # beta = 2
         distances = BoxLinearCoder().encode(anchors, boxes) * self.anchor_scale

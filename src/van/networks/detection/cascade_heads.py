@@ -1,6 +1,7 @@
 """Region heads of Cascade Mask R-CNN (Cai, Vasconcelos 2018, arXiv 1712.00726), on torchvision's."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -8,35 +9,35 @@ from torch import nn
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
+from torchvision.models.detection.roi_heads import maskrcnn_inference
 from torchvision.ops import clip_boxes_to_image
 
 from van.networks.detection.cascade_mask_rcnn import CascadeMaskRCNNOptions
 from van.networks.detection.parts import RoIAlign, float_outputs
+from van.networks.detection.region_heads import Boxes, Maps, RegionHeads, Samples
 
 _IOU = (0.5, 0.6, 0.7)
 _CODING = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
 _LOSS_WEIGHT = (1.0, 0.5, 0.25)
 
-Maps = dict[str, torch.Tensor]
-Boxes = list[torch.Tensor]
 
-
-class CascadeRoIHeads(RoIHeads):
+class CascadeRoIHeads(RegionHeads):
     """Box and mask heads in stages: each refines the boxes of the previous one and trains on a higher IoU.
 
     Class scores and masks are averaged over the stages.
 
     Args:
+        options: What they are built from.
         box_heads: From pooled regions to features, one per stage.
         box_predictors: From features to class scores and four numbers per class, one per stage.
         mask_heads: From pooled regions to maps, one per stage.
         mask_predictors: From maps to a mask per class, one per stage.
-        **arguments: Further arguments of torchvision's RoIHeads.
+        **arguments: Further arguments of RegionHeads.
     """
 
     def __init__(
         self,
+        options: CascadeMaskRCNNOptions,
         box_heads: Sequence[nn.Module],
         box_predictors: Sequence[nn.Module],
         mask_heads: Sequence[nn.Module],
@@ -44,6 +45,8 @@ class CascadeRoIHeads(RoIHeads):
         **arguments: Any,
     ) -> None:
         super().__init__(
+            options,
+            _IOU[0],
             box_head=nn.ModuleList(box_heads),
             box_predictor=nn.ModuleList(box_predictors),
             mask_head=nn.ModuleList(mask_heads),
@@ -102,19 +105,12 @@ class CascadeRoIHeads(RoIHeads):
         losses = {}
         for stage, weight in enumerate(_LOSS_WEIGHT):
             self._set_stage(stage)
-            proposals, matched, labels, wanted = self.select_training_samples(proposals, targets)
+            samples = Samples(*self.select_training_samples(proposals, targets))
+            proposals = samples.proposals
             logits, deltas = self._boxes(stage, features, proposals, shapes)
-            loss_class, loss_box = fastrcnn_loss(logits, deltas, labels, wanted)
-            positive = [torch.where(image_labels > 0)[0] for image_labels in labels]
-            loss_mask = maskrcnn_loss(
-                self._masks(stage, features, [p[i] for p, i in zip(proposals, positive, strict=True)], shapes),
-                [p[i] for p, i in zip(proposals, positive, strict=True)],
-                [t["masks"] for t in targets],
-                [t["labels"] for t in targets],
-                [m[i] for m, i in zip(matched, positive, strict=True)],
-            )
-            named = {"classifier": loss_class, "box_reg": loss_box, "mask": loss_mask}
-            losses |= {f"loss_{name}_{stage + 1}": weight * loss for name, loss in named.items()}
+            masks = partial(self._masks, stage, features, shapes=shapes)
+            named = self.sample_losses((logits, deltas), samples, targets, masks)
+            losses |= {f"{name}_{stage + 1}": weight * loss for name, loss in named.items()}
             if stage < len(_LOSS_WEIGHT) - 1:
                 proposals = self._refined(logits, deltas, proposals, shapes)
         return losses
@@ -131,20 +127,14 @@ def cascade_heads(num_classes: int, options: CascadeMaskRCNNOptions) -> CascadeR
     predictors = [FastRCNNPredictor(options.box_width, num_classes + 1) for _ in _IOU]
     mask_predictors = [MaskRCNNPredictor(width, width, num_classes + 1) for _ in _IOU]
     heads = CascadeRoIHeads(
+        options,
         [FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [options.box_width], nn.BatchNorm2d) for _ in _IOU],
         predictors,
         [MaskRCNNHeads(channels, [width] * 4, dilation=1) for _ in _IOU],
         mask_predictors,
-        box_roi_pool=RoIAlign(7, options.canonical_scale),
-        mask_roi_pool=RoIAlign(14, options.canonical_scale),
-        fg_iou_thresh=_IOU[0],
-        bg_iou_thresh=_IOU[0],
-        batch_size_per_image=options.box_batch_size_per_image,
-        positive_fraction=0.25,
+        box_roi_pool=RoIAlign(7, options),
+        mask_roi_pool=RoIAlign(14, options),
         bbox_reg_weights=_CODING[0],
-        score_thresh=options.score_threshold,
-        nms_thresh=options.nms_threshold,
-        detections_per_img=options.detections_per_image,
     )
     float_outputs(*predictors, *mask_predictors)
     return heads

@@ -26,8 +26,6 @@ class CascadeMaskRCNNOptions(MaskRCNNOptions):
     def detector(self, backbone: "Backbone", num_classes: int) -> "nn.Module":
         """Return Cascade Mask R-CNN on all four stages and one level above."""
         from van.networks.detection.cascade_heads import cascade_heads
-        from van.networks.detection.two_stage import faster_rcnn
+        from van.networks.detection.two_stage import two_stage
 
-        model = faster_rcnn(backbone, num_classes, self, box_width=8)  # whose box head is replaced
-        model.roi_heads = cascade_heads(num_classes, self)
-        return model
+        return two_stage(backbone, cascade_heads(num_classes, self), self)

@@ -42,7 +42,8 @@ class Detector(nn.Module):
         The values of the targets are not checked: that would wait for the device. The loader does it, on the CPU.
 
         Args:
-            images: (3, H, W) each, of any sizes, integers from 0 to 255 or floats from 0 to 1.
+            images: (3, H, W) each, of any sizes, integers from 0 to 255 or floats from 0 to 1. Training takes them at
+                these sizes; evaluation resizes them.
             targets: In training one for each image: boxes (N, 4) as x1, y1, x2, y2 in its pixels, labels (N,) from 0,
                 and masks (N, H, W) of 0 and 1 where has_masks. N may be 0. Anything else in it is ignored.
 

@@ -11,7 +11,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image, sigmoid_focal_loss
 
 from van.errors import VanError
 from van.models.backbone import Backbone
-from van.networks.dense import full_precision
+from van.networks.dense import full_precision, mean_over_processes
 from van.networks.detection.deformable_detr import DeformableDETROptions
 from van.networks.detection.options import DETROptions
 from van.networks.detection.parts import Transform, group_norm
@@ -97,7 +97,11 @@ class TransformerDetector(nn.Module):
                 {"class_labels": t["labels"], "boxes": box_convert(t["boxes"], "xyxy", "cxcywh") / u}
                 for t, u in zip(targets, units, strict=True)
             ]
-            return self._named(self.model(pixels, mask, labels=labels).loss_dict)
+            losses = self._named(self.model(pixels, mask, labels=labels).loss_dict)
+            # transformers divides by the objects of this process, the published code by their mean over all processes
+            objects = sum(len(t["labels"]) for t in targets)
+            mean = mean_over_processes(torch.tensor(float(objects), device=pixels.device)).clamp(min=1.0)
+            return {name: loss * (max(1, objects) / mean) for name, loss in losses.items()}
         output = self.model(pixels, mask)
         results = []
         for logits, boxes, u, size in zip(

@@ -28,9 +28,9 @@ class FCOSOptions(OneStageOptions):
 
     def detector(self, backbone: "Backbone", num_classes: int) -> "nn.Module":
         """Return FCOS on the stages with strides 8 to 32 and two levels above."""
-        from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
+        from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
 
-        from van.networks.detection.one_stage import FCOS
+        from van.networks.detection.one_stage import FCOS, FCOSHead
         from van.networks.detection.parts import Pyramid, Transform, float_outputs, group_norm
 
         width, norm = self.pyramid_channels, group_norm(self.pyramid_channels)

@@ -28,12 +28,11 @@ class MaskRCNNOptions(FasterRCNNOptions):
         from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
         from van.networks.detection.parts import RoIAlign, float_outputs
-        from van.networks.detection.two_stage import faster_rcnn
+        from van.networks.detection.two_stage import box_heads, two_stage
 
-        model = faster_rcnn(backbone, num_classes, self)
-        heads = model.roi_heads
-        heads.mask_roi_pool = RoIAlign(14, self.canonical_scale)
+        heads = box_heads(num_classes, self)
+        heads.mask_roi_pool = RoIAlign(14, self)
         heads.mask_head = MaskRCNNHeads(self.pyramid_channels, (self.mask_width,) * 4, dilation=1)
         heads.mask_predictor = MaskRCNNPredictor(self.mask_width, self.mask_width, num_classes + 1)
         float_outputs(heads.mask_predictor)
-        return model
+        return two_stage(backbone, heads, self)

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torchvision.models import detection
 
+from van.networks.dense import mean_over_processes
+
 Targets = list[dict[str, torch.Tensor]]
 
 
@@ -41,3 +43,14 @@ class RetinaNet(OneStage, detection.RetinaNet):
 
 class FCOS(OneStage, detection.FCOS):
     """torchvision's FCOS."""
+
+
+class FCOSHead(detection.fcos.FCOSHead):
+    """torchvision's head, which learns the same from several processes as from one."""
+
+    def compute_loss(self, targets: Targets, head_outputs: Any, anchors: Any, matched_idxs: Any) -> Any:
+        """Return the losses, divided by the mean number of positives of all processes; arguments as torchvision's."""
+        losses = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        positive = (torch.cat(matched_idxs) >= 0).sum().float()
+        share = positive.clamp(min=1.0) / mean_over_processes(positive).clamp(min=1.0)
+        return {name: loss * share for name, loss in losses.items()}

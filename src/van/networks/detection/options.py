@@ -17,8 +17,8 @@ class DetectorOptions(NetworkOptions):
     """A detector. A subclass defines the method detector.
 
     Attributes:
-        min_size: Short edge in pixels that images are resized to. Given several, training picks one at random for each
-            image and evaluation takes the last.
+        min_size: Short edge in pixels that images are resized to. Given several, one is picked at random for each
+            training image and evaluation takes the last. Training images are resized where they are loaded.
         max_size: Largest long edge in pixels; larger images are scaled down further.
         pyramid_channels: Width of the feature pyramid and of the heads on it.
     """

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
+from torchvision.ops._utils import convert_boxes_to_roi_format
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.poolers import LevelMapper
 
@@ -17,9 +18,14 @@ from van.models.backbone import Backbone
 from van.networks.dense import full_precision
 from van.networks.detection.options import DetectorOptions
 
+if TYPE_CHECKING:
+    from van.networks.detection.faster_rcnn import FasterRCNNOptions
+
 
 class Transform(GeneralizedRCNNTransform):
-    """torchvision's resizing and padding, which also takes bytes and leaves images of the right size alone.
+    """torchvision's resizing and padding, which also takes bytes.
+
+    Only evaluation resizes: training images have the size that they were loaded with.
 
     Args:
         options: min_size, max_size, mean and std.
@@ -38,9 +44,9 @@ class Transform(GeneralizedRCNNTransform):
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-        """Resize image and target to a short edge picked from min_size (training) or to the last one."""
-        sizes, short, long = list(cast(Any, self.min_size)), min(image.shape[-2:]), max(image.shape[-2:])
-        if (len(sizes) == 1 or not self.training) and short == sizes[-1] and long <= self.max_size:
+        """Resize an image to the last of min_size in evaluation."""
+        short, long = min(image.shape[-2:]), max(image.shape[-2:])
+        if self.training or (short == cast(Any, self.min_size)[-1] and long <= self.max_size):
             return image, target
         return super().resize(image, target)
 
@@ -77,13 +83,29 @@ class RoIAlign(MultiScaleRoIAlign):
 
     Args:
         output_size: Side length of the result.
-        canonical_scale: A region with this side length in pixels is taken from the level with stride 16.
+        options: canonical_scale, sampling_ratio and aligned.
     """
 
-    def __init__(self, output_size: int, canonical_scale: int = 224) -> None:
-        super().__init__(["0", "1", "2", "3"], output_size, sampling_ratio=2, canonical_scale=canonical_scale)
+    def __init__(self, output_size: int, options: "FasterRCNNOptions") -> None:
+        scale = options.canonical_scale
+        super().__init__(["0", "1", "2", "3"], output_size, options.sampling_ratio, canonical_scale=scale)
         self.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
-        self.map_levels = LevelMapper(2, 5, canonical_scale, canonical_level=4)
+        self.map_levels = LevelMapper(2, 5, scale, canonical_level=4)
+        self.aligned = options.aligned
+
+    def forward(
+        self, x: dict[str, torch.Tensor], boxes: list[torch.Tensor], image_shapes: list[tuple[int, int]]
+    ) -> torch.Tensor:
+        """Pool regions (N, 4) of each image from the level that fits their size: (all N, C, output_size twice)."""
+        if not self.aligned:  # torchvision does not align regions on several levels
+            return super().forward(x, boxes, image_shapes)
+        regions, levels = convert_boxes_to_roi_format(boxes), cast(LevelMapper, self.map_levels)(boxes)
+        pooled = x["0"].new_zeros(len(regions), x["0"].shape[1], *self.output_size)
+        for level, (name, scale) in enumerate(zip(self.featmap_names, cast(Any, self.scales), strict=True)):
+            at = torch.where(levels == level)[0]
+            one = roi_align(x[name], regions[at], self.output_size, scale, self.sampling_ratio, aligned=True)
+            pooled[at] = one.to(pooled.dtype)
+        return pooled
 
 
 def _float_hook(module: nn.Module, args: Any, output: Any) -> Any:

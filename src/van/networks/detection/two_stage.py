@@ -4,19 +4,21 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.rpn import RPNHead
 
 from van.models.backbone import Backbone
 from van.networks.detection.faster_rcnn import FasterRCNNOptions
 from van.networks.detection.parts import Pyramid, RoIAlign, Transform, float_outputs, sizes_per_level
+from van.networks.detection.region_heads import RegionHeads, RegionProposals
 
 _COUNTED_BOXES, _COUNTED_MASKS = 1000, 100  # regions per image on which OpenMMLab's counts, the paper's, run the heads
 
 
-class TwoStage(FasterRCNN):
-    """torchvision's Faster R-CNN and what is built on it; labels count from 0, the background is internal."""
+class TwoStage(GeneralizedRCNN):
+    """torchvision's two-stage detector; labels count from 0, the background is internal."""
 
     @property
     def has_masks(self) -> bool:
@@ -52,35 +54,49 @@ class TwoStage(FasterRCNN):
                 predict(one(pooled))
 
 
-def faster_rcnn(
-    backbone: Backbone, num_classes: int, options: FasterRCNNOptions, box_width: int | None = None
-) -> TwoStage:
-    """Build Faster R-CNN on all four stages and one level above.
+def box_heads(num_classes: int, options: FasterRCNNOptions) -> RegionHeads:
+    """Build the box head of Faster and Mask R-CNN.
+
+    Args:
+        num_classes: Classes without the background.
+        options: What it is built from.
+    """
+    predictor = FastRCNNPredictor(options.box_width, num_classes + 1)  # 0 is the background
+    heads = RegionHeads(
+        options,
+        box_roi_pool=RoIAlign(7, options),
+        box_head=TwoMLPHead(options.pyramid_channels * 7 * 7, options.box_width),
+        box_predictor=predictor,
+        bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+    )
+    float_outputs(predictor)
+    return heads
+
+
+def two_stage(backbone: Backbone, heads: RegionHeads, options: FasterRCNNOptions) -> TwoStage:
+    """Build a two-stage detector on all four stages and one level above.
 
     Args:
         backbone: With out_indices 0, 1, 2, 3.
-        num_classes: Classes without the background.
-        options: What it is built from.
-        box_width: In place of that of the options.
+        heads: What finds objects in proposals.
+        options: What the rest is built from.
     """
-    width = box_width or options.box_width
-    predictor = FastRCNNPredictor(width, num_classes + 1)  # 0 is the background
     anchors = AnchorGenerator(sizes_per_level(options.anchor_sizes, 5), (tuple(options.aspect_ratios),) * 5)
-    model = TwoStage(
-        Pyramid(backbone, options.pyramid_channels, "pool"),
-        rpn_anchor_generator=anchors,
-        rpn_pre_nms_top_n_train=options.proposals_train,
-        rpn_post_nms_top_n_train=options.proposals_train,
-        rpn_pre_nms_top_n_test=options.proposals_test,
-        rpn_post_nms_top_n_test=options.proposals_test,
-        box_roi_pool=RoIAlign(7, options.canonical_scale),
-        box_head=TwoMLPHead(options.pyramid_channels * 7 * 7, width),
-        box_predictor=predictor,
-        box_batch_size_per_image=options.box_batch_size_per_image,
-        box_score_thresh=options.score_threshold,
-        box_nms_thresh=options.nms_threshold,
-        box_detections_per_img=options.detections_per_image,
+    pyramid = Pyramid(backbone, options.pyramid_channels, "pool")
+    head = RPNHead(options.pyramid_channels, anchors.num_anchors_per_location()[0])
+    proposals = {"training": options.proposals_train, "testing": options.proposals_test}
+    candidates = {"training": options.candidates_train, "testing": options.candidates_test}
+    rpn = RegionProposals(
+        options.proposal_loss,
+        anchor_generator=anchors,
+        head=head,
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={when: candidates[when] or count for when, count in proposals.items()},
+        post_nms_top_n=proposals,
+        nms_thresh=0.7,
     )
-    model.transform = Transform(options)
-    float_outputs(model.backbone, cast(nn.Module, model.rpn.head), predictor)
-    return model
+    float_outputs(pyramid, head)
+    return TwoStage(pyramid, rpn, heads, Transform(options))

@@ -10,7 +10,7 @@ from torchvision.ops import masks_to_boxes
 
 from van.errors import DataError, VanError
 from van.models.backbone import Backbone
-from van.networks.dense import DenseNetwork, full_precision
+from van.networks.dense import DenseNetwork, full_precision, mean_over_processes
 from van.networks.options import IGNORED
 from van.networks.segmentation.options import Mask2FormerOptions
 from van.networks.segmentation.semantic import label_maps
@@ -29,6 +29,15 @@ except ImportError as error:
 _LOSSES = {"loss_cross_entropy": "class", "loss_mask": "mask", "loss_dice": "dice"}
 
 
+class _Loss(Mask2FormerLoss):
+    """transformers' loss, which knows other processes only where accelerate runs them."""
+
+    def get_num_masks(self, class_labels: Any, device: torch.device) -> torch.Tensor:
+        """Return the mean number of masks of a batch over all processes, at least 1."""
+        count = sum(len(labels) for labels in class_labels)
+        return mean_over_processes(torch.tensor(float(count), device=device)).clamp(min=1.0)
+
+
 class Mask2FormerHead(Mask2FormerPreTrainedModel):
     """transformers' Mask2Former without its backbone, which would be built and initialized only to be thrown away.
 
@@ -44,7 +53,7 @@ class Mask2FormerHead(Mask2FormerPreTrainedModel):
         self.pixel_decoder = Mask2FormerPixelDecoder(config, list(channels))
         self.transformer_module = Mask2FormerTransformerModule(in_features=config.feature_size, config=config)
         self.class_predictor = nn.Linear(config.hidden_dim, num_classes + 1)
-        self.criterion = Mask2FormerLoss(config=config, weight_dict={})
+        self.criterion = _Loss(config=config, weight_dict={})
         self.post_init()
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:

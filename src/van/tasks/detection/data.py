@@ -32,7 +32,8 @@ class DetectionData(DataModule):
     val: CocoDetectionDataset
 
     def __init__(self, options: DetectionTrainOptions, masks: bool, batch_size: int) -> None:
-        transform, folder = options.augmentation.transform(), data_folder(options.data, options.data_root)
+        transform = options.augmentation.transform(options.model.min_size, options.model.max_size)
+        folder = data_folder(options.data, options.data_root)
         common: Any = {"masks": masks, "decode": options.check_data, "workers": options.workers}
         train, notes = usable_split(folder, "train", options.on_problem, **common)
         val, more = usable_split(folder, "val", options.on_problem, **common)
@@ -40,7 +41,7 @@ class DetectionData(DataModule):
             raise DataError(
                 f"{val.name} has other categories than {train.name}. Give both the same list of categories."
             )
-        dataset = CocoDetectionDataset(train, transform, masks)
+        dataset = CocoDetectionDataset(train, transform, masks, options.keep_empty)
         if not any(dataset.objects(image["id"]) for image in dataset.images):
             raise DataError(f"{train.name} has no annotations to learn from. See van check-data {options.data}.")
         workers = loading_processes(options.workers)

@@ -19,6 +19,7 @@ class DetectionTrainOptions(TrainOptions):
         data: shapes (built in), or a folder in COCO format: COCO's own layout, or Roboflow's.
         model: Architecture, backbone, image sizes.
         num_classes: Number of classes, to be checked against the data.
+        keep_empty: Train on images without objects too; --no-keep-empty leaves them out, as MMDetection does.
         augmentation: Random changes of the training images.
         check_data: Decode every image and mask before the first epoch.
     """
@@ -26,6 +27,7 @@ class DetectionTrainOptions(TrainOptions):
     data: str = "shapes"
     model: DetectorOptions = field(default_factory=RetinaNetOptions)
     num_classes: int | None = None
+    keep_empty: bool = True
     augmentation: DetectionAugmentation = field(default_factory=DetectionAugmentation)
 
     def check(self) -> None:

@@ -133,12 +133,11 @@ class DetectionTask(Task):
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong annotations."""
-        from van.data.coco import CocoSplit
+        from van.data.coco import read_splits
         from van.data.coco_checks import check
         from van.engine.checking import check_splits
 
-        splits = {name: CocoSplit(files) for name, files in found.items()}
-        return check_splits(splits, partial(check, masks=self.masks or None), options)
+        return check_splits(read_splits(found), partial(check, masks=self.masks or None), options)
 
 
 class InstancesTask(DetectionTask):

@@ -54,9 +54,14 @@ class PoseEvaluateOptions(EvaluateOptions):
     batch_size: int = 64
 
     def check(self) -> None:
-        """Refuse numbers that could only fail later; see InferenceOptions."""
+        """Refuse numbers that could only fail later, and a threshold without boxes; see InferenceOptions."""
         super().check()
         within("score_threshold", self.score_threshold)
+        if self.score_threshold and self.boxes is None:
+            raise VanError(
+                f"score_threshold is {self.score_threshold}, which has no effect on annotated boxes. Give boxes, or "
+                "leave it out."
+            )
 
 
 @dataclass(kw_only=True)

@@ -158,12 +158,11 @@ class PoseTask(Task):
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong annotations."""
-        from van.data.coco import CocoSplit
+        from van.data.coco import read_splits
         from van.data.coco_checks import check
         from van.engine.checking import check_splits
 
-        splits = {name: CocoSplit(files, "person_keypoints") for name, files in found.items()}
-        return check_splits(splits, check, options)
+        return check_splits(read_splits(found, "person_keypoints"), check, options)
 
 
 TASK = PoseTask()
