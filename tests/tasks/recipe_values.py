@@ -41,3 +41,14 @@ def rates(name: str, steps_per_epoch: int, *epochs: float) -> tuple[torch.optim.
         schedule["scheduler"].step_update(round(epoch * steps_per_epoch))
         found.append(max(group["lr"] for group in optimizer.param_groups))
     return optimizer, found
+
+
+def settings(name: str) -> dict[str, tuple[Any, float, float]]:
+    """Return the module, the highest learning rate and the weight decay of every trained parameter by its name."""
+    network = network_of(name)
+    modules = dict(network.named_modules())
+    optimizer, _ = rates(name, 5000, 2)
+    groups = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    named = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    assert len(named) == len(groups)
+    return {n: (modules[n.rpartition(".")[0]], *groups[id(p)]) for n, p in named.items()}

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from tests.tasks.recipe_values import drop_rates, network_of, options_of, rates
+from tests.tasks.recipe_values import drop_rates, network_of, options_of, rates, settings
 from torchvision.transforms import v2
 
 from van.data.transforms import RandomRangeCrop, RandomShortEdge
@@ -38,6 +38,15 @@ def test_schedule_is_that_of_swin_transformer(name):
     assert half == pytest.approx(0.5e-4, rel=0.02)
     assert after == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6])
     assert (options.optimization.clip_grad, options.optimization.ema_decay) == (None, None)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_decay_warmup_and_batchnorm_are_those_of_swin_transformer(name):
+    _, (start,) = rates(name, STEPS, 0)
+    assert start == pytest.approx(1e-7)
+    assert options_of(name).sync_batchnorm
+    for parameter, (_, lr, decay) in settings(name).items():
+        assert (lr, decay) == (pytest.approx(1e-4), 0.0 if "norm" in parameter else 0.05), parameter
 
 
 @pytest.mark.parametrize("name", COCO)
@@ -132,6 +141,11 @@ def test_mask2former():
     assert found == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6])
     assert model.head.transformer_module.queries_features.weight.shape == (100, 256)
     assert network_of(name).network.detections_per_image == 100
+    assert options.sync_batchnorm
+    for parameter, (module, lr, decay) in settings(name).items():
+        assert lr == pytest.approx(1e-5 if "backbone" in parameter else 1e-4), parameter
+        still = isinstance(module, torch.nn.Embedding) or "Norm" in type(module).__name__
+        assert decay == (0.0 if still else 0.05), parameter
 
 
 @pytest.mark.parametrize(
@@ -149,6 +163,10 @@ def test_detrs(name, epochs, batch, milestones, clip, ema):
     optimizer, (start, end) = rates(name, STEPS, 3, epochs - 0.5)
     assert start == pytest.approx(2e-4 if milestones else 1e-4)
     assert end == pytest.approx(start / 10 if milestones else start)
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 1e-4}
+    deformable = "deformable" in name
+    assert {group["weight_decay"] for group in optimizer.param_groups} == ({1e-4} if deformable else {0.0, 1e-4})
+    slow = ["body"] + deformable * ["sampling_offsets", "reference_points"]
+    for parameter, (_, lr, _) in settings(name).items():
+        assert lr == pytest.approx(start / 10 if set(slow) & set(parameter.split(".")) else start), parameter
     backbone = next(m for m in network_of(name).train().modules() if isinstance(m, Backbone))
     assert not any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))

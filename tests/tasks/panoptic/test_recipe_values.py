@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.tasks.recipe_values import drop_rates, network_of, options_of, rates
+from tests.tasks.recipe_values import drop_rates, network_of, options_of, rates, settings
 
 RECIPES = ["panoptic/mask2former_van_b2_coco", "panoptic/mask2former_van_b6_in22k_coco"]
 pytestmark = pytest.mark.parametrize("name", RECIPES)
@@ -17,6 +17,14 @@ def test_schedule(name):
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.05}
     assert found == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6])
     assert (options.optimization.clip_grad, options.optimization.ema_decay) == (0.01, None)
+
+
+def test_backbone_learns_slowly_and_norms_and_embeddings_do_not_decay(name):
+    assert options_of(name).sync_batchnorm
+    for parameter, (module, lr, decay) in settings(name).items():
+        assert lr == pytest.approx(1e-5 if parameter.startswith("backbone.") else 1e-4), parameter
+        still = isinstance(module, torch.nn.Embedding) or "Norm" in type(module).__name__
+        assert decay == (0.0 if still else 0.05), parameter
 
 
 def test_drop_path_rises_to_the_rate(name):

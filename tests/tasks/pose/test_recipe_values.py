@@ -16,9 +16,10 @@ pytestmark = pytest.mark.parametrize("name", RECIPES)
 def test_schedule_is_that_of_mmpose(name):
     options = options_of(name)
     assert (options.epochs, options.batch_size) == (210, 512)  # 64 on each of 8 GPUs
-    optimizer, (half, *after) = rates(name, 293, 250 / 293, 500 / 293, 169.9, 170.1, 200.1)
+    optimizer, (start, half, *after) = rates(name, 293, 0, 250 / 293, 500 / 293, 169.9, 170.1, 200.1)
     assert type(optimizer) is torch.optim.Adam
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
+    assert start == pytest.approx(5e-7)
     assert half == pytest.approx(2.5e-4, rel=0.02)
     assert after == pytest.approx([5e-4, 5e-4, 5e-5, 5e-6])
     assert (options.optimization.clip_grad, options.optimization.ema_decay) == (None, None)
