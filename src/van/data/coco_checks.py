@@ -9,9 +9,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from van.data.checks import ImageSizes, Problem, without_problems
+from van.data.checks import ImageSizes, LeftOut, Problem, without_problems
 from van.data.coco import CocoKind, CocoSplit, find_split, segmentation_error
-from van.data.folders import OnProblem, Split
+from van.data.folders import OnBadImage, Split
 from van.data.loaders import loading_processes
 from van.errors import DataError
 
@@ -151,18 +151,18 @@ def check(
 def usable_split(
     folder: str | Path,
     split: Split,
-    on_problem: OnProblem = "refuse",
+    on_bad_image: OnBadImage = "error",
     kind: CocoKind = "instances",
     masks: bool = False,
     decode: bool = False,
     workers: int | None = None,
-) -> tuple[CocoSplit, list[str]]:
+) -> tuple[CocoSplit, list[LeftOut]]:
     """Read the annotations of a split without what cannot be used.
 
     Args:
         folder: In COCO's layout.
         split: "train" or "val".
-        on_problem: What to do about annotations and images that cannot be used: refuse them all, or skip these.
+        on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves them out.
         kind: What is annotated.
         masks: Whether every object must have a mask.
         decode: Decode every image; otherwise damage behind a file's header is not found.
@@ -175,7 +175,7 @@ def usable_split(
         DataError: the data cannot be read, or cannot be used and is not to be skipped.
     """
     whole = CocoSplit(find_split(folder, split, kind), kind)
-    kept, notes = without_problems(whole, find_problems(whole, decode, workers, masks), on_problem)
+    kept, notes = without_problems(whole, find_problems(whole, decode, workers, masks), on_bad_image)
     if not any(True for _ in kept.all_annotations()):
         raise DataError(f"{whole.name} has no annotations left without those that have problems:\n{notes[0]}")
     return kept, notes

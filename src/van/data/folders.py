@@ -7,7 +7,7 @@ from typing import Literal
 from van.errors import DataError
 
 Split = Literal["train", "val", "all"]
-OnProblem = Literal["refuse", "skip"]
+OnBadImage = Literal["error", "skip"]
 
 SHAPES = "shapes"
 """Name of the built-in data set of the dense tasks."""

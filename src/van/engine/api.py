@@ -268,6 +268,8 @@ def inference_options(
 def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[str, float]:
     """Measure weights, and write the results; see inference_options."""
     from van.data.loaders import loading_processes
+    from van.data.skipping import SKIPPED, append_left_out
+    from van.engine.fit import report_skipped
     from van.engine.run import check_output, new_folder
 
     check_output(options.output)
@@ -279,8 +281,10 @@ def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[st
         for note in notes:
             print(f"Note: {note}")
     evaluation = task.evaluation(predictor, split, loading_processes(options.workers, len(split)))
+    append_left_out(folder / SKIPPED, notes)
+    evaluation.skipped = report_skipped(folder / SKIPPED, quiet=True)  # the notes have said so
     title = f"{Path(options.weights).name} on {options.data} ({options.split})"
     values = evaluation.run(folder, title, options.quiet)
     if not options.quiet:
-        print(f"results: {folder}: {' '.join(evaluation.files)}")
+        print(f"results: {folder}: {' '.join(evaluation.files + [SKIPPED] * bool(evaluation.skipped))}")
     return values

@@ -1,6 +1,7 @@
 """What the engine asks of the data of a task."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
@@ -23,7 +24,7 @@ class DataModule(LightningDataModule):
         split: What the evaluation of the task takes for the validation split; None takes val.
 
     Attributes:
-        notes: Sentences about the data that the user should know.
+        notes: Sentences about the data that the user should know; those about what was left out are LeftOut.
         extra: What prediction needs to know of the data, for the weight file; what JSON can hold.
         shares_itself: Whether the loaders share the samples among processes; Lightning's sampler stays away then.
     """
@@ -38,7 +39,7 @@ class DataModule(LightningDataModule):
         self.train, self.val, self.split = train, val, val if split is None else split
         self.class_names = list(class_names)
         self.batch_size, self.workers = batch_size, workers
-        self.notes: list[str] = []
+        self.notes: list[Any] = []
         self.extra: dict[str, Any] = {}
 
     def train_dataloader(self) -> DataLoader:
@@ -60,12 +61,15 @@ class DataModule(LightningDataModule):
         """Return how many batches each of so many processes trains on in an epoch."""
         return -(-len(self.train_dataloader()) // processes)
 
-    def check(self) -> None:
-        """Decode every image once.
+    def skip_bad_images(self, file: Path) -> None:
+        """From now on, train on another sample where one cannot be used; to be called before there is a loader.
 
-        Raises:
-            DataError: some are broken; the message lists them.
+        Args:
+            file: What is skipped is listed there; see van.data.skipping.
         """
+        from van.data.skipping import Skipping
+
+        self.train = Skipping(self.train, file)
 
 
 class StepData(DataModule):
@@ -95,7 +99,7 @@ class StepData(DataModule):
         class_names: list[str],
         split: Any,
         collate: Callable[[list[Any]], Any],
-        notes: Sequence[str] = (),
+        notes: Sequence[Any] = (),
     ) -> None:
         from van.data.loaders import loading_processes
         from van.engine.fit import length

@@ -102,6 +102,8 @@ def train(task: "Task", options: Any) -> Run:
     import lightning
     import torch
 
+    from van.data.skipping import SKIPPED, append_left_out
+
     world, leads = _processes(options)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     data = task.data(options, world)
@@ -112,8 +114,6 @@ def train(task: "Task", options: Any) -> Run:
             f"({', '.join(data.class_names[:5])}, ...). Leave num_classes out, or check the data."
         )
     network, start = task.build(options, data)
-    if options.check_data and leads:
-        data.check()
     network = network.to(memory_format=torch.channels_last)
     steps = data.steps(world) if options.limit_batches is None else min(options.limit_batches, data.steps(world))
     learner = task.learner(network, options, data).plan(epochs, steps, each is not None)
@@ -123,9 +123,15 @@ def train(task: "Task", options: Any) -> Run:
     folder = resumable_folder(options.resume) if options.resume else new_folder(options.output, name)
     if leads:
         write_config(folder, run_options(task, options, folder, each))
+        append_left_out(folder / SKIPPED, data.notes)
         if not options.quiet:
             _introduce(task, options, data, folder, start, epochs, steps, each)
-    if not _fit(task, options, learner, data, folder, epochs, steps, leads):
+    if options.on_bad_image == "skip":
+        data.skip_bad_images(folder / SKIPPED)
+    finished = _fit(task, options, learner, data, folder, epochs, steps, leads)
+    if leads:
+        report_skipped(folder / SKIPPED, options.quiet)
+    if not finished:
         return _run(task, folder, finished=False)
     if leads:
         _write_results(task, options, learner.model, data, folder, each)
@@ -261,6 +267,25 @@ def _write_results(
     when = f"best step: {best['iteration']:.0f}" if each is not None else f"best epoch: {best['epoch']:.0f}"
     print(f"{when} of {rows[-1]['iteration' if each is not None else 'epoch']:.0f}; {seconds:.0f} s of training")
     print_files(weights, evaluation.files)
+
+
+def report_skipped(file: Path, quiet: bool = False) -> int:
+    """Tidy the list of what was left out of a run, and say how much it is.
+
+    Args:
+        file: The list; there is none where nothing was left out.
+        quiet: Say nothing.
+
+    Returns:
+        How many lines it has.
+    """
+    from van.data.checks import count, listed
+    from van.data.skipping import finish_skipped
+
+    lines = finish_skipped(file)
+    if lines and not quiet:
+        print(f"Skipped because of {count(len(lines), 'problem')}, see {file}:\n{listed(lines)}")
+    return len(lines)
 
 
 def advice(metric: Metric, rows: Sequence[Any]) -> str:

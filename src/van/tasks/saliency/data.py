@@ -1,5 +1,6 @@
 """Images with masks of salient objects: splits, transforms, loaders."""
 
+from van.data.checks import LeftOut
 from van.data.folders import data_folder
 from van.data.loaders import collate_masks
 from van.data.pixel_checks import usable_split, usable_splits
@@ -19,7 +20,7 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> StepData:
         DataError: the data cannot be used.
     """
     folder = data_folder(options.data, options.data_root)
-    train, val, notes = usable_splits(find_saliency, folder, options.on_problem, options.check_data, options.workers)
+    train, val, notes = usable_splits(find_saliency, folder, options.on_bad_image, options.check_data, options.workers)
     return StepData(
         options,
         processes,
@@ -32,11 +33,12 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> StepData:
     )
 
 
-def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[str]]:
+def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[LeftOut]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Raises:
         DataError: the data cannot be used.
     """
     found = find_saliency(data_folder(options.data, options.data_root), options.split or "val")
-    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)
+    decode = options.on_bad_image == "skip"
+    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)

@@ -1,5 +1,6 @@
 """Images with labels of their pixels: splits, transforms, loaders."""
 
+from van.data.checks import LeftOut
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_labels
@@ -22,7 +23,7 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
     """
     folder = data_folder(options.data, options.data_root)
     train, val, notes = usable_splits(
-        options.format.find, folder, options.on_problem, options.check_data, options.workers
+        options.format.find, folder, options.on_bad_image, options.check_data, options.workers
     )
     if train.class_names != val.class_names:
         raise DataError(
@@ -41,7 +42,7 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
     )
 
 
-def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -> tuple[SemanticSplit, list[str]]:
+def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -> tuple[SemanticSplit, list[LeftOut]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Args:
@@ -53,4 +54,5 @@ def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -
     """
     found = options.format.find(data_folder(options.data, options.data_root), options.split or "val")
     match_classes(found.class_names, class_names, found.name)  # before the long check
-    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)
+    decode = options.on_bad_image == "skip"
+    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
