@@ -135,9 +135,7 @@ def left_out(
     return images, annotations, [LeftOut(text, problems)]
 
 
-def without_problems(
-    split: _S, problems: Sequence[Problem], on_bad_image: OnBadImage
-) -> tuple[_S, list[LeftOut]]:
+def without_problems(split: _S, problems: Sequence[Problem], on_bad_image: OnBadImage) -> tuple[_S, list[LeftOut]]:
     """Return a split without what has problems, and a note about that, or refuse it; see left_out."""
     images, annotations, notes = left_out(split.name, len(split), problems, on_bad_image)
     return (split.without(images, annotations) if notes else split), notes

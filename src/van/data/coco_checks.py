@@ -162,7 +162,8 @@ def usable_split(
     Args:
         folder: In COCO's layout.
         split: "train" or "val".
-        on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves them out.
+        on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves
+            them out.
         kind: What is annotated.
         masks: Whether every object must have a mask.
         decode: Decode every image; otherwise damage behind a file's header is not found.

@@ -362,7 +362,8 @@ def open_persons(
         split: "train" or "val".
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
-        on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves them out.
+        on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves
+            them out.
         boxes: Detections in COCO's results format; None takes the annotated boxes.
         score_threshold: Detected boxes with a lower score are left out.
         decode: Decode every image; otherwise damage behind a file's header is not found.

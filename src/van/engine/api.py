@@ -5,6 +5,7 @@ from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from van.data.processes import loading_errors
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
 from van.engine.registry import get_task
@@ -265,6 +266,7 @@ def inference_options(
     return task, merged, {f.name: getattr(merged, f.name) for f in _changeable(command, task)}
 
 
+@loading_errors()
 def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[str, float]:
     """Measure weights, and write the results; see inference_options."""
     from van.data.loaders import loading_processes

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
+from van.data.processes import loading_errors
 from van.engine.api import Config
 from van.engine.config import read_config
 from van.engine.options import CheckOptions
@@ -75,6 +76,7 @@ def check_options(task: str | None, config: Config, options: Mapping[str, Any], 
         raise
 
 
+@loading_errors()
 def run_check(task: str | None, options: Any) -> DataCheck:
     """Check data; see check_data."""
     options.check()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from van.data.processes import loading_errors
 from van.engine.metric import Metric
 from van.engine.options import TrainOptions
 from van.engine.run import (
@@ -82,6 +83,7 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
     return probe.world_size, probe.is_global_zero
 
 
+@loading_errors()
 def train(task: "Task", options: Any) -> Run:
     """Train a network, and write a run folder with its best weights.
 

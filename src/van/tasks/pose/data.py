@@ -15,8 +15,8 @@ from van.tasks.pose.options import PoseTrainOptions
 class PoseData(DataModule):
     """Training and validation persons of one data set in COCO format.
 
-    A batch is what PoseDataset gives, collated. With check_data every image is decoded here already, and with on_bad_image
-    "skip" every image of the validation split.
+    A batch is what PoseDataset gives, collated. With check_data every image is decoded here already, and with
+    on_bad_image "skip" every image of the validation split.
 
     Args:
         options: Of training.
