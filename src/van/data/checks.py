@@ -68,32 +68,32 @@ def listed(problems: Sequence[object]) -> str:
     return "\n".join(map(str, problems[:_LISTED])) + more
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """What was left out of a split, and why; its text is a sentence for the user."""
+class LeftOut(str):
+    """A sentence about what was left out of a split and why.
 
-    text: str
-    problems: Sequence[Problem]
+    Attributes:
+        problems: All problems that it tells of.
+    """
 
-    def __str__(self) -> str:
-        return self.text
+    problems: Sequence[Problem] = ()
 
 
-def refuse_too_many(name: str, bad: int, total: int, problems: Iterable[object]) -> None:
+def refuse_too_many(name: str, bad: int, total: int, problems: Iterable[object], unit: str = "images") -> None:
     """Refuse to leave out more than a tenth of the images of a split; a single one can always be left out.
 
     Args:
         name: What to call the split.
         bad: Number of images that cannot be used.
         total: Number of images.
-        problems: What is wrong with them.
+        problems: What is wrong with some of them.
+        unit: What is counted.
 
     Raises:
         DataError: there are too many.
     """
     if bad > max(1, MOST_SKIPPED * total):
         raise DataError(
-            f"{name}: {bad} of {total} images cannot be used, more than the {MOST_SKIPPED:.0%} that "
+            f"{name}: {bad} of {total} {unit} cannot be used, more than the {MOST_SKIPPED:.0%} that "
             f"--on-bad-image skip leaves out:\n{listed(list(problems))}\nCorrect the data; van check-data lists all."
         )
 
@@ -131,8 +131,10 @@ def left_out(
     if len(images) == total:
         raise DataError(f"{name} has nothing left without {dropped} that have problems:\n{listed(problems)}")
     refuse_too_many(name, len(images), total, (p for p in problems if p.image is not None))
-    text = f"{name}: left out {dropped} because of {count(len(problems), 'problem')}:\n{listed(problems)}"
-    return images, annotations, [LeftOut(text, problems)]
+    what = count(len(problems), "problem")
+    note = LeftOut(f"{name}: left out {dropped} because of {what}:\n{listed(problems)}")
+    note.problems = problems
+    return images, annotations, [note]
 
 
 def without_problems(split: _S, problems: Sequence[Problem], on_bad_image: OnBadImage) -> tuple[_S, list[LeftOut]]:

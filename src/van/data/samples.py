@@ -149,7 +149,7 @@ def find_problems(samples: Samples, decode: bool = True, workers: int | None = N
     Args:
         samples: What to check.
         decode: Decode every image.
-        workers: Loading processes, of which there is at least one; None takes one per processor, at most 8.
+        workers: Loading processes; None takes one per processor, at most 8, and none for few images.
         few: Smallest number of images that a class needs: a split into train and val takes two.
     """
     counts = Counter(samples.labels)
@@ -159,8 +159,7 @@ def find_problems(samples: Samples, decode: bool = True, workers: int | None = N
         if counts[label] < few
     ]
     if decode:
-        # never in this process: a tar file opened here would share its position with later workers
-        processes = max(1, loading_processes(workers, len(samples)))
+        processes = loading_processes(workers, len(samples))
         loader = DataLoader(_Errors(samples), batch_size=None, num_workers=processes, collate_fn=as_is)
         errors = tqdm(loader, desc="Checking images", unit=" images", total=len(samples), leave=False, disable=None)
         problems += [Problem(samples.name(index), what, index) for index, what in enumerate(errors) if what]

@@ -34,6 +34,7 @@ class Skipping(Dataset):
         self.file = file
         self.name = name
         self.bad = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+        self._errors: list[DataError] = []  # those that this process has met
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -59,8 +60,9 @@ class Skipping(Dataset):
     def _skip(self, index: int, error: DataError) -> None:
         if not self.bad[index]:
             self.bad[index] = True
+            self._errors.append(error)
             append_skipped(self.file, [error])
-            refuse_too_many(self.name, int(self.bad.sum()), len(self), skipped_lines(self.file))
+            refuse_too_many(self.name, int(self.bad.sum()), len(self), self._errors, "samples")
 
 
 def append_skipped(file: Path, problems: Iterable[object]) -> None:

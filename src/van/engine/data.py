@@ -39,7 +39,7 @@ class DataModule(LightningDataModule):
         self.train, self.val, self.split = train, val, val if split is None else split
         self.class_names = list(class_names)
         self.batch_size, self.workers = batch_size, workers
-        self.notes: list[Any] = []
+        self.notes: list[str] = []
         self.extra: dict[str, Any] = {}
 
     def train_dataloader(self) -> DataLoader:
@@ -99,7 +99,7 @@ class StepData(DataModule):
         class_names: list[str],
         split: Any,
         collate: Callable[[list[Any]], Any],
-        notes: Sequence[Any] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         from van.data.loaders import loading_processes
         from van.engine.fit import length

@@ -58,9 +58,9 @@ class ClassificationData(DataModule):
             raise DataError(
                 f"{data} has only one class ({train.class_names[0]}). A classifier needs at least two class folders."
             )
-        notes: list[Any] = []
+        notes: list[str] = []
         if options.check_data:
-            train, notes = usable_samples(train, f"The train split of {data}", options.on_bad_image, options.workers)
+            train, more = usable_samples(train, f"The train split of {data}", options.on_bad_image, options.workers)
         if options.check_data or options.on_bad_image == "skip":
             # what cannot be decoded is replaced while training, but must be out of the metrics from the start
             val, more = usable_samples(val, f"The val split of {data}", options.on_bad_image, options.workers)
@@ -119,7 +119,7 @@ def evaluation_loader(source: Samples, preprocessing: dict[str, Any], batch_size
     return DataLoader(ImageDataset(source, transform, mode), batch_size=batch_size, num_workers=workers)
 
 
-def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[Samples, list[Any]]:
+def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[Samples, list[str]]:
     """Return the images that evaluation is asked for, their classes numbered as the model's.
 
     Where the data has no splits, those that the weights were trained with are made again.
@@ -135,7 +135,7 @@ def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[Sa
         DataError: there is no such split, or the data has a class that the model does not know.
     """
     data = options.data
-    notes: list[Any] = []
+    notes: list[str] = []
     splits: dict[str, Samples] = dict(open_data(data, options.data_root))
     known, whole = predictor.extra.get("split"), splits.get("all")
     if known and whole is not None and options.split != "all":
