@@ -42,8 +42,19 @@ def test_more_than_a_tenth_is_an_error(tmp_path, count, most):
     few = Skipping(Numbers(count, set(range(most))), tmp_path / "few.txt")
     assert [int(few[i]) for i in range(most)] == [most] * most
     many = Skipping(Numbers(count, set(range(most + 1))), tmp_path / "many.txt")
-    with pytest.raises(DataError, match=rf"(?s){most + 1} of {count} samples .* more than the 10%.*0\.png is broken"):
+    with pytest.raises(DataError, match=rf"(?s){most + 1} of {count} images .* more than the 10%.*0\.png is broken"):
         many[0]
+
+
+def test_samples_of_one_image_count_once(tmp_path):
+    images = [7 if i in (3, 4, 5) else 100 + i for i in range(12)]
+    crops = Skipping(Numbers(12, {3, 4, 5}), tmp_path / "skipped.txt", images)
+    assert [int(crops[i]) for i in range(3, 6)] == [6] * 3
+    assert (int(crops.bad.sum()), len(crops.bad)) == (1, 10)
+    twice = Skipping(Numbers(12, {0, 3}), tmp_path / "other.txt", images)
+    assert int(twice[0]) == 1
+    with pytest.raises(DataError, match="2 of 10 images"):
+        twice[3]
 
 
 def test_the_error_comes_through_loading_processes(tmp_path):

@@ -78,7 +78,7 @@ class LeftOut(str):
     problems: Sequence[Problem] = ()
 
 
-def refuse_too_many(name: str, bad: int, total: int, problems: Iterable[object], unit: str = "images") -> None:
+def refuse_too_many(name: str, bad: int, total: int, problems: Iterable[object]) -> None:
     """Refuse to leave out more than a tenth of the images of a split; a single one can always be left out.
 
     Args:
@@ -86,14 +86,13 @@ def refuse_too_many(name: str, bad: int, total: int, problems: Iterable[object],
         bad: Number of images that cannot be used.
         total: Number of images.
         problems: What is wrong with some of them.
-        unit: What is counted.
 
     Raises:
         DataError: there are too many.
     """
     if bad > max(1, MOST_SKIPPED * total):
         raise DataError(
-            f"{name}: {bad} of {total} {unit} cannot be used, more than the {MOST_SKIPPED:.0%} that "
+            f"{name}: {bad} of {total} images cannot be used, more than the {MOST_SKIPPED:.0%} that "
             f"--on-bad-image skip leaves out:\n{listed(list(problems))}\nCorrect the data; van check-data lists all."
         )
 

@@ -1,9 +1,10 @@
 """Training that goes on where single images cannot be used."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -23,17 +24,22 @@ class Skipping(Dataset):
     Args:
         dataset: Raises DataError for a sample that cannot be used.
         file: A line is appended to it for each sample that is skipped; see skipped_lines.
+        images: Which image each sample is part of, by any number; None where every sample is an image of its own.
         name: What to call the data set in an error.
 
     Attributes:
-        bad: Which samples were skipped so far, bool (N,).
+        bad: Which images were skipped so far, bool (N,).
     """
 
-    def __init__(self, dataset: Any, file: Path, name: str = "The training split") -> None:
+    def __init__(
+        self, dataset: Any, file: Path, images: Sequence[int] | None = None, name: str = "The training split"
+    ) -> None:
         self.dataset = dataset
         self.file = file
         self.name = name
-        self.bad = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+        _, places = np.unique(range(len(dataset)) if images is None else images, return_inverse=True)
+        self._image_of = places
+        self.bad = torch.zeros(int(places.max(initial=-1)) + 1, dtype=torch.bool).share_memory_()
         self._errors: list[DataError] = []  # those that this process has met
 
     def __len__(self) -> int:
@@ -48,21 +54,21 @@ class Skipping(Dataset):
         """Return a sample, or the first one after it that can be used.
 
         Raises:
-            DataError: more samples cannot be used than may be skipped; see van.data.checks.MOST_SKIPPED.
+            DataError: more images cannot be used than may be skipped; see van.data.checks.MOST_SKIPPED.
         """
         for place in range(index, index + len(self)):
             try:
                 return self.dataset[place % len(self)]
             except DataError as error:
-                self._skip(place % len(self), error)
+                self._skip(int(self._image_of[place % len(self)]), error)
         raise DataError(f"{self.name} has no sample that can be used.")
 
-    def _skip(self, index: int, error: DataError) -> None:
-        if not self.bad[index]:
-            self.bad[index] = True
+    def _skip(self, image: int, error: DataError) -> None:
+        if not self.bad[image]:
+            self.bad[image] = True
             self._errors.append(error)
             append_skipped(self.file, [error])
-            refuse_too_many(self.name, int(self.bad.sum()), len(self), self._errors, "samples")
+            refuse_too_many(self.name, int(self.bad.sum()), len(self.bad), self._errors)
 
 
 def append_skipped(file: Path, problems: Iterable[object]) -> None:

@@ -1,5 +1,6 @@
 """Annotated persons for training a pose network."""
 
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, default_collate
@@ -7,6 +8,7 @@ from torch.utils.data import DataLoader, default_collate
 from van.data.folders import data_folder
 from van.data.loaders import OrderedBatches, batch_loader, loading_processes
 from van.data.pose import PoseDataset, open_persons
+from van.data.skipping import Skipping
 from van.engine.data import DataModule
 from van.errors import DataError
 from van.tasks.pose.options import PoseTrainOptions
@@ -26,7 +28,7 @@ class PoseData(DataModule):
         DataError: the data cannot be used.
     """
 
-    train: PoseDataset
+    train: Any
     val: PoseDataset
 
     def __init__(self, options: PoseTrainOptions, batch_size: int) -> None:
@@ -56,6 +58,10 @@ class PoseData(DataModule):
             "flip_pairs": [list(pair) for pair in val.split.flip_pairs],
             "skeleton": [list(pair) for pair in val.split.skeleton],
         }
+
+    def skip_bad_images(self, file: Path) -> None:
+        """From now on, train on another person where an image cannot be decoded; see DataModule."""
+        self.train = Skipping(self.train, file, [person.image_id for person in self.train.persons])
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation crops in order, each in one process only."""
