@@ -96,6 +96,29 @@ def test_linked_class_folder(tmp_path, helpers):
     assert described(open_data(str(tmp_path / "data"))["all"], helpers) == {1: "cat", 2: "dog"}
 
 
+@pytest.mark.parametrize("target", ["..", "../../..", "../dog"])
+def test_links_that_would_label_images_twice(tmp_path, helpers, target):
+    folder = helpers.write_folder(tmp_path / "data" / "train", {"cat": [1], "dog": [2]})
+    (folder / "cat" / "link").symlink_to(target)
+    with pytest.raises(DataError, match=r"cat/link.* is a link to .*Remove the link"):
+        open_data(str(tmp_path / "data"))
+
+
+def test_one_folder_under_two_class_names(tmp_path, helpers):
+    folder = helpers.write_folder(tmp_path / "data", {"cat": [1]})
+    (folder / "dog").symlink_to("cat")
+    with pytest.raises(DataError, match=r"dog and .*cat are the same folder"):
+        open_data(str(folder))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes in folders are POSIX's")
+def test_pipes_in_class_folders_are_problems(tmp_path, helpers):
+    folder = helpers.write_folder(tmp_path / "data", {"cat": [1, 2], "dog": [3, 4]})
+    os.mkfifo(folder / "cat" / "9.png")
+    (problem,) = check(open_data(str(folder)), workers=0)
+    assert str(problem).endswith("9.png: is a pipe, socket or device, expected a file. Remove or replace it")
+
+
 def test_unusable_folders(tmp_path, helpers):
     with pytest.raises(DataError, match=r"nothing does not exist. Expected digits, .*a \.tar file"):
         open_data(str(tmp_path / "nothing"))

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from PIL import ExifTags, Image
 from torch.utils.data import Dataset
 
-from van.data.folders import OnBadImage
+from van.data.folders import OnBadImage, refuse_special
 from van.data.images import read_image
 from van.errors import DataError
 
@@ -174,6 +174,7 @@ def said(error: DataError, file: str) -> str:
 def _header_size(path: str) -> tuple[int, int] | None:
     """Return width and height without decoding, with EXIF's rotation; None if that does not work."""
     try:
+        refuse_special(path)
         with Image.open(path) as image:
             # a PNG without EXIF would be decoded completely to look for it
             turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5

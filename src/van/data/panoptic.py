@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from van.data.coco import CocoFiles, CocoSplit, find_split, find_splits
-from van.data.folders import Split
+from van.data.folders import Split, refuse_special
 from van.data.formats import IGNORED
 from van.data.images import read_image
 from van.data.pairs import check_sizes
@@ -38,6 +38,7 @@ def read_ids(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing or broken, or not an RGB PNG: other formats change ids.
     """
+    refuse_special(path)
     try:
         with Image.open(path) as image:
             if image.format != "PNG" or image.mode != "RGB":

@@ -3,7 +3,6 @@
 timm lists the files; this module recognizes a path or name and finds the splits.
 """
 
-import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,13 +12,12 @@ from typing import Any
 import numpy as np
 from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
-from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils import natural_key
 
 from van.data.checks import Problem
 from van.data.classes import match_classes
-from van.data.folders import SPLIT_FOLDERS, refuse_url
+from van.data.folders import SPLIT_FOLDERS, files_below, identity, refuse_url
 from van.data.images import ImageLike
 from van.data.samples import Samples, SampleSubset, find_problems
 from van.errors import DataError
@@ -58,16 +56,25 @@ class FolderSamples(Samples):
         folder: The folder of the class folders, which may have subfolders.
 
     Raises:
-        DataError: there are no class folders, one has no images or cannot be opened, or there are images beside them.
+        DataError: there are no class folders, one has no images or cannot be opened, there are images beside them, or a
+            link leads to a folder whose images are found anyway.
     """
 
     def __init__(self, folder: Path) -> None:
+        known = get_img_extensions(as_set=True)
         endings = f"Known file endings are {' '.join(get_img_extensions())}."
         try:
             classes = sorted(_subfolders(folder), key=natural_key)
+            others = sorted(path for path in folder.iterdir() if path.suffix.lower() in known and not path.is_dir())
+            loose = next((path for path in others if not path.name.startswith(".")), None)
+            identities = {identity(folder): ""}
             for name in classes:
-                with os.scandir(folder / name) as entries:  # a folder without permission must not look empty
-                    next(entries, None)
+                own = identity(folder / name)
+                if own in identities:
+                    raise DataError(
+                        f"{folder / name} and {folder / identities[own]} are the same folder. Remove the link to it."
+                    )
+                identities[own] = name
         except OSError as error:
             raise DataError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
         if not classes:
@@ -75,21 +82,20 @@ class FolderSamples(Samples):
                 f"{folder} has no class folders. Expected one folder of images per class, or train and val folders of "
                 "such class folders."
             )
-        inside = [Path(path).relative_to(folder) for path, _ in find_images_and_targets(str(folder))[0]]
-        inside = [path for path in inside if not _hidden(path)]
-        if loose := next((path for path in inside if len(path.parts) == 1), None):
+        if loose:
             raise DataError(
-                f"{folder / loose} is outside the class folders. Move it into the folder of its class, or elsewhere."
+                f"{loose} is outside the class folders. Move it into the folder of its class, or elsewhere."
             )
-        used = {path.parts[0] for path in inside}
-        if empty := [name for name in classes if name not in used]:
+        inside = {
+            name: sorted(files_below(folder / name, known, identities.keys()), key=natural_key) for name in classes
+        }
+        if empty := [name for name, paths in inside.items() if not paths]:
             raise DataError(
                 f"{folder / empty[0]} has no images ({len(empty)} such class folders). Add images or remove the "
                 f"folder. {endings}"
             )
-        numbers = {name: number for number, name in enumerate(classes)}
-        super().__init__([numbers[path.parts[0]] for path in inside], classes)
-        self._paths = [str(folder / path) for path in inside]
+        super().__init__([label for label, name in enumerate(classes) for _ in inside[name]], classes)
+        self._paths = [path for name in classes for path in inside[name]]
 
     def load(self, index: int) -> ImageLike:
         """Return the path of an image."""
