@@ -101,12 +101,13 @@ def check_splits(
 
 def _recognized(options: CheckOptions) -> Task:
     """Return the task whose format the data has."""
-    fitting = []
+    fitting, reasons = [], []
     for name in task_names():
         task = get_task(name)
         try:
             task.find_data(task.check_options(**vars(options)))
-        except DataError:
+        except DataError as error:
+            reasons.append(f"{name}: {error}")
             continue
         fitting.append(task)
     if len(fitting) == 1:
@@ -114,7 +115,5 @@ def _recognized(options: CheckOptions) -> Task:
     if fitting:
         names = ", ".join(map(str, fitting))
         raise DataError(f"{options.data} can be data for the tasks {names}. Choose one with --task.")
-    raise DataError(
-        f"{options.data} is not in a format of any task. Choose one with --task to see what is missing; van tasks "
-        "lists the formats."
-    )
+    lines = "\n".join(reasons)
+    raise DataError(f"{options.data} is not in a format of any task; van tasks lists the formats.\n{lines}")
