@@ -1,8 +1,10 @@
 import gzip
+import io
 import os
 import pickle
 import subprocess
 import sys
+import tarfile
 import textwrap
 from pathlib import Path
 from typing import Any, cast
@@ -251,6 +253,35 @@ def test_unusable_tars(tmp_path, helpers):
     (tmp_path / "d.tar").write_bytes(b"x" * 2048)
     with pytest.raises(DataError, match=r"d\.tar cannot be read as a tar file"):
         open_data(str(tmp_path / "d.tar"))
+
+
+@pytest.mark.parametrize("form", ["classes", "shard"])
+def test_untrusted_tars_write_nothing_and_run_nothing(tmp_path, helpers, form):
+    home = tmp_path / "home"
+    path = home / "in" / "x.tar"
+    path.parent.mkdir(parents=True)
+    call = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
+    names = {"../../a/1": 1, str(tmp_path / "b" / "2"): 2, "b/3": 3}
+    with tarfile.open(path, "w") as tar:
+        for name, value in names.items():
+            files = {f"{name}.png": helpers.png(value), f"{name}.pkl": call, f"{name}.pyd": call}
+            files |= {f"{name}.cls": b"0"} if form == "shard" else {}
+            for inside, content in files.items():
+                member = tarfile.TarInfo(inside)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+            for ending in ("png", "cls") if form == "shard" else ("png",):
+                member = tarfile.TarInfo(f"b/link{kind.decode()}.{ending}")
+                member.type, member.linkname = kind, "/etc/passwd"
+                tar.addfile(member)
+    for name in ("_x_tarinfos.pickle", "_in_tarinfos.pickle"):
+        (path.parent / name).write_bytes(call)
+    before = sorted(tmp_path.rglob("*"))
+    for data in (path, path.parent):
+        samples = open_data(str(data))["all"]
+        assert sorted(helpers.values(samples)) == [1, 2, 3]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_folders_beside_tars(tmp_path, helpers):
