@@ -138,10 +138,12 @@ def test_unusable_folders(tmp_path, helpers):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file permissions are POSIX's")
-@pytest.mark.parametrize("closed", ["data/dog", "data"])
-def test_folder_without_permission(tmp_path, helpers, closed):
-    helpers.write_folder(tmp_path / "data", {"cat": [1], "dog": [2]})
-    (tmp_path / closed).chmod(0)
+def test_folder_without_permission(tmp_path, helpers):
+    for name in ("a", "b"):
+        helpers.write_folder(tmp_path / name / "data", {"cat": [1], "dog": [2]})
+    closed = [tmp_path / "a" / "data" / "dog", tmp_path / "b" / "data"]
+    for path in closed:
+        path.chmod(0)
     tmp_path.chmod(0o755)
     code = """
         import os, sys
@@ -149,10 +151,11 @@ def test_folder_without_permission(tmp_path, helpers, closed):
         from van.errors import DataError
         if os.getuid() == 0:  # who may read everything
             os.setuid(65534)
-        try:
-            open_data(f"/proc/self/fd/{sys.argv[1]}/data")
-        except DataError as error:
-            print(error)
+        for name in ("a", "b"):
+            try:
+                open_data(f"/proc/self/fd/{sys.argv[1]}/{name}/data")
+            except DataError as error:
+                print(error)
     """
     folder = os.open(tmp_path, os.O_RDONLY)  # the folders above may be closed to others
     try:
@@ -162,9 +165,12 @@ def test_folder_without_permission(tmp_path, helpers, closed):
         )  # fmt: skip
     finally:
         os.close(folder)
-        (tmp_path / closed).chmod(0o755)
+        for path in closed:
+            path.chmod(0o755)
     assert result.returncode == 0, result.stderr
-    assert f"{closed} cannot be opened (Permission denied). Check its permissions." in result.stdout
+    for path in closed:
+        name = path.relative_to(tmp_path)
+        assert f"{name} cannot be opened (Permission denied). Check its permissions." in result.stdout
 
 
 # ------------------------------------------------------------------------------------------------ tar files
