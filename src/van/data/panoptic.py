@@ -302,8 +302,8 @@ def panoptic_categories(
 class PanopticWriter:
     """Writes segments in COCO's format: FOLDER.json and FOLDER/*.png.
 
-    The PNG of an image is written when it is added. The JSON is written by `close`, which also runs at the end of a with
-    block, even after an error.
+    The PNG of an image is written when it is added, the JSON by `close`, which also runs at the end of a with block,
+    even after an error.
 
     Args:
         json_file: The JSON; the PNG files go to a folder of that name without its ending, which is created.
