@@ -99,7 +99,7 @@ def refuse_too_many(name: str, bad: int, total: int, problems: Iterable[object])
 
 def left_out(
     name: str, total: int, problems: Sequence[Problem], on_bad_image: OnBadImage
-) -> tuple[set[int], set[int], list[LeftOut]]:
+) -> tuple[set[int], set[int], list[str]]:
     """Decide what a split can do without, or refuse it.
 
     Args:
@@ -136,7 +136,7 @@ def left_out(
     return images, annotations, [note]
 
 
-def without_problems(split: _S, problems: Sequence[Problem], on_bad_image: OnBadImage) -> tuple[_S, list[LeftOut]]:
+def without_problems(split: _S, problems: Sequence[Problem], on_bad_image: OnBadImage) -> tuple[_S, list[str]]:
     """Return a split without what has problems, and a note about that, or refuse it; see left_out."""
     images, annotations, notes = left_out(split.name, len(split), problems, on_bad_image)
     return (split.without(images, annotations) if notes else split), notes

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from van.data.checks import ImageSizes, LeftOut, Problem, without_problems
+from van.data.checks import ImageSizes, Problem, without_problems
 from van.data.coco import CocoKind, CocoSplit, find_split, segmentation_error
 from van.data.folders import OnBadImage, Split
 from van.data.loaders import loading_processes
@@ -156,7 +156,7 @@ def usable_split(
     masks: bool = False,
     decode: bool = False,
     workers: int | None = None,
-) -> tuple[CocoSplit, list[LeftOut]]:
+) -> tuple[CocoSplit, list[str]]:
     """Read the annotations of a split without what cannot be used.
 
     Args:

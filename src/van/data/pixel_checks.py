@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from van.data.checks import ImageSizes, LeftOut, Problem, said, without_problems
+from van.data.checks import ImageSizes, Problem, said, without_problems
 from van.data.folders import OnBadImage, Split
 from van.data.formats import IGNORED
 from van.data.loaders import as_is, loading_processes
@@ -258,7 +258,7 @@ def usable_split(
     decode: bool = False,
     workers: int | None = None,
     empty_classes: bool = True,
-) -> tuple[_S, list[LeftOut]]:
+) -> tuple[_S, list[str]]:
     """Return a split without what cannot be used.
 
     Args:
@@ -279,7 +279,7 @@ def usable_split(
 
 def usable_splits(
     find: Callable[[Path, Split], _S], folder: Path, on_bad_image: OnBadImage, decode: bool, workers: int | None
-) -> tuple[_S, _S, list[LeftOut]]:
+) -> tuple[_S, _S, list[str]]:
     """Return what can be trained on and validated with, and notes that say what was left out and why.
 
     Args:

@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from van.data.augmentation import PoseAugmentation
-from van.data.checks import LeftOut
 from van.data.coco import CocoSplit
 from van.data.coco_checks import usable_split
 from van.data.folders import OnBadImage, Split
@@ -354,7 +353,7 @@ def open_persons(
     score_threshold: float = 0.0,
     decode: bool = False,
     workers: int | None = None,
-) -> tuple[PoseDataset, list[LeftOut]]:
+) -> tuple[PoseDataset, list[str]]:
     """Open a split of a data set.
 
     Args:

@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from van.data.checks import LeftOut, Problem, count, left_out, said
+from van.data.checks import Problem, count, left_out, said
 from van.data.folders import OnBadImage
 from van.data.images import ImageLike, read_image
 from van.data.loaders import as_is, loading_processes
@@ -168,7 +168,7 @@ def find_problems(samples: Samples, decode: bool = True, workers: int | None = N
 
 def usable_samples(
     samples: Samples, name: str, on_bad_image: OnBadImage, workers: int | None = None
-) -> tuple[Samples, list[LeftOut]]:
+) -> tuple[Samples, list[str]]:
     """Decode all images, and return the samples without those that cannot be used.
 
     Args:

@@ -38,6 +38,8 @@ class ClassificationData(DataModule):
         DataError: the data cannot be used.
     """
 
+    train: Samples
+    val: Samples
     model: str
     model_args: dict[str, Any]
     checkpoint: Checkpoint | None

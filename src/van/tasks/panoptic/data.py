@@ -1,6 +1,5 @@
 """Images with segments: splits, transforms, loaders."""
 
-from van.data.checks import LeftOut
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_segments
@@ -42,7 +41,7 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
     return data
 
 
-def evaluation_split(options: PanopticEvaluateOptions, class_names: list[str]) -> tuple[PanopticSplit, list[LeftOut]]:
+def evaluation_split(options: PanopticEvaluateOptions, class_names: list[str]) -> tuple[PanopticSplit, list[str]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Args:

@@ -1,6 +1,5 @@
 """Images with masks of salient objects: splits, transforms, loaders."""
 
-from van.data.checks import LeftOut
 from van.data.folders import data_folder
 from van.data.loaders import collate_masks
 from van.data.pixel_checks import usable_split, usable_splits
@@ -33,7 +32,7 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> StepData:
     )
 
 
-def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[LeftOut]]:
+def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[str]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Raises:

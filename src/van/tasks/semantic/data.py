@@ -1,6 +1,5 @@
 """Images with labels of their pixels: splits, transforms, loaders."""
 
-from van.data.checks import LeftOut
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_labels
@@ -42,7 +41,7 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
     )
 
 
-def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -> tuple[SemanticSplit, list[LeftOut]]:
+def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -> tuple[SemanticSplit, list[str]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Args:
