@@ -359,6 +359,15 @@ def test_other_names_of_shards(tmp_path, helpers, form):
     assert {split: len(source) for split, source in open_data(str(tmp_path)).items()} == {"train": 3, "val": 1}
 
 
+def test_many_shards_are_indexed_in_order_by_several_processes(tmp_path, helpers):
+    for i in range(12):
+        helpers.write_shard(tmp_path / f"{i:02}.tar", {10 * i + v: v % 2 for v in range(1, 4)})
+    assert helpers.values(open_data(str(tmp_path))["all"]) == [10 * i + v for i in range(12) for v in range(1, 4)]
+    (tmp_path / "07.tar").write_bytes(b"x" * 1024)
+    with pytest.raises(DataError, match=r"^\S*07\.tar cannot be read as a WebDataset shard"):
+        open_data(str(tmp_path))
+
+
 def test_one_shard_and_class_names(tmp_path, helpers):
     path = helpers.write_shard(tmp_path / "digits.tar", {1: 0, 2: 2})
     (tmp_path / "classes.txt").write_text("nought\neins, zwei\ngrößer\n", encoding="utf-8")

@@ -14,14 +14,18 @@ from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils import natural_key
+from torch.utils.data import DataLoader, Dataset
 
 from van.data.checks import Problem
 from van.data.classes import match_classes
 from van.data.folders import SPLIT_FOLDERS, files_below, identity, refuse_url
 from van.data.images import ImageLike
+from van.data.loaders import as_is, loading_processes
+from van.data.processes import loading_errors
 from van.data.samples import Samples, SampleSubset, find_problems
 from van.errors import DataError
 
+_FEW_SHARDS = 8  # up to this many, starting processes takes longer than it saves
 _LONGEST_LABEL = 20  # bytes of a .cls member
 _SPLIT_NAMES = {"train": SPLIT_FOLDERS["train"], "val": (*SPLIT_FOLDERS["val"], "eval", "evaluation")}
 _SUPPORTED = "digits, a folder of class folders, a .tar file, a folder of WebDataset shards, torch/NAME or hfds/NAME"
@@ -294,12 +298,16 @@ def _open_shards(folder: Path, files: Sequence[str]) -> Samples:
     """
     labels: list[int] = []
     tars, names, spans = [], [], []
-    for file in files:
-        for label, name, span in _index_shard(folder / file):
-            labels.append(label)
-            tars.append(folder / file)
-            names.append(name)
-            spans.append(span)
+    paths = [folder / file for file in files]
+    processes = loading_processes(None) if len(paths) > _FEW_SHARDS else 0
+    loader = DataLoader(_Shards(paths), batch_size=None, num_workers=processes, collate_fn=as_is)
+    with loading_errors():
+        for path, index in zip(paths, loader, strict=True):
+            for label, name, span in index:
+                labels.append(label)
+                tars.append(path)
+                names.append(name)
+                spans.append(span)
     if not labels or min(labels) < 0:
         raise DataError(
             f"{folder} has no labels in its shards. Expected members that end in .cls with a number from 0 up."
@@ -314,6 +322,19 @@ def _open_shards(folder: Path, files: Sequence[str]) -> Samples:
     return PackedSamples(labels, classes, tars, names, spans)
 
 
+class _Shards(Dataset):
+    """The index of each shard; see _index_shard."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> list[tuple[int, str, tuple[int, int]]]:
+        return list(_index_shard(self.paths[index]))
+
+
 def _index_shard(path: Path) -> Iterator[tuple[int, str, tuple[int, int]]]:
     """Yield label, name, first byte and size of each image of a shard that has a label."""
     endings = sorted((e.removeprefix(".") for e in get_img_extensions()), key=lambda ending: ending != "jpg")
@@ -322,12 +343,12 @@ def _index_shard(path: Path) -> Iterator[tuple[int, str, tuple[int, int]]]:
     images: dict[str, tuple[int, str, tuple[int, int]]] = {}
     try:
         _refuse_cut(path)
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:  # in a compressed file there is nothing to find by its place
             for member in tar:
-                name, _, ending = PurePosixPath(member.name).name.partition(".")
-                name = str(PurePosixPath(member.name).with_name(name or "."))
                 if not member.isreg():  # links lead elsewhere
                     continue
+                ending = member.name.rpartition("/")[2].partition(".")[2]
+                name = member.name[: len(member.name) - len(ending) - 1]
                 if ending.lower() == "cls" and (content := tar.extractfile(member)):
                     labels[name] = int(content.read(_LONGEST_LABEL))
                 elif (place := preferred.get(ending.lower())) is not None:
