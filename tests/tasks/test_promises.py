@@ -196,7 +196,7 @@ class TestBadImages:
         lines = Path("run/skipped.txt").read_text().splitlines()
         assert [sum(str(file) in line for line in lines) for file in (val, train)] == [1, 1]
         assert all("broken" in line for line in lines)
-        assert "Skipped because of 2 problems, see run/skipped.txt" in out
+        assert "skipped because of 2 problems; run/skipped.txt lists all" in out
         options = ("--data", folder, "--on-bad-image", "skip", "--output", "measured")
         status, out, err = cli("evaluate", "--weights", "run", *options)
         assert status == 0, err

@@ -286,7 +286,8 @@ def report_skipped(file: Path, quiet: bool = False) -> int:
 
     lines = finish_skipped(file)
     if lines and not quiet:
-        print(f"Skipped because of {count(len(lines), 'problem')}, see {file}:\n{listed(lines)}")
+        problems = count(len(lines), "problem")
+        print(f"Images or annotations were skipped because of {problems}; {file} lists all:\n{listed(lines)}")
     return len(lines)
 
 
