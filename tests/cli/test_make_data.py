@@ -14,7 +14,7 @@ def test_shapes(van, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--images", "1"), "images is 1, expected at least 2"),
+        (("--images", "1"), "images is 1, expected 2 or more"),
         (("--size", "8"), "size is 8"),
         ((), "not an empty folder"),
     ],

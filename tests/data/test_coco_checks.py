@@ -46,9 +46,9 @@ def content():
     }
 
 
-def usable(split, on_problem, masks=False):
+def usable(split, on_bad_image, masks=False):
     """Return ids of images and annotations that are left, and the notes."""
-    kept, notes = usable_split(split.files.annotations.parent.parent, "train", on_problem, split.kind, masks)
+    kept, notes = usable_split(split.files.annotations.parent.parent, "train", on_bad_image, split.kind, masks)
     return *ids(kept), notes
 
 
@@ -121,8 +121,8 @@ def check_only_annotation_12(split, told):
     assert (problem.image, problem.annotation, problem.fatal) == (None, 12, False)
     assert told in problem.what
     assert f"annotation 12: {problem.what}" in str(problem)
-    with pytest.raises(DataError, match="--on-problem skip") as error:
-        usable(split, "refuse", masks=True)
+    with pytest.raises(DataError, match="--on-bad-image skip") as error:
+        usable(split, "error", masks=True)
     assert str(problem) in str(error.value)
     images, annotations, notes = usable(split, "skip", masks=True)
     assert (images, annotations) == ([1, 2, 3], [11, 21])
@@ -151,7 +151,7 @@ def test_good_data_has_no_problems(folder, content):
     for kind in ("instances", "person_keypoints"):
         split = open_split(folder, content, kind)
         assert find_problems(split) == []
-        assert usable(split, "refuse", masks=True) == ([1, 2, 3], [11, 12, 21], [])
+        assert usable(split, "error", masks=True) == ([1, 2, 3], [11, 12, 21], [])
 
 
 def test_masks_are_expected_of_all_if_any_has_one_or_if_asked_for(folder, content):
@@ -163,7 +163,7 @@ def test_masks_are_expected_of_all_if_any_has_one_or_if_asked_for(folder, conten
     content["annotations"][0]["segmentation"] = SQUARE
     split = open_split(folder, content)
     assert [problem.annotation for problem in find_problems(split)] == [12, 21]
-    assert usable(split, "refuse") == ([1, 2, 3], [11, 12, 21], [])  # boxes alone
+    assert usable(split, "error") == ([1, 2, 3], [11, 12, 21], [])  # boxes alone
 
 
 def check_only_image_1(split, told, decode=False):
@@ -175,7 +175,7 @@ def check_only_image_1(split, told, decode=False):
 
 def check_image_1_is_left_out(split):
     with pytest.raises(DataError, match=r"train/1\.png: "):
-        usable(split, "refuse")
+        usable(split, "error")
     images, annotations, notes = usable(split, "skip")
     assert (images, annotations) == ([2, 3], [21])
     assert "left out 1 of 3 images" in notes[0]
@@ -259,10 +259,10 @@ def test_ids_used_twice(folder, content):
 
 def check_refused_even_when_skipping(split, told):
     assert [p.fatal for p in find_problems(split)] == [True]
-    for on_problem in ("refuse", "skip"):
+    for on_bad_image in ("error", "skip"):
         with pytest.raises(DataError, match=told) as error:
-            usable(split, on_problem)
-        assert "--on-problem" not in str(error.value)  # it would not help
+            usable(split, on_bad_image)
+        assert "--on-bad-image" not in str(error.value)  # it would not help
 
 
 def test_category_id_used_twice_cannot_be_left_out(folder, content):
@@ -295,7 +295,7 @@ def test_long_lists_are_cut_with_their_count(folder, content):
     split = open_split(folder, content)
     assert len(find_problems(split)) == 25
     with pytest.raises(DataError, match="25 problems") as error:
-        usable(split, "refuse")
+        usable(split, "error")
     assert str(error.value).count("has no area") == 10
     assert "and 15 more" in str(error.value)
 

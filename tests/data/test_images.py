@@ -6,13 +6,17 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from van.data.checks import ImageSizes
 from van.data.images import ImageFiles, list_images, mode_for, read_image
+from van.data.pairs import read_mask
+from van.data.panoptic import read_ids
 from van.errors import DataError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -138,13 +142,31 @@ def test_thirty_two_bit_integers(values, expected):
         ([0.0, 0.5, 1.0], [0, 128, 255]),
         ([0.0, 100.0, 255.0], [0, 100, 255]),
         ([0.0, 257.0, 65535.0], [0, 1, 255]),
-        ([float("nan"), float("inf"), 1.0], [0, 0, 255]),
         ([0.0, -1.0, 0.0], [0, 0, 0]),
     ],
 )
 def test_floating_point_tiff(values, expected):
     data = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert np.asarray(read_image(data, "L"))[0].tolist() == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_pixels_that_are_not_finite_are_named(tmp_path, value):
+    Image.fromarray(np.array([[0.5, value]], np.float32)).save(tmp_path / "depth.tiff")
+    with pytest.raises(DataError, match=r"depth\.tiff has pixels that are NaN or infinite"):
+        read_image(tmp_path / "depth.tiff")
+    assert isinstance(ImageFiles([tmp_path / "depth.tiff"], np.asarray, keep=True)[0], DataError)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes in folders are POSIX's")
+def test_pipes_and_devices_are_named_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert list_images([tmp_path]) == [str(tmp_path / "a.png")]
+    for read in (read_image, read_mask, read_ids):
+        for path in (tmp_path / "a.png", Path("/dev/zero")):
+            with pytest.raises(DataError, match=f"^{path} is a pipe, socket or device, expected a file"):
+                read(path)
+    assert "pipe, socket or device" in ImageSizes([str(tmp_path / "a.png")], decode=False)[0][0]
 
 
 # for each EXIF orientation, what a camera stores when it holds the upright picture

@@ -42,7 +42,7 @@ def pixels(path):
 def test_nothing_is_wrong_with_the_shapes(made, find, workers):
     split = find(made, "train")
     assert found(split, workers=workers) == []
-    assert usable_split(split, "refuse") == (split, [])
+    assert usable_split(split, "error") == (split, [])
 
 
 def spoil_semantic(shapes, case):
@@ -97,7 +97,7 @@ def test_bad_masks_of_classes(shapes, case, expected):
         raise DataError(problem)
     decode = case == "broken image"
     with pytest.raises(DataError, match=rf"has 1 problem:\n{shapes}/{expected}.*\nCorrect the data"):
-        usable_split(split, "refuse", decode=decode)
+        usable_split(split, "error", decode=decode)
     kept, (note,) = usable_split(split, "skip", decode=decode)
     assert "because of 1 problem:" in note
     assert len(kept) == (12 if case == "class" else 11)
@@ -147,8 +147,9 @@ def test_bad_salient_masks(shapes):
     )
     assert "000003.png: has" in size
     with pytest.raises(DataError, match="has 4 problems"):
-        usable_split(split, "refuse")
-    assert len(usable_split(split, "skip")[0]) == len(masks) - 4
+        usable_split(split, "error")
+    with pytest.raises(DataError, match=r"(?s)3 of 10 images cannot be used, more than the 10%.*000001\.png"):
+        usable_split(split, "skip")
     for path in split.masks:
         Image.fromarray(0 * pixels(path)).save(path)
     assert any("no mask has a salient pixel" in problem for problem in found(split))
@@ -196,7 +197,7 @@ def test_bad_segments(shapes):
     for problem, part_of_it in zip(problems, expected, strict=True):
         assert part_of_it in problem
     with pytest.raises(DataError, match=r"panoptic_train\.json has 14 problems"):
-        usable_split(split, "refuse")
+        usable_split(split, "error")
     with pytest.raises(DataError, match="nothing left"):
         usable_split(split, "skip")
 

@@ -251,7 +251,7 @@ class TestWhoIsTaken:
         folder = write([person(1), person(7, keypoints=body()[:48])])
         with pytest.raises(DataError, match="7"):
             open_persons(folder, "val", (64, 48))
-        dataset, notes = open_persons(folder, "val", (64, 48), on_problem="skip")
+        dataset, notes = open_persons(folder, "val", (64, 48), on_bad_image="skip")
         assert len(dataset) == 1
         assert len(notes) == 1
         with pytest.raises(DataError, match="annotation 7 has 48 numbers for 17 keypoints"):

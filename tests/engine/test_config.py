@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from van.engine.config import merge, read_config
@@ -32,16 +34,25 @@ def test_base_may_be_a_shipped_recipe(tmp_path):
         ("", "is empty"),
         ("- a\n", "holds list"),
         ("just words\n", "holds str"),
-        ("epochs: 1\nepochs: 2\n", "'epochs' comes twice"),
+        ("epochs: 1\nlr: 1\nepochs: 2\n", "line 3: the key 'epochs' is already in line 1"),
+        ("optimization:\n  eps: 1\n  eps: 1\n", "line 3: the key 'eps' is already in line 2"),
+        ("# a comment\n", "is empty"),
+        ("\0\1\n", "not valid YAML"),
+        ("? [a]\n: 1\n", "not valid YAML"),
+        ("[" * 5000, "nested too deeply"),
         ("epochs: [1\n", "not valid YAML"),
-        ("x: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+        ("x: !!python/object/apply:os.mkdir [made]\n", "not valid YAML"),
+        ("x: !!python/object/new:os.mkdir [made]\n", "not valid YAML"),
+        ("!!python/name:os.mkdir\n", "not valid YAML"),
     ],
 )
-def test_unusable_files_are_one_sentence(tmp_path, text, words):
+def test_unusable_files_are_one_sentence(tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "self.yaml", text)
     with pytest.raises(VanError, match=words) as error:
         read_config(path)
     assert len(str(error.value).splitlines()) == 1
+    assert not Path("made").exists()
 
 
 def test_binary_file(tmp_path):

@@ -45,6 +45,11 @@ def test_options_of_architectures_lie_beside_the_others():
     assert upgraded(old) == {"task": "panoptic", "model": new}
 
 
+@pytest.mark.parametrize(("old", "new"), [("refuse", "error"), ("skip", "skip")])
+def test_bad_images_of_every_task(old, new):
+    assert upgraded({"task": "classification", "on_problem": old}) == {"task": "classification", "on_bad_image": new}
+
+
 def test_names_of_today_stay():
     new = {
         "task": "semantic",

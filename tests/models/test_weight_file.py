@@ -1,5 +1,6 @@
 import json
 import os
+import struct
 import subprocess
 import sys
 
@@ -126,6 +127,44 @@ def test_what_is_no_weight_file(tmp_path):
                 read(path)
     with pytest.raises(WeightsError, match=r"should end in \.safetensors"):
         write_weights(HEADER, TENSORS, tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[" * 100_000,
+        *map(
+            json.dumps,
+            [
+                {"version": "x", "task": "pose"},
+                {"version": 1, "task": ["pose"]},
+                {"version": 1, "task": "pose", "model": "os.system"},
+                {"version": 1, "task": "pose", "model": [1]},
+                {"version": 1, "task": "pose", "extra": "abc"},
+                {"version": 1, "task": "pose", "class_names": {"a": 1}},
+                {"version": 1, "task": "pose", "class_names": [1]},
+                {"model": "van_b0", "model_args": [1]},
+                {"model": {}, "preprocessing": {}},
+            ],
+        ),
+    ],
+)
+def test_malformed_headers_are_named(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"van": content})
+    for read in (read_header, describe, read_weights, van.load):
+        with pytest.raises(WeightsError, match=r"w\.safetensors cannot be read"):
+            read(path)
+
+
+@pytest.mark.parametrize("start", [struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 90_000_000) + b"{" + b" " * 99])
+def test_headers_that_claim_to_be_huge_are_named(tmp_path, start):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(start)
+    for read in (read_header, describe, read_weights):
+        with pytest.raises(WeightsError, match="truncated or damaged"):
+            read(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.tasks.conftest import TINY
 
 import van
+from van.engine.api import train_options
 from van.engine.registry import get_task, task_names
 from van.models.weight_file import read_header, read_weights
 
@@ -196,6 +198,51 @@ class TestTrain:
         status, _, err = cli("train", "--config", "own.yaml", "--output", run_of(task).folder)
         assert status == 1
         assert "--resume" in err
+
+
+@pytest.fixture
+def spoiled(tmp_path, data, task):
+    """A copy of the data with one broken image to train on and one to validate on, and their paths."""
+    folder = tmp_path / "spoiled"
+    shutil.copytree(data[task], folder)
+    files = []
+    for split in ("train", "val"):
+        if task == "classification":
+            file = folder / split / "red" / "1.png"
+        elif task == "saliency":
+            file = sorted((folder / "saliency" / "images" / split).iterdir())[1]
+        else:  # one with persons
+            content = read(folder / "annotations" / f"person_keypoints_{split}.json")
+            names = {image["id"]: image["file_name"] for image in content["images"]}
+            file = folder / split / names[content["annotations"][0]["image_id"]]
+        file.write_bytes(file.read_bytes()[: file.stat().st_size * 3 // 4])  # its header is whole
+        files.append(file)
+    return folder, *files
+
+
+class TestBadImages:
+    def test_they_are_skipped_counted_and_listed(self, cli, options_of, spoiled, task):
+        folder, train, val = spoiled
+        changes = {"epochs": 1, "batch_size": 4, "workers": 1, "on_bad_image": "skip", "output": "run"}
+        Path("own.yaml").write_text(yaml.safe_dump(options_of(task, data=str(folder), **changes)))
+        status, out, err = cli("train", "--config", "own.yaml", "--no-quiet")
+        assert status == 0, err
+        lines = Path("run/skipped.txt").read_text().splitlines()
+        assert [sum(str(file) in line for line in lines) for file in (val, train)] == [1, 1]
+        assert all("broken" in line for line in lines)
+        assert "skipped because of 2 problems; run/skipped.txt lists all" in out
+        options = ("--data", folder, "--on-bad-image", "skip", "--output", "measured")
+        status, out, err = cli("evaluate", "--weights", "run", *options)
+        assert status == 0, err
+        assert "left out 1 of" in out
+        assert read(Path("measured/evaluation.json"))["skipped"] == 1
+        assert str(val) in Path("measured/skipped.txt").read_text()
+
+    def test_they_are_an_error_by_default(self, options_of, spoiled, task):
+        folder, train, _ = spoiled
+        found, options = train_options(task=task, options=options_of(task, data=str(folder)))
+        with pytest.raises(van.DataError, match=train.name):
+            list(found.data(options, 1).train_dataloader())
 
 
 class TestInference:

@@ -5,7 +5,6 @@ process, and the results are ratios of medians. Nothing is timed before its outp
 plain reference.
 """
 
-import difflib
 import itertools
 import json
 import math
@@ -27,7 +26,7 @@ from torch.nn import functional as F
 
 from van import ops
 from van.analysis.counting import complexity
-from van.errors import VanError
+from van.errors import VanError, nearest
 from van.export.fuse import fuse
 from van.export.openvino import OpenVINOEngine
 from van.models import create_model
@@ -244,8 +243,7 @@ def _check_model(name: str) -> None:
     plain = variant != name
     known = list(VARIANTS) if plain or name.startswith("van_") else timm.list_models()
     if (variant if plain else name.partition(".")[0]) not in known:
-        close = difflib.get_close_matches(variant, known, n=1)
-        hint = f" Did you mean {_REFERENCE if plain else ''}{close[0]}?" if close else ""
+        hint = nearest(name, [_REFERENCE + one for one in known] if plain else known)
         raise VanError(f"There is no model {name!r}, expected a VAN, reference:VAN or another timm model.{hint}")
 
 

@@ -36,15 +36,6 @@ def _usage() -> str:
     )
 
 
-def _sentence(error: BaseException) -> str:
-    """Return the message of an error for the user; one from a loading process comes wrapped in its traceback."""
-    text = str(error)
-    if "Original Traceback" in text:
-        marker = f"{type(error).__name__}: "
-        text = text[text.rindex(marker) + len(marker) :] if marker in text else text
-    return text.strip()
-
-
 def loading(command: str, what: str, quiet: bool = False) -> None:
     """Say on a terminal what takes a moment, so that nobody waits in front of nothing.
 
@@ -80,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VanError as error:
         wrong_option = type(error).__name__ == "OptionError"
         hint = f" See van {command} --help." if wrong_option else ""
-        print(f"van {command}: {_sentence(error).rstrip()}{hint}", file=sys.stderr)
+        print(f"van {command}: {str(error).strip()}{hint}", file=sys.stderr)
         return 2 if wrong_option else 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; leave quietly

@@ -1,15 +1,18 @@
 """Problems of a data set, whatever its format, and what to do about them before training."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from PIL import ExifTags, Image
 from torch.utils.data import Dataset
 
-from van.data.folders import OnProblem
+from van.data.folders import OnBadImage, refuse_special
 from van.data.images import read_image
 from van.errors import DataError
+
+MOST_SKIPPED = 0.1
+"""Fraction of the images of a split that may be left out because they cannot be used."""
 
 _LISTED = 10  # problems in a message
 
@@ -59,43 +62,84 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(problems: Sequence[Problem]) -> str:
+def listed(problems: Sequence[object]) -> str:
     """Return the first ten problems, one per line, and how many more there are."""
     more = f"\n... and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
     return "\n".join(map(str, problems[:_LISTED])) + more
 
 
-def without_problems(split: _S, problems: Sequence[Problem], on_problem: OnProblem) -> tuple[_S, list[str]]:
-    """Return a split without what has problems, or refuse it.
+class LeftOut(str):
+    """A sentence about what was left out of a split and why.
+
+    Attributes:
+        problems: All problems that it tells of.
+    """
+
+    problems: Sequence[Problem] = ()
+
+
+def refuse_too_many(name: str, bad: int, total: int, problems: Iterable[object]) -> None:
+    """Refuse to leave out more than a tenth of the images of a split; a single one can always be left out.
 
     Args:
-        split: What was checked.
-        problems: What was found.
-        on_problem: "refuse" raises an error if there is any problem, "skip" leaves out what has one.
-
-    Returns:
-        The split, and notes that say what was left out and why.
+        name: What to call the split.
+        bad: Number of images that cannot be used.
+        total: Number of images.
+        problems: What is wrong with some of them.
 
     Raises:
-        DataError: there are problems and on_problem is "refuse", one is fatal, or nothing is left.
+        DataError: there are too many.
+    """
+    if bad > max(1, MOST_SKIPPED * total):
+        raise DataError(
+            f"{name}: {bad} of {total} images cannot be used, more than the {MOST_SKIPPED:.0%} that "
+            f"--on-bad-image skip leaves out:\n{listed(list(problems))}\nCorrect the data; van check-data lists all."
+        )
+
+
+def left_out(
+    name: str, total: int, problems: Sequence[Problem], on_bad_image: OnBadImage
+) -> tuple[set[int], set[int], list[str]]:
+    """Decide what a split can do without, or refuse it.
+
+    Args:
+        name: What to call the split.
+        total: Number of its images.
+        problems: What was found.
+        on_bad_image: "error" raises an error if there is any problem, "skip" leaves out what has one.
+
+    Returns:
+        Images and annotations to leave out, and a note about them if there are any.
+
+    Raises:
+        DataError: there are problems and on_bad_image is "error", one is fatal, or too many images have one.
     """
     if not problems:
-        return split, []
+        return set(), set(), []
     fatal = [problem for problem in problems if problem.fatal]
-    shown = problems if on_problem == "refuse" else fatal
+    shown = problems if on_bad_image == "error" else fatal
     if shown:
-        skip = "" if fatal else ", or skip what has problems with --on-problem skip"
-        head = f"{split.name} has {count(len(shown), 'problem')}:"
+        skip = "" if fatal else ", or leave out what has problems with --on-bad-image skip"
+        head = f"{name} has {count(len(shown), 'problem')}:"
         raise DataError(f"{head}\n{listed(shown)}\nCorrect the data{skip}; van check-data lists all.")
     images = {problem.image for problem in problems if problem.image is not None}
     annotations = {problem.annotation for problem in problems if problem.annotation is not None}
-    kept = split.without(images, annotations)
-    dropped = f"{len(images)} of {len(split)} images"
+    dropped = f"{len(images)} of {total} images"
     if annotations:
         dropped += f" and {count(len(annotations), 'annotation')}"
-    if not len(kept):
-        raise DataError(f"{split.name} has nothing left without {dropped} that have problems:\n{listed(problems)}")
-    return kept, [f"{split.name}: left out {dropped} because of {count(len(problems), 'problem')}:\n{listed(problems)}"]
+    if len(images) == total:
+        raise DataError(f"{name} has nothing left without {dropped} that have problems:\n{listed(problems)}")
+    refuse_too_many(name, len(images), total, (p for p in problems if p.image is not None))
+    what = count(len(problems), "problem")
+    note = LeftOut(f"{name}: left out {dropped} because of {what}:\n{listed(problems)}")
+    note.problems = problems
+    return images, annotations, [note]
+
+
+def without_problems(split: _S, problems: Sequence[Problem], on_bad_image: OnBadImage) -> tuple[_S, list[str]]:
+    """Return a split without what has problems, and a note about that, or refuse it; see left_out."""
+    images, annotations, notes = left_out(split.name, len(split), problems, on_bad_image)
+    return (split.without(images, annotations) if notes else split), notes
 
 
 class ImageSizes(Dataset):
@@ -130,6 +174,7 @@ def said(error: DataError, file: str) -> str:
 def _header_size(path: str) -> tuple[int, int] | None:
     """Return width and height without decoding, with EXIF's rotation; None if that does not work."""
     try:
+        refuse_special(path)
         with Image.open(path) as image:
             # a PNG without EXIF would be decoded completely to look for it
             turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5

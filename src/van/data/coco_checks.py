@@ -1,4 +1,4 @@
-"""Checks of data in COCO's format before training."""
+"""Checks of COCO annotations before training."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from van.data.checks import ImageSizes, Problem, without_problems
 from van.data.coco import CocoKind, CocoSplit, find_split, segmentation_error
-from van.data.folders import OnProblem, Split
+from van.data.folders import OnBadImage, Split
 from van.data.loaders import loading_processes
 from van.errors import DataError
 
@@ -95,11 +95,11 @@ def find_problems(
     This finds images that are missing, broken, or of another size than the JSON says; annotations of images or
     categories that are not listed; boxes that are not four finite numbers, have no area, or lie more than half outside
     the image; masks that cannot be decoded; wrong numbers of keypoints; ids that are used twice; and files without
-    annotations. Gaps between category ids are fine, and so are images without objects.
+    annotations. Gaps between category ids and images without objects are fine.
 
     Args:
         split: The annotations.
-        decode: Decode the pixels; otherwise only headers are read, which misses damage behind them.
+        decode: Decode all pixels; otherwise only headers are read, which misses damage in the rest of a file.
         workers: Loading processes; None takes one per processor, at most 8, and none for few images.
         masks: Whether every object must have a mask; by default if any has one.
     """
@@ -151,7 +151,7 @@ def check(
 def usable_split(
     folder: str | Path,
     split: Split,
-    on_problem: OnProblem = "refuse",
+    on_bad_image: OnBadImage = "error",
     kind: CocoKind = "instances",
     masks: bool = False,
     decode: bool = False,
@@ -160,22 +160,23 @@ def usable_split(
     """Read the annotations of a split without what cannot be used.
 
     Args:
-        folder: In COCO's layout.
+        folder: Folder of the data set; see van.data.coco.find_split.
         split: "train" or "val".
-        on_problem: What to do about annotations and images that cannot be used: refuse them all, or skip these.
+        on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves
+            them out.
         kind: What is annotated.
         masks: Whether every object must have a mask.
-        decode: Decode every image; otherwise damage behind a file's header is not found.
+        decode: Decode every image; otherwise damage behind the header of a file is missed.
         workers: Loading processes; see `find_problems`.
 
     Returns:
-        The split, and notes that say what was skipped.
+        The split, and notes that say what was left out.
 
     Raises:
-        DataError: the data cannot be read, or cannot be used and is not to be skipped.
+        DataError: the data cannot be read; or there are problems and on_bad_image is "error" or they are too many.
     """
     whole = CocoSplit(find_split(folder, split, kind), kind)
-    kept, notes = without_problems(whole, find_problems(whole, decode, workers, masks), on_problem)
+    kept, notes = without_problems(whole, find_problems(whole, decode, workers, masks), on_bad_image)
     if not any(True for _ in kept.all_annotations()):
         raise DataError(f"{whole.name} has no annotations left without those that have problems:\n{notes[0]}")
     return kept, notes

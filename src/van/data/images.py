@@ -16,7 +16,7 @@ from timm.data.readers.img_extensions import add_img_extensions, get_img_extensi
 from timm.utils import natural_key
 from torch.utils.data import Dataset
 
-from van.data.folders import refuse_url
+from van.data.folders import files_below, refuse_special, refuse_url
 from van.errors import DataError
 
 # by default, timm's readers only look for .png, .jpg and .jpeg
@@ -67,8 +67,8 @@ def read_image(source: ImageLike, mode: str | None = "RGB", name: str | None = N
         name: What to call the image in an error; by default its path.
 
     Raises:
-        DataError: the image cannot be decoded, is too large (Pillow's limit against decompression bombs) or a URL, or
-            an array has another shape, type or range.
+        DataError: the image cannot be decoded, has pixels that are not finite, is too large (Pillow's limit against
+            decompression bombs), a URL or not a file, or an array has another shape, type or range.
     """
     if isinstance(source, torch.Tensor):
         if source.ndim != 3:
@@ -82,6 +82,7 @@ def read_image(source: ImageLike, mode: str | None = "RGB", name: str | None = N
         return _decode(source, mode, name or str(getattr(source, "filename", "")) or "The image")
     if isinstance(source, str | Path):
         refuse_url(source)
+        refuse_special(source)
         name = name or str(source)
     if not (isinstance(source, str | Path | bytes) or hasattr(source, "read")):
         raise DataError(
@@ -113,6 +114,11 @@ def read_image(source: ImageLike, mode: str | None = "RGB", name: str | None = N
 def _decode(image: Image.Image, mode: str | None, name: str) -> Image.Image:
     try:
         image.load()
+        if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+            raise DataError(
+                f"{name} has pixels that are NaN or infinite. Replace them by the value of black or white, or remove "
+                "the file."
+            )
         return _one_mode(ImageOps.exif_transpose(image), mode)
     except _BROKEN as error:
         raise DataError(f"{name} cannot be decoded, the file is broken ({error}). Remove or replace it.") from error
@@ -123,7 +129,6 @@ def _one_mode(image: Image.Image, mode: str | None) -> Image.Image:
         return image
     if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these instead of scaling
         pixels = np.asarray(image, dtype=np.float64)
-        pixels = np.nan_to_num(pixels, posinf=0.0)
         largest = pixels.max(initial=0.0)
         if image.mode == "F" and largest <= 1.0:
             white = 1.0
@@ -165,10 +170,10 @@ def list_images(paths: Sequence[str | Path]) -> list[str]:
     """Return image files in the order given; a folder stands for the images below it in natural order.
 
     Args:
-        paths: Files and folders. A file is taken whatever its name is.
+        paths: Files and folders; see van.data.folders.files_below. A file is taken whatever its name is.
 
     Raises:
-        DataError: a folder has no images, or a path is a URL.
+        DataError: a folder has no images or cannot be read, or a path is a URL.
     """
     found = []
     for given in paths:
@@ -176,7 +181,7 @@ def list_images(paths: Sequence[str | Path]) -> list[str]:
         path = Path(given)
         if path.is_dir():
             known = get_img_extensions(as_set=True)
-            inside = [str(p) for p in path.rglob("*") if p.suffix.lower() in known and p.is_file()]
+            inside = files_below(path, known)
             if not inside:
                 raise DataError(f"{path} has no images. Known file endings are {' '.join(sorted(known))}.")
             found += sorted(inside, key=natural_key)

@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
 
-from van.data.folders import SPLIT_FOLDERS, Split
+from van.data.folders import SPLIT_FOLDERS, Split, files_below, refuse_special
 from van.data.images import read_image
 from van.errors import DataError
 
@@ -131,8 +131,7 @@ def _by_name(folder: Path, kind: str) -> tuple[dict[str, Path], list[tuple[Path,
     known = get_img_extensions(as_set=True)
     found: dict[str, Path] = {}
     repeated: list[tuple[Path, str]] = []
-    files = sorted(folder.rglob("*"), key=lambda path: natural_key(str(path)))
-    for path in (p for p in files if p.suffix.lower() in known and p.is_file() and not p.name.startswith(".")):
+    for path in map(Path, sorted(files_below(folder, known), key=natural_key)):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
             repeated.append((path, f"another {kind} has the same name: {found[name].name}"))
@@ -182,6 +181,7 @@ def read_mask(path: str | Path, grey: bool = False) -> np.ndarray:
     Raises:
         DataError: the file is missing or broken, is a color image, or a JPEG, which changes values.
     """
+    refuse_special(path)
     try:
         with Image.open(path) as image:
             if image.format in _LOSSY:

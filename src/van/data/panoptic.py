@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from van.data.coco import CocoFiles, CocoSplit, find_split, find_splits
-from van.data.folders import Split
+from van.data.folders import Split, refuse_special
 from van.data.formats import IGNORED
 from van.data.images import read_image
 from van.data.pairs import check_sizes
@@ -38,6 +38,7 @@ def read_ids(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing or broken, or not an RGB PNG: other formats change ids.
     """
+    refuse_special(path)
     try:
         with Image.open(path) as image:
             if image.format != "PNG" or image.mode != "RGB":
@@ -82,9 +83,7 @@ class PanopticSplit:
         self.folder = file.with_suffix("")
         for category in coco.categories:
             if category.get("isthing") not in (0, 1):
-                raise DataError(
-                    f"{file}: category {category['name']} has no 'isthing' of 0 or 1, which panoptic data needs."
-                )
+                raise DataError(f"{file}: category {category['name']} has no 'isthing', expected 0 or 1.")
         if len(coco.categories) >= IGNORED:
             raise DataError(f"{file} has {len(coco.categories)} categories, expected at most {IGNORED - 1}.")
         self.isthing = [bool(category["isthing"]) for category in coco.categories]
@@ -190,7 +189,7 @@ def _read(files: CocoFiles) -> PanopticSplit:
 class PanopticDataset(Dataset):
     """Images with their segments.
 
-    An item is the image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary. For training: labels (N,) int64 and
+    An item is an image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary. For training: labels (N,) int64 and
     masks (N, H, W) bool of the segments that are visible, without crowd regions. For evaluation: segmentation (H, W)
     int32, the number of the segment or 0, and segments, dictionaries with id (that number), label, isthing and iscrowd.
     Also image_id, and size, (H, W) of the file.
@@ -307,7 +306,8 @@ def panoptic_categories(
 class PanopticWriter:
     """Writes segments in COCO's format: FOLDER.json and FOLDER/*.png.
 
-    PNG files are written as images are added, the JSON by `close`, which leaving a with block calls, even after errors.
+    The PNG of an image is written when it is added, the JSON by `close`, which also runs at the end of a with block,
+    even after an error.
 
     Args:
         json_file: The JSON; the PNG files go to a folder of that name without its ending, which is created.
@@ -318,9 +318,7 @@ class PanopticWriter:
         self.json_file = Path(json_file)
         self.folder = self.json_file.with_suffix("")
         if self.folder == self.json_file:
-            raise DataError(
-                f"{json_file} is not a name for the JSON of panoptic data, expected one that ends in .json."
-            )
+            raise DataError(f"{json_file} is not a name for panoptic annotations, expected one that ends in .json.")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.categories = [dict(category) for category in categories]
         self._ids = [category["id"] for category in self.categories]
@@ -344,7 +342,8 @@ class PanopticWriter:
             segments: Dictionaries with id, label, and a score if there is one; label is a place in the categories.
 
         Returns:
-            The PNG. If an image of another folder or ending has taken its name, the image id is appended.
+            Path of the PNG. If an image from another folder or of another format has the same name, the image id is
+            appended.
         """
         name = Path(image_name).stem
         name = f"{name}.png" if name not in self._names else f"{name}_{image_id}.png"
@@ -358,7 +357,7 @@ class PanopticWriter:
         return self.folder / name
 
     def close(self) -> Path:
-        """Write the JSON of all images added, and return its path."""
+        """Write the JSON for all added images, and return its path."""
         content = {"images": self._images, "annotations": self._records, "categories": self.categories}
         self.json_file.write_text(json.dumps(content) + "\n", encoding="utf-8")
         return self.json_file

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from van.data.checks import ImageSizes, Problem, said, without_problems
-from van.data.folders import OnProblem, Split
+from van.data.folders import OnBadImage, Split
 from van.data.formats import IGNORED
 from van.data.loaders import as_is, loading_processes
 from van.data.pairs import read_mask, sizes_differ
@@ -254,7 +254,7 @@ def check(splits: Mapping[Split, PixelSplit], decode: bool = True, workers: int 
 
 def usable_split(
     split: _S,
-    on_problem: OnProblem = "refuse",
+    on_bad_image: OnBadImage = "error",
     decode: bool = False,
     workers: int | None = None,
     empty_classes: bool = True,
@@ -263,7 +263,7 @@ def usable_split(
 
     Args:
         split: What to check; see `find_problems`.
-        on_problem: What to do about images that cannot be used: refuse them all, or skip these.
+        on_bad_image: What to do about images that cannot be used: error refuses them, skip leaves them out.
         decode: Decode the images too, not only their masks.
         workers: Loading processes.
         empty_classes: Whether every class must occur.
@@ -272,27 +272,29 @@ def usable_split(
         The split, and notes that say what was left out and why.
 
     Raises:
-        DataError: there are problems and on_problem is "refuse", or nothing is left.
+        DataError: there are problems and on_bad_image is "error", or nothing is left.
     """
-    return without_problems(split, find_problems(split, decode, workers, empty_classes), on_problem)
+    return without_problems(split, find_problems(split, decode, workers, empty_classes), on_bad_image)
 
 
 def usable_splits(
-    find: Callable[[Path, Split], _S], folder: Path, on_problem: OnProblem, decode: bool, workers: int | None
+    find: Callable[[Path, Split], _S], folder: Path, on_bad_image: OnBadImage, decode: bool, workers: int | None
 ) -> tuple[_S, _S, list[str]]:
     """Return what can be trained on and validated with, and notes that say what was left out and why.
 
     Args:
         find: Finds a split in a folder.
         folder: Of the data set.
-        on_problem: What to do about images that cannot be used; see usable_split.
-        decode: Decode the images too, not only their masks.
+        on_bad_image: What to do about images that cannot be used; see usable_split. With "skip" all validation images
+            are decoded.
+        decode: Decode the training images too, not only their masks.
         workers: Loading processes.
 
     Raises:
         DataError: a split is missing or cannot be used.
     """
     train, val = find(folder, "train"), find(folder, "val")  # a missing split should show before the long check
-    train, notes = usable_split(train, on_problem, decode, workers)
-    val, more = usable_split(val, on_problem, decode, workers, empty_classes=False)
+    train, notes = usable_split(train, on_bad_image, decode, workers)
+    # what cannot be decoded is replaced while training, but must be out of the metrics from the start
+    val, more = usable_split(val, on_bad_image, decode or on_bad_image == "skip", workers, empty_classes=False)
     return train, val, notes + more

@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from van.data.augmentation import PoseAugmentation
 from van.data.coco import CocoSplit
 from van.data.coco_checks import usable_split
-from van.data.folders import OnProblem, Split
+from van.data.folders import OnBadImage, Split
 from van.data.images import read_image
 from van.errors import DataError
 
@@ -357,7 +357,7 @@ def open_persons(
     split: Split,
     size: Sequence[int],
     augmentation: PoseAugmentation | None = None,
-    on_problem: OnProblem = "refuse",
+    on_bad_image: OnBadImage = "error",
     boxes: str | Path | None = None,
     score_threshold: float = 0.0,
     decode: bool = False,
@@ -370,7 +370,8 @@ def open_persons(
         split: "train" or "val".
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
-        on_problem: What to do about annotations and images that cannot be used: refuse them all, or skip these.
+        on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves
+            them out.
         boxes: Detections in COCO's results format; None takes the annotated boxes.
         score_threshold: Detected boxes with a lower score are left out.
         decode: Decode every image; otherwise damage behind a file's header is not found.
@@ -382,6 +383,6 @@ def open_persons(
     Raises:
         DataError: the data cannot be used.
     """
-    kept, notes = usable_split(folder, split, on_problem, "person_keypoints", decode=decode, workers=workers)
+    kept, notes = usable_split(folder, split, on_bad_image, "person_keypoints", decode=decode, workers=workers)
     persons = annotated_persons(kept) if boxes is None else detected_persons(kept, boxes, score_threshold)
     return PoseDataset(kept, persons, size, augmentation, boxes), notes

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from van.data.checks import Problem, count, said
+from van.data.checks import Problem, count, left_out, said
+from van.data.folders import OnBadImage
 from van.data.images import ImageLike, read_image
 from van.data.loaders import as_is, loading_processes
 from van.errors import DataError
@@ -38,6 +39,11 @@ class Samples(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def without(self, images: Collection[int]) -> "Samples":
+        """Return the samples without those of some indices."""
+        gone = set(images)
+        return SampleSubset(self, [i for i in range(len(self)) if i not in gone]) if gone else self
 
     def missing_classes(self) -> list[str]:
         """Return the names of the classes without images."""
@@ -143,7 +149,7 @@ def find_problems(samples: Samples, decode: bool = True, workers: int | None = N
     Args:
         samples: What to check.
         decode: Decode every image.
-        workers: Loading processes, of which there is at least one; None takes one per processor, at most 8.
+        workers: Loading processes; None takes one per processor, at most 8, and none for few images.
         few: Smallest number of images that a class needs: a split into train and val takes two.
     """
     counts = Counter(samples.labels)
@@ -153,9 +159,30 @@ def find_problems(samples: Samples, decode: bool = True, workers: int | None = N
         if counts[label] < few
     ]
     if decode:
-        # never in this process: a tar file opened here would share its position with later workers
-        processes = max(1, loading_processes(workers, len(samples)))
+        processes = loading_processes(workers, len(samples))
         loader = DataLoader(_Errors(samples), batch_size=None, num_workers=processes, collate_fn=as_is)
         errors = tqdm(loader, desc="Checking images", unit=" images", total=len(samples), leave=False, disable=None)
         problems += [Problem(samples.name(index), what, index) for index, what in enumerate(errors) if what]
     return problems
+
+
+def usable_samples(
+    samples: Samples, name: str, on_bad_image: OnBadImage, workers: int | None = None
+) -> tuple[Samples, list[str]]:
+    """Decode all images, and return the samples without those that cannot be used.
+
+    Args:
+        samples: What to check.
+        name: What to call them.
+        on_bad_image: What to do about images that cannot be used: error refuses them, skip leaves them out.
+        workers: Loading processes; see find_problems.
+
+    Returns:
+        The samples, and a note that says what was left out if anything was.
+
+    Raises:
+        DataError: there are images that cannot be used, and on_bad_image is "error" or they are too many.
+    """
+    problems = find_problems(samples, workers=workers, few=0)
+    images, _, notes = left_out(name, len(samples), problems, on_bad_image)
+    return samples.without(images), notes

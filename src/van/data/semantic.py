@@ -52,7 +52,8 @@ class SemanticSplit:
 
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SemanticSplit":
         """Return the split without the pairs of some indices, and without unpaired files."""
-        keep = [i for i in range(len(self)) if i not in set(images)]
+        gone = set(images)
+        keep = [i for i in range(len(self)) if i not in gone]
         return replace(self, images=[self.images[i] for i in keep], masks=[self.masks[i] for i in keep], unpaired=[])
 
     def table(self) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""The built-in data set of dense tasks: images of shapes and stick figures, in COCO's formats.
+"""The built-in data set of dense tasks: images of shapes and stick figures, in COCO formats.
 
-Only geometry tells the shapes apart: color, texture, size and position are drawn from the same distributions. Figures
-seen from the front show a face, those seen from behind show hair and a satchel, so left and right can be told apart and
-a mirror image is as valid as the original.
+Outline and marking tell the shapes apart. Color is a hint only: three quarters of the shapes have the typical color of
+their class, the others a random one. Texture, size and position are drawn from the same distributions for all classes.
+Figures seen from the front show a face; figures seen from behind show hair and a satchel. Left and right can therefore
+be told apart, and a mirrored image is as valid as the original.
 """
 
 import colorsys
@@ -41,15 +42,15 @@ KEYPOINTS = (
     "left_ankle",
     "right_ankle",
 )
-"""The 17 keypoints of COCO in its order."""
+"""The 17 COCO keypoints, in COCO's order."""
 
-# counted from 1, as COCO does
+# 1-based, as in COCO
 _SKELETON = [
     *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11)),
     *((2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
 ]
 
-# 4 is left out: numbers with a gap are what COCO has
+# 4 is left out on purpose: COCO's category ids have gaps as well
 THINGS = {"person": 1, "circle": 2, "square": 3, "triangle": 5, "star": 6}
 STUFF = {"sky": 92, "ground": 93}
 _COLORS = {
@@ -63,10 +64,10 @@ _COLORS = {
 }
 _SUPERCATEGORY = {"person": "person", "sky": "background", "ground": "background"}
 
-# Most shapes have the color of their kind, as fruits have; the others any
+# typical hue of each class, and how often a shape has it
 _HUES = {"circle": 0.02, "square": 0.6, "triangle": 0.36, "star": 0.14}
 _USUAL_HUE = 0.75
-_FINE = 4  # drawn at so many times the resolution, then averaged
+_FINE = 4  # supersampling factor
 _CLASSES = [*THINGS, *STUFF]
 _VOID = 255
 
@@ -74,20 +75,20 @@ Color = tuple[int, int, int]
 
 
 def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: int = 0) -> None:
-    """Write the data set; the same arguments give the same bytes (with the same versions of NumPy and Pillow).
+    """Write the data set. The same arguments give identical files with the same versions of NumPy and Pillow.
 
     FOLDER/{train,val}/*.jpg are the images, four fifths of them for training. FOLDER/annotations holds
     instances_SPLIT.json (boxes, masks as polygons and RLE, crowd regions), person_keypoints_SPLIT.json (COCO's 17
-    keypoints), panoptic_SPLIT.json and panoptic_SPLIT/*.png. FOLDER/semantic holds class numbers as PNG (255: ignored)
+    keypoints), panoptic_SPLIT.json and panoptic_SPLIT/*.png. FOLDER/semantic holds label maps as PNG (255 is ignored)
     and classes.txt. FOLDER/saliency/masks/SPLIT holds masks of 0 and 255, FOLDER/saliency/images/SPLIT copies of their
     images; images without objects are left out, as in other saliency data sets. Boxes, areas and masks cover only what
     is visible.
 
     Args:
-        folder: Where to write; must be missing or empty. It appears once everything is written.
+        folder: Folder to write, which must be empty or not exist. It appears only when everything is written.
         images: Number of images, at least 2.
-        size: Long edge in pixels, at least 48; the short edge has the same length or three quarters of it.
-        seed: Any integer from 0.
+        size: Longer side in pixels, at least 48; the shorter side is as long or three quarters of it.
+        seed: Random seed, 0 or more.
 
     Raises:
         DataError: the folder is not empty, or an argument is out of range.
@@ -95,9 +96,11 @@ def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: i
     folder = Path(folder)
     for name, value, least in (("images", images, 2), ("size", size, 48), ("seed", seed, 0)):
         if value < least:
-            raise DataError(f"{name} is {value}, expected at least {least}.")
+            raise DataError(f"{name} is {value}, expected {least} or more.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not an empty folder. Choose another one, or remove it first.")
+        raise DataError(
+            f"{folder} already exists and is not an empty folder. Choose another folder, or remove this one first."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -111,7 +114,7 @@ def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: i
         beside.replace(folder)
     except OSError as error:
         if folder.is_dir() and any(folder.iterdir()):
-            raise DataError(f"Another process has written to {folder} in the meantime. Check its contents.") from error
+            raise DataError(f"Another process wrote to {folder} at the same time. Check its contents.") from error
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -138,18 +141,18 @@ def shapes_folder(root: str | Path | None = None) -> Path:
 
 @dataclass
 class _Layer:
-    """A drawn object: colors times coverage (h, w, 3) from 0 to 255, coverage (h, w) from 0 to 1, and where it is."""
+    """A drawn object: premultiplied color (h, w, 3) from 0 to 255, alpha (h, w) from 0 to 1, and its position."""
 
     category: str
     color: np.ndarray
     alpha: np.ndarray
     left: int
     top: int
-    keypoints: np.ndarray | None = None  # (17, 3): x, y in the picture and 0 where none can be named
+    keypoints: np.ndarray | None = None  # (17, 3): x, y in the image, and 0 for unknown ones, else 1
     crowd: bool = False
 
     def on(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return colors and coverage in a picture of this size."""
+        """Return color and alpha on a canvas of this size."""
         color = np.zeros((height, width, 3), np.float32)
         alpha = np.zeros((height, width), np.float32)
         y0, x0 = max(0, self.top), max(0, self.left)
@@ -163,11 +166,11 @@ class _Layer:
 
 
 class _Brush:
-    """Draws into a window of the picture, with coordinates in pixels of the picture.
+    """Draws into a window of the image, in pixel coordinates of the image.
 
     Args:
-        low: Upper left corner (x, y) of what will be drawn.
-        high: Lower right corner.
+        low: Top left corner (x, y) of the window.
+        high: Bottom right corner.
     """
 
     def __init__(self, low: Any, high: Any) -> None:
@@ -203,7 +206,7 @@ class _Brush:
 
 
 def _color(rng: np.random.Generator, unlike: np.ndarray | None = None, hue: float | None = None) -> Color:
-    """Return a random color; near a hue and at least 90 of 441 away from a color where these are given."""
+    """Return a random color near `hue`, with an RGB distance of at least 90 from `unlike`, where these are given."""
     color = (0, 0, 0)
     for _ in range(20):
         tint = rng.random() if hue is None else (hue + rng.normal(0, 0.04)) % 1.0
@@ -225,7 +228,7 @@ def _rotated(points: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """Return the corners (n, 2) of a shape around 0, about 1 from it."""
+    """Return the corners (n, 2) of a randomly rotated shape around the origin, with a radius of about 1."""
     if kind == "square":
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.8
     elif kind == "triangle":
@@ -241,7 +244,7 @@ def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def _draw_marking(brush: _Brush, kind: str, corners: np.ndarray, center: np.ndarray, color: Color) -> None:
-    """Draw what a kind has inside, as things of the world do: a hub, a ribbon, a bar; stars have nothing."""
+    """Draw the marking inside a shape: a disc in circles, a cross in squares, a bar in triangles, none in stars."""
     if kind == "circle":
         brush.disc(center, 0.38 * float(np.linalg.norm(corners[0])), color)
     elif kind == "square":
@@ -283,7 +286,7 @@ def _draw_shape(rng: np.random.Generator, kind: str, center: np.ndarray, radius:
 
 @dataclass
 class _Figure:
-    """A stick figure: keypoints (17, 2), the head, tips of the feet (left, right), and whether it faces us."""
+    """A stick figure: keypoints (17, 2), head, tips of the feet (left, right), and whether it faces the viewer."""
 
     joints: np.ndarray
     head: np.ndarray
@@ -293,15 +296,15 @@ class _Figure:
 
 
 def _pose(rng: np.random.Generator) -> _Figure:
-    """Return a figure in a random pose, about 1 high, around its hips."""
+    """Return a figure in a random pose, about 1 high, with its hips at the origin."""
     front = bool(rng.random() < 0.65)
     joints, feet = np.zeros((17, 2)), np.zeros((2, 2))
 
     def reach(start: np.ndarray, side: float, length: float, degrees: float) -> np.ndarray:
-        a = math.radians(degrees)  # from hanging straight down, outwards
+        a = math.radians(degrees)  # 0 is straight down, positive angles point outwards
         return start + length * rng.uniform(0.85, 1.0) * np.array([side * math.sin(a), math.cos(a)])
 
-    # who faces us has the left hand on the right of the picture
+    # a figure that faces the viewer has its left hand on the right of the image
     for i, side in enumerate((1.0, -1.0) if front else (-1.0, 1.0)):
         joints[5 + i] = shoulder = np.array([side * 0.125, -0.29])
         joints[11 + i] = hip = np.array([side * 0.075, 0.0])
@@ -329,7 +332,7 @@ def _pose(rng: np.random.Generator) -> _Figure:
 def _draw_figure(
     rng: np.random.Generator, center: np.ndarray, height: float, around: np.ndarray, brush: _Brush | None = None
 ) -> _Layer:
-    """Draw a figure whose extent in y is `height` pixels, its middle at `center`; onto a brush where one is given."""
+    """Draw a figure `height` pixels high around `center`, onto `brush` where one is given."""
     figure = _pose(rng)
     r = figure.head_radius
     ends = np.concatenate([figure.joints[5:], figure.feet, [figure.head - 1.2 * r, figure.head + 1.2 * r]])
@@ -387,7 +390,7 @@ def _draw_figure(
 
 
 def _draw_crowd(rng: np.random.Generator, kind: str, center: np.ndarray, side: float, around: np.ndarray) -> _Layer:
-    """Draw a group of tiny objects of one class that nobody would annotate one by one."""
+    """Draw a group of tiny objects of one class, which are annotated together as a crowd."""
     reach = rng.uniform(0.13, 0.22) * side
     count = int(rng.integers(9, 16))
     places = center + rng.uniform(-1, 1, (count, 2)) * (reach, reach * rng.uniform(0.45, 0.8))
@@ -406,13 +409,13 @@ def _draw_crowd(rng: np.random.Generator, kind: str, center: np.ndarray, side: f
 
 
 def _smooth(rng: np.random.Generator, cells: tuple[int, int], height: int, width: int) -> np.ndarray:
-    """Return smooth noise (height, width) with about as many bumps down and across as `cells` says."""
+    """Return smooth noise (height, width) with about `cells` bumps vertically and horizontally."""
     coarse = Image.fromarray(rng.normal(size=(cells[0] + 1, cells[1] + 1)).astype(np.float32))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sky and ground (height, width, 3) and where the ground is."""
+    """Return an image of sky and ground (height, width, 3) and the mask of the ground (height, width)."""
     ys, xs = np.mgrid[:height, :width]
     horizon = rng.uniform(0.3, 0.7)
     if rng.random() < 0.1:
@@ -432,7 +435,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.n
 
 
 def _clutter(rng: np.random.Generator, height: int, width: int, side: float) -> _Layer:
-    """Draw specks, strokes and thin scribbles that are no object."""
+    """Draw specks, strokes and thin scribbles that belong to no class."""
     brush = _Brush((1, 1), (width - 1, height - 1))
     for _ in range(int(rng.integers(4, 22))):
         place = rng.uniform(0, 1, 2) * (width, height)
@@ -450,7 +453,15 @@ def _clutter(rng: np.random.Generator, height: int, width: int, side: float) -> 
 
 @dataclass
 class _Scene:
-    """A picture (h, w, 3) uint8, its objects from back to front, what is seen of each (h, w), and the background."""
+    """An image and its ground truth.
+
+    Attributes:
+        picture: (h, w, 3) uint8.
+        layers: The objects from back to front.
+        seen: Visible alpha (h, w) of each object.
+        ground: Mask (h, w) of the ground; the rest of the background is sky.
+        void: Mask (h, w) of background pixels without a label.
+    """
 
     picture: np.ndarray
     layers: list[_Layer]
@@ -473,7 +484,7 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
     full: list[float] = []
 
     def put(layer: _Layer, least_inside: float) -> bool:
-        """Add an object in front, unless it or one behind it would be hidden too much."""
+        """Add an object in front, unless too little of it, or of an object behind it, would be visible."""
         nonlocal picture
         color, alpha = layer.on(height, width)
         whole = float(layer.alpha.sum())
@@ -495,7 +506,7 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
         return picture[min(y0, height - 1) : max(y1, 1), min(x0, width - 1) : max(x1, 1)].mean((0, 1))
 
     def somewhere(radius: float) -> np.ndarray:
-        """Return a place; a third of the time close to an object that is there."""
+        """Return a random place; a third of the places are near an existing object."""
         if layers and rng.random() < 0.35:
             near = layers[rng.integers(len(layers))]
             middle = np.array([near.left + near.alpha.shape[1] / 2, near.top + near.alpha.shape[0] / 2])
@@ -504,7 +515,7 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
         edge = 0.75 * radius
         return np.array([rng.uniform(edge, width - edge), rng.uniform(edge, height - edge)])
 
-    # in turn and not by chance, so that small sets have each kind as well
+    # by number, not at random, so that small data sets have both as well
     empty, crowded = number % 13 == 6, number % 9 == 3
     if crowded and not empty:
         center = rng.uniform(0.25, 0.75, 2) * (width, height)
@@ -537,7 +548,7 @@ def _draw_scene(rng: np.random.Generator, number: int, size: int) -> _Scene:
 
 
 def _polygons(field: np.ndarray) -> list[list[float]] | None:
-    """Return the outlines x, y, x, y, ... where a coverage (h, w) crosses one half; None if there are holes or none."""
+    """Return the polygons x, y, x, y, ... of an alpha (h, w) at 0.5; None if it has holes or no outline."""
     lines = contour_generator(z=np.pad(field, 1)).lines(0.5)
     areas = [float(np.sum(a[:-1, 0] * a[1:, 1] - a[1:, 0] * a[:-1, 1])) / 2 for a in map(np.asarray, lines)]
     outer = max(areas, key=abs, default=0.0)
@@ -548,7 +559,7 @@ def _polygons(field: np.ndarray) -> list[list[float]] | None:
         if area * outer <= 0 or abs(area) < 1:
             continue
         points = np.asarray(line)[:-1]
-        for _ in range(4):  # leave out every second of the points that lie within 0.07 pixels of a straight line
+        for _ in range(4):  # drop every other point that is within 0.07 pixels of a line
             before, after = np.roll(points, 1, 0), np.roll(points, -1, 0)
             along, off = after - before, points - before
             far = np.abs(along[:, 0] * off[:, 1] - along[:, 1] * off[:, 0]) / np.maximum(np.hypot(*along.T), 1e-9)
@@ -556,26 +567,26 @@ def _polygons(field: np.ndarray) -> list[list[float]] | None:
             if keep.sum() < 4:
                 break
             points = points[keep]
-        # the center of the first pixel is at 0.5, and one row and column were added
+        # centers of pixels are at 0.5, and padding added a row and a column
         found.append(np.round(np.clip(points - 0.5, 0, field.shape[::-1]), 2).ravel().tolist())
     return found or None
 
 
 def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """Return COCO's uncompressed RLE of a mask (h, w): lengths of runs down the columns, zeros first."""
+    """Return COCO's uncompressed RLE of a mask (h, w): run lengths in column-major order, zeros first."""
     flat = np.concatenate([[False], mask.ravel(order="F")])
     edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]), [mask.size]])
     return {"counts": np.diff(edges).tolist(), "size": list(mask.shape)}
 
 
 def _box(mask: np.ndarray) -> list[int]:
-    """Return x, y, width and height of the pixels of a mask."""
+    """Return the bounding box x, y, width, height of a mask."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
 
 
 def _annotation(rng: np.random.Generator, layer: _Layer, seen: np.ndarray) -> dict[str, Any]:
-    """Return the entry of an object, without its id and image."""
+    """Return the annotation of an object, without its id and image."""
     mask = seen > 0.5
     by_runs = layer.crowd or rng.random() < 0.1
     outlines = None if by_runs else _polygons(seen)
@@ -595,7 +606,7 @@ def _annotation(rng: np.random.Generator, layer: _Layer, seen: np.ndarray) -> di
 
 
 def _keypoints(layer: _Layer, seen: np.ndarray) -> dict[str, Any]:
-    """Return the keypoints of a figure: 2 where it is seen, 1 if something covers it, 0 if not in the picture."""
+    """Return the keypoints of a figure with their visibility: 2 visible, 1 hidden, 0 outside the image or unknown."""
     height, width = seen.shape
     flat: list[float] = []
     for x, y, named in [] if layer.keypoints is None else layer.keypoints:
@@ -622,7 +633,7 @@ def _categories(kind: str) -> list[dict[str, Any]]:
 
 
 def _label_maps(rng: np.random.Generator, scene: _Scene) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-    """Return class numbers (h, w), panoptic ids as RGB (h, w, 3), and the segments."""
+    """Return semantic labels (h, w), panoptic ids as RGB (h, w, 3), and the segments."""
     regions = [(name, mask & ~scene.void, False) for name, mask in (("sky", ~scene.ground), ("ground", scene.ground))]
     regions += [(layer.category, seen > 0.5, layer.crowd) for layer, seen in zip(scene.layers, scene.seen, strict=True)]
     semantic = np.full(scene.ground.shape, _VOID, np.uint8)

@@ -1,32 +1,32 @@
 """Open labeled images by path or name: class folders, tar files, WebDataset shards, torchvision and Hugging Face sets.
 
-timm does the reading; this module recognizes a path or name and finds the splits.
+timm lists the files; this module recognizes a path or name and finds the splits.
 """
 
-import logging
-import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
-from timm.data import IterableImageDataset, create_dataset
+from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
-from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils import natural_key
+from torch.utils.data import DataLoader, Dataset
 
 from van.data.checks import Problem
 from van.data.classes import match_classes
-from van.data.folders import SPLIT_FOLDERS, refuse_url
-from van.data.images import ImageLike, read_image
+from van.data.folders import SPLIT_FOLDERS, files_below, identity, refuse_url
+from van.data.images import ImageLike
+from van.data.loaders import as_is, loading_processes
+from van.data.processes import loading_errors
 from van.data.samples import Samples, SampleSubset, find_problems
 from van.errors import DataError
 
+_FEW_SHARDS = 8  # up to this many, starting processes takes longer than it saves
+_LONGEST_LABEL = 20  # bytes of a .cls member
 _SPLIT_NAMES = {"train": SPLIT_FOLDERS["train"], "val": (*SPLIT_FOLDERS["val"], "eval", "evaluation")}
 _SUPPORTED = "digits, a folder of class folders, a .tar file, a folder of WebDataset shards, torch/NAME or hfds/NAME"
 
@@ -60,16 +60,25 @@ class FolderSamples(Samples):
         folder: The folder of the class folders, which may have subfolders.
 
     Raises:
-        DataError: there are no class folders, one has no images or cannot be opened, or there are images beside them.
+        DataError: there are no class folders, one has no images or cannot be opened, there are images beside them, or a
+            link leads to a folder whose images are found anyway.
     """
 
     def __init__(self, folder: Path) -> None:
+        known = get_img_extensions(as_set=True)
         endings = f"Known file endings are {' '.join(get_img_extensions())}."
         try:
             classes = sorted(_subfolders(folder), key=natural_key)
+            others = sorted(path for path in folder.iterdir() if path.suffix.lower() in known and not path.is_dir())
+            loose = next((path for path in others if not path.name.startswith(".")), None)
+            identities = {identity(folder): ""}
             for name in classes:
-                with os.scandir(folder / name) as entries:  # a folder without permission must not look empty
-                    next(entries, None)
+                own = identity(folder / name)
+                if own in identities:
+                    raise DataError(
+                        f"{folder / name} and {folder / identities[own]} are the same folder. Remove the link to it."
+                    )
+                identities[own] = name
         except OSError as error:
             raise DataError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
         if not classes:
@@ -77,21 +86,20 @@ class FolderSamples(Samples):
                 f"{folder} has no class folders. Expected one folder of images per class, or train and val folders of "
                 "such class folders."
             )
-        inside = [Path(path).relative_to(folder) for path, _ in find_images_and_targets(str(folder))[0]]
-        inside = [path for path in inside if not _hidden(path)]
-        if loose := next((path for path in inside if len(path.parts) == 1), None):
+        if loose:
             raise DataError(
-                f"{folder / loose} is outside the class folders. Move it into the folder of its class, or elsewhere."
+                f"{loose} is outside the class folders. Move it into the folder of its class, or elsewhere."
             )
-        used = {path.parts[0] for path in inside}
-        if empty := [name for name in classes if name not in used]:
+        inside = {
+            name: sorted(files_below(folder / name, known, identities.keys()), key=natural_key) for name in classes
+        }
+        if empty := [name for name, paths in inside.items() if not paths]:
             raise DataError(
                 f"{folder / empty[0]} has no images ({len(empty)} such class folders). Add images or remove the "
                 f"folder. {endings}"
             )
-        numbers = {name: number for number, name in enumerate(classes)}
-        super().__init__([numbers[path.parts[0]] for path in inside], classes)
-        self._paths = [str(folder / path) for path in inside]
+        super().__init__([label for label, name in enumerate(classes) for _ in inside[name]], classes)
+        self._paths = [path for name in classes for path in inside[name]]
 
     def load(self, index: int) -> ImageLike:
         """Return the path of an image."""
@@ -102,11 +110,57 @@ class FolderSamples(Samples):
         return self._paths[index]
 
 
-class TarSamples(Samples):
+class PackedSamples(Samples):
+    """Images inside tar files, which are indexed once and then read by their place in the file.
+
+    The tar file is opened anew for every image, so loading processes share nothing. Nothing is ever unpacked.
+
+    Args:
+        labels: Label of each image.
+        class_names: Names in the order of the labels.
+        files: The tar file of each image.
+        names: Path of each image inside it.
+        spans: First byte and size of each image.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        class_names: Sequence[str],
+        files: Sequence[Path],
+        names: Sequence[str],
+        spans: Sequence[tuple[int, int]],
+    ) -> None:
+        super().__init__(labels, class_names)
+        self._files = list(files)
+        self._names = list(names)
+        self._spans = np.array(spans, np.int64)  # a list of tuples would be copied into every loading process
+
+    def load(self, index: int) -> ImageLike:
+        """Return the bytes of an image."""
+        start, size = self._spans[index].tolist()
+        try:
+            with self._files[index].open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+        except OSError as error:
+            raise DataError(f"{self.name(index)} cannot be read ({error}).") from error
+
+    def name(self, index: int) -> str:
+        """Return the tar file and the path inside it."""
+        return f"{self._files[index]}:{self._names[index]}"
+
+
+def _refuse_cut(tar: Path) -> None:
+    """Raise DataError if a tar file is not made of whole blocks: tarfile silently stops at a truncated header."""
+    if tar.stat().st_size % tarfile.BLOCKSIZE:
+        raise DataError(f"{tar} is not a plain tar file; it may be compressed or truncated. Get or create it again.")
+
+
+class TarSamples(PackedSamples):
     """Images in a tar file of class folders, or a folder of tar files, one per class.
 
-    The innermost folder (or tar file) is the class. Hidden files are left out. The tar file is opened anew for every
-    image, so loading processes share nothing.
+    The innermost folder (or tar file) is the class. Hidden files are left out.
 
     Raises:
         DataError: there is no tar file, it is broken, has no images, or has images outside of class folders.
@@ -117,11 +171,9 @@ class TarSamples(Samples):
             raise DataError(f"{path} is not a supported data set. Expected {_SUPPORTED}; unpack other archives.")
         try:
             for tar in [path] if path.is_file() else _tars(path):
-                if tar.stat().st_size % tarfile.BLOCKSIZE:  # tarfile silently stops at a truncated header
-                    raise DataError(
-                        f"{tar} is not a plain tar file; it may be compressed or truncated. Get or create it again."
-                    )
-            members = ReaderImageInTar(str(path)).samples
+                _refuse_cut(tar)
+            # without a cache, which timm would write beside the data
+            members = ReaderImageInTar(str(path), cache_tarinfo=False).samples
         except ValueError as error:  # timm unpacks an empty list
             raise DataError(
                 f"{path} has no images. Known file endings are {' '.join(get_img_extensions())}."
@@ -130,7 +182,7 @@ class TarSamples(Samples):
             raise DataError(
                 f"{path} cannot be read as a tar file; it may be damaged ({error}). Download or create it again."
             ) from error
-        self._files, self._inside, self._spans, classes = [], [], [], []
+        files, paths, spans, classes = [], [], [], []
         for member, file, child in members:
             inside = PurePosixPath(member.name)
             if _hidden(inside):
@@ -141,32 +193,18 @@ class TarSamples(Samples):
                     f"{path}:{inside} is outside the class folders. Pack it inside the folder of its class."
                 )
             classes.append(parents[-1])
-            self._files.append(path / file if file else path)
-            self._inside.append(inside)
-            self._spans.append((member.offset_data + (child.offset_data if child else 0), member.size))
+            files.append(path / file if file else path)
+            paths.append(str(inside))
+            spans.append((member.offset_data + (child.offset_data if child else 0), member.size))
         if not classes:
             raise DataError(f"{path} has only hidden files. Pack the images themselves.")
         names = sorted(set(classes), key=natural_key)
         numbers = {name: number for number, name in enumerate(names)}
-        super().__init__([numbers[name] for name in classes], names)
-
-    def load(self, index: int) -> ImageLike:
-        """Return the bytes of an image."""
-        start, size = self._spans[index]
-        try:
-            with self._files[index].open("rb") as file:
-                file.seek(start)
-                return file.read(size)
-        except OSError as error:
-            raise DataError(f"{self.name(index)} cannot be read ({error}).") from error
-
-    def name(self, index: int) -> str:
-        """Return the tar file and the path inside it."""
-        return f"{self._files[index]}:{self._inside[index]}"
+        super().__init__([numbers[name] for name in classes], names, files, paths, spans)
 
     def folders(self, index: int) -> tuple[str, ...]:
         """Return the folders inside the tar file that lead to an image."""
-        return self._inside[index].parts[:-1]
+        return PurePosixPath(self._names[index]).parts[:-1]
 
 
 class TorchvisionSamples(Samples):
@@ -243,84 +281,6 @@ class HuggingFaceSamples(Samples):
         return f"{self._name} {index}"
 
 
-class _AsImage:
-    """Transform for streams, whose images arrive decoded but in any color mode."""
-
-    def __init__(self, transform: Callable[[Any], torch.Tensor], mode: str) -> None:
-        self.transform = transform
-        self.mode = mode
-
-    def __call__(self, image: Any) -> torch.Tensor:
-        return self.transform(read_image(image, self.mode))
-
-
-@dataclass
-class Shards:
-    """WebDataset shards of one split: images and `.cls` labels, read in sequence.
-
-    timm's reader skips samples that it cannot decode, and logs a warning.
-
-    Attributes:
-        folder: Folder of the shards.
-        files: Their names.
-        labels: Label of every sample, in order.
-        class_names: Names in the order of the labels: the lines of classes.txt in the folder, else numbers.
-        numbers: Label to return for each one in the shards; None returns them as they are.
-    """
-
-    folder: Path
-    files: list[str]
-    labels: list[int]
-    class_names: list[str]
-    numbers: list[int] | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def missing_classes(self) -> list[str]:
-        """Return the names of the classes without images."""
-        present = set(self.labels)
-        return [name for i, name in enumerate(self.class_names) if i not in present]
-
-    def dataset(
-        self,
-        transform: Callable[[Any], torch.Tensor],
-        mode: str,
-        training: bool = False,
-        batch_size: int = 1,
-        workers: int = 0,
-        seed: int = 0,
-    ) -> IterableImageDataset:
-        """Return the iterable data set; for training shuffled, and filled up to whole batches by repeating images.
-
-        Raises:
-            DataError: webdataset is not installed.
-        """
-        log = logging.getLogger("timm.data.readers.reader_wds")
-        level = log.level
-        log.setLevel(logging.ERROR)  # it warns about a missing info file, a format of its own
-        try:
-            dataset = IterableImageDataset(
-                str(self.folder),
-                reader="wds/shards",
-                split="::".join(self.files) + f"|{len(self)}",
-                is_training=training,
-                batch_size=batch_size,
-                seed=seed,
-                input_key=";".join(_image_keys()),
-                input_img_mode="",  # converted by _AsImage, which handles more modes
-                transform=_AsImage(transform, mode),
-                target_transform=self.numbers and self.numbers.__getitem__,
-            )
-        finally:
-            log.setLevel(level)
-        dataset.set_loader_cfg(num_workers=max(1, workers))
-        return dataset
-
-
-Source = Samples | Shards
-
-
 def _datasets() -> Any:
     try:
         import datasets
@@ -331,51 +291,75 @@ def _datasets() -> Any:
     return datasets
 
 
-def _image_keys() -> list[str]:
-    """Return the file endings of images in shards, jpg first: timm names the decoded image after the first."""
-    return sorted((ending.removeprefix(".") for ending in get_img_extensions()), key=lambda ending: ending != "jpg")
+def _open_shards(folder: Path, files: Sequence[str]) -> Samples:
+    """Index WebDataset shards: images and `.cls` labels under the same name. Only their headers and labels are read.
 
-
-def _open_shards(folder: Path, files: Sequence[str]) -> Shards:
-    """Read the labels out of shards, skipping image data."""
-    try:
-        import webdataset  # noqa: F401
-    except ImportError as error:
-        raise DataError(
-            "WebDataset shards need the package `webdataset`: pip install 'visual-attention-network[datasets]'"
-        ) from error
-    labels = []
-    keys = set(_image_keys())
-    for file in files:
-        numbers, pictured = {}, set()
-        try:
-            with tarfile.open(folder / file) as tar:
-                for member in tar:
-                    name, _, ending = PurePosixPath(member.name).name.partition(".")
-                    name = str(PurePosixPath(member.name).with_name(name or "."))
-                    if ending.lower() == "cls" and (content := tar.extractfile(member)):
-                        numbers[name] = int(content.read())
-                    elif ending.lower() in keys:
-                        pictured.add(name)
-        except (tarfile.TarError, ValueError, OSError) as error:
-            raise DataError(f"{folder / file} cannot be read as a WebDataset shard ({error}).") from error
-        if alone := next((name for name in numbers if name not in pictured), None):
-            raise DataError(
-                f"{folder / file}: {alone} has a label but no image. Known file endings are {' '.join(sorted(keys))}."
-            )
-        labels += numbers.values()
+    The names of the classes are the lines of classes.txt in the folder, else numbers.
+    """
+    labels: list[int] = []
+    tars, names, spans = [], [], []
+    paths = [folder / file for file in files]
+    processes = loading_processes(None) if len(paths) > _FEW_SHARDS else 0
+    loader = DataLoader(_Shards(paths), batch_size=None, num_workers=processes, collate_fn=as_is)
+    with loading_errors():
+        for path, index in zip(paths, loader, strict=True):
+            for label, name, span in index:
+                labels.append(label)
+                tars.append(path)
+                names.append(name)
+                spans.append(span)
     if not labels or min(labels) < 0:
         raise DataError(
             f"{folder} has no labels in its shards. Expected members that end in .cls with a number from 0 up."
         )
     listed = folder / "classes.txt"
-    names = (
+    classes = (
         listed.read_text(encoding="utf-8").split("\n") if listed.is_file() else [str(i) for i in range(max(labels) + 1)]
     )
-    names = [name.strip() for name in names if name.strip()]
-    if max(labels) >= len(names):
-        raise DataError(f"{listed} has {len(names)} names, but the label {max(labels)} occurs. Complete the list.")
-    return Shards(folder, list(files), labels, names)
+    classes = [name.strip() for name in classes if name.strip()]
+    if max(labels) >= len(classes):
+        raise DataError(f"{listed} has {len(classes)} names, but the label {max(labels)} occurs. Complete the list.")
+    return PackedSamples(labels, classes, tars, names, spans)
+
+
+class _Shards(Dataset):
+    """The index of each shard; see _index_shard."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> list[tuple[int, str, tuple[int, int]]]:
+        return list(_index_shard(self.paths[index]))
+
+
+def _index_shard(path: Path) -> Iterator[tuple[int, str, tuple[int, int]]]:
+    """Yield label, name, first byte and size of each image of a shard that has a label."""
+    endings = sorted((e.removeprefix(".") for e in get_img_extensions()), key=lambda ending: ending != "jpg")
+    preferred = {ending: place for place, ending in enumerate(endings)}  # of several images of a sample one is taken
+    labels: dict[str, int] = {}
+    images: dict[str, tuple[int, str, tuple[int, int]]] = {}
+    try:
+        _refuse_cut(path)
+        with tarfile.open(path, "r:") as tar:  # in a compressed file there is nothing to find by its place
+            for member in tar:
+                if not member.isreg():  # links lead elsewhere
+                    continue
+                ending = member.name.rpartition("/")[2].partition(".")[2]
+                name = member.name[: len(member.name) - len(ending) - 1]
+                if ending.lower() == "cls" and (content := tar.extractfile(member)):
+                    labels[name] = int(content.read(_LONGEST_LABEL))
+                elif (place := preferred.get(ending.lower())) is not None:
+                    span = (member.offset_data, member.size)
+                    images[name] = min((place, member.name, span), images.get(name, (place, member.name, span)))
+    except (tarfile.TarError, ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read as a WebDataset shard ({error}).") from error
+    for name, label in labels.items():
+        if name not in images:
+            raise DataError(f"{path}: {name} has a label but no image. Known file endings are {' '.join(endings)}.")
+        yield label, *images[name][1:]
 
 
 def _is_shard(path: Path) -> bool:
@@ -386,7 +370,7 @@ def _is_shard(path: Path) -> bool:
         return False
 
 
-def _open_folder_of_tars(folder: Path, tars: list[Path]) -> dict[str, Source]:
+def _open_folder_of_tars(folder: Path, tars: list[Path]) -> dict[str, Samples]:
     """Open WebDataset shards (train*.tar, val*.tar or all), train.tar and val.tar, or one tar file per class."""
     if len(tars) == 1:
         return _open_path(tars[0])
@@ -401,7 +385,7 @@ def _open_folder_of_tars(folder: Path, tars: list[Path]) -> dict[str, Source]:
     return {"all": TarSamples(folder)}
 
 
-def _open_tar(path: Path) -> dict[str, Source]:
+def _open_tar(path: Path) -> dict[str, Samples]:
     if _is_shard(path):
         return {"all": _open_shards(path.parent, [path.name])}
     samples = TarSamples(path)
@@ -414,13 +398,13 @@ def _open_tar(path: Path) -> dict[str, Source]:
     }
 
 
-def _open_split(folder: Path, tars: list[Path]) -> Source:
+def _open_split(folder: Path, tars: list[Path]) -> Samples:
     if not tars:
         return FolderSamples(folder)
     return _open_shards(folder, [tar.name for tar in tars]) if _is_shard(tars[0]) else TarSamples(folder)
 
 
-def _open_path(path: Path) -> dict[str, Source]:
+def _open_path(path: Path) -> dict[str, Samples]:
     try:
         if path.is_file():
             return _open_tar(path)
@@ -443,7 +427,7 @@ def _open_path(path: Path) -> dict[str, Source]:
     return _open_folder_of_tars(path, tars) if tars else {"all": FolderSamples(path)}
 
 
-def open_data(data: str, root: str | None = None) -> dict[str, Source]:
+def open_data(data: str, root: str | None = None) -> dict[str, Samples]:
     """Open labeled images.
 
     Args:
@@ -484,7 +468,7 @@ def open_data(data: str, root: str | None = None) -> dict[str, Source]:
     return _open_path(Path(data))
 
 
-def describe_split(splits: dict[str, Source], fraction: float, seed: int) -> dict[str, Any]:
+def describe_split(splits: dict[str, Samples], fraction: float, seed: int) -> dict[str, Any]:
     """Return what it takes to split data without a validation split in the same way again.
 
     Args:
@@ -498,22 +482,16 @@ def describe_split(splits: dict[str, Source], fraction: float, seed: int) -> dic
     return {"val_fraction": fraction, "seed": seed, "images": len(splits["all"])} if "all" in splits else {}
 
 
-def check(splits: Mapping[str, Source], decode: bool = True, workers: int | None = None) -> list[Problem]:
-    """List the problems of all splits of a data set; see `van.data.samples.find_problems` and `open_data`.
-
-    Raises:
-        DataError: these are WebDataset shards, of which single images cannot be checked.
-    """
+def check(splits: Mapping[str, Samples], decode: bool = True, workers: int | None = None) -> list[Problem]:
+    """List the problems of all splits of a data set; see `van.data.samples.find_problems` and `open_data`."""
     problems = []
     for name, source in splits.items():
-        if not isinstance(source, Samples):
-            raise DataError(f"{source.folder} has WebDataset shards, which cannot be checked, only single files.")
         # one image to train on and one to validate on where the data has no splits
         problems += find_problems(source, decode, workers, few={"all": 2, "train": 1}.get(name, 0))
     return problems
 
 
-def relabel(source: Source, class_names: Sequence[str], what: str, known_to: str = "the model") -> None:
+def relabel(source: Samples, class_names: Sequence[str], what: str, known_to: str = "the model") -> None:
     """Replace the labels of a source by those of other class names.
 
     Args:
@@ -526,7 +504,5 @@ def relabel(source: Source, class_names: Sequence[str], what: str, known_to: str
         DataError: a class of the source is not among the class names; see `van.data.classes.match_classes`.
     """
     labels = match_classes(source.class_names, class_names, what, set(source.labels), known_to)
-    if isinstance(source, Shards):
-        source.numbers = labels
     source.labels = [labels[label] for label in source.labels]
     source.class_names = list(class_names)

@@ -5,6 +5,7 @@ from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from van.data.processes import loading_errors
 from van.engine.config import read_config
 from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, to_options
 from van.engine.registry import get_task
@@ -265,9 +266,12 @@ def inference_options(
     return task, merged, {f.name: getattr(merged, f.name) for f in _changeable(command, task)}
 
 
+@loading_errors()
 def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[str, float]:
     """Measure weights, and write the results; see inference_options."""
     from van.data.loaders import loading_processes
+    from van.data.skipping import SKIPPED, append_left_out
+    from van.engine.fit import report_skipped
     from van.engine.run import check_output, new_folder
 
     check_output(options.output)
@@ -279,8 +283,10 @@ def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[st
         for note in notes:
             print(f"Note: {note}")
     evaluation = task.evaluation(predictor, split, loading_processes(options.workers, len(split)))
+    append_left_out(folder / SKIPPED, notes)
+    evaluation.skipped = report_skipped(folder / SKIPPED, quiet=True)  # the notes have said so
     title = f"{Path(options.weights).name} on {options.data} ({options.split})"
     values = evaluation.run(folder, title, options.quiet)
     if not options.quiet:
-        print(f"results: {folder}: {' '.join(evaluation.files)}")
+        print(f"results: {folder}: {' '.join(evaluation.files + [SKIPPED] * bool(evaluation.skipped))}")
     return values

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
+from van.data.processes import loading_errors
 from van.engine.api import Config
 from van.engine.config import read_config
 from van.engine.options import CheckOptions
@@ -75,6 +76,7 @@ def check_options(task: str | None, config: Config, options: Mapping[str, Any], 
         raise
 
 
+@loading_errors()
 def run_check(task: str | None, options: Any) -> DataCheck:
     """Check data; see check_data."""
     options.check()
@@ -99,12 +101,13 @@ def check_splits(
 
 def _recognized(options: CheckOptions) -> Task:
     """Return the task whose format the data has."""
-    fitting = []
+    fitting, reasons = [], []
     for name in task_names():
         task = get_task(name)
         try:
             task.find_data(task.check_options(**vars(options)))
-        except DataError:
+        except DataError as error:
+            reasons.append(f"{name}: {error}")
             continue
         fitting.append(task)
     if len(fitting) == 1:
@@ -112,7 +115,5 @@ def _recognized(options: CheckOptions) -> Task:
     if fitting:
         names = ", ".join(map(str, fitting))
         raise DataError(f"{options.data} can be data for the tasks {names}. Choose one with --task.")
-    raise DataError(
-        f"{options.data} is not in a format of any task. Choose one with --task to see what is missing; van tasks "
-        "lists the formats."
-    )
+    lines = "\n".join(reasons)
+    raise DataError(f"{options.data} is not in a format of any task; van tasks lists the formats.\n{lines}")

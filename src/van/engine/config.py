@@ -19,9 +19,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping, each key of which comes once."""
-        keys = [key.value for key, _ in node.value]
-        if repeated := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {repeated!r} comes twice")
+        lines: dict[Any, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(f"line {line}: the key {key.value!r} is already in line {lines[key.value]}")
+            lines[key.value] = line
         return super().construct_mapping(node, deep)
 
 
@@ -108,6 +111,8 @@ def read_config(name: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any
         raise VanError(f"{path} is not a text file. Expected YAML with one option per line.") from error
     except yaml.YAMLError as error:
         raise VanError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except RecursionError as error:
+        raise VanError(f"{path} is nested too deeply. Expected YAML with one option per line.") from error
     if content is None:
         raise VanError(f"{path} is empty. Expected YAML with one option per line, such as epochs: 30.")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

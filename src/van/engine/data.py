@@ -29,7 +29,7 @@ class DataModule(LightningDataModule):
         collate: Joins samples to a batch.
 
     Attributes:
-        notes: Sentences about the data that the user should know.
+        notes: Sentences about the data that the user should know; those about what was left out are LeftOut.
         extra: What prediction needs to know of the data, for the weight file; what JSON can hold.
         steps_per_epoch: Steps of an epoch; None takes those of a pass over the data.
     """
@@ -104,12 +104,15 @@ class DataModule(LightningDataModule):
                 digest.update(f"{where}\t{labels[index] if labels is not None else ''}\n".encode())
         return digest.hexdigest()
 
-    def check(self) -> None:
-        """Decode every image once.
+    def skip_bad_images(self, file: Path) -> None:
+        """From now on, train on another sample where one cannot be used; to be called before there is a loader.
 
-        Raises:
-            DataError: some are broken; the message lists them.
+        Args:
+            file: What is skipped is listed there; see van.data.skipping.
         """
+        from van.data.skipping import Skipping
+
+        self.train = Skipping(self.train, file)
 
 
 class StepData(DataModule):

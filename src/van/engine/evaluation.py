@@ -29,6 +29,7 @@ class Evaluation:
     Attributes:
         columns: Columns of the printed table of classes: the count of objects, then metrics by key.
         files: Names of the files that run has written.
+        skipped: How many problems with images and annotations kept these out of the metrics.
     """
 
     columns: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class Evaluation:
         self.evaluator = evaluator
         self.metrics = tuple(predictor.task.metrics if metrics is None else metrics)
         self.files: list[str] = []
+        self.skipped = 0
 
     def size(self) -> int:
         """Return how many images are measured."""
@@ -108,7 +110,8 @@ class Evaluation:
                 self.update(batch)
         values = self.compute()
         rows = self.per_class()
-        content = {**self.report(values), **({"per_class": rows} if rows else {})}
+        content = self.report(values)
+        content |= ({"skipped": self.skipped} if self.skipped else {}) | ({"per_class": rows} if rows else {})
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         self.files = ["evaluation.json"]

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from van.data.processes import loading_errors
 from van.engine.files import write_text
 from van.engine.metric import Metric
 from van.engine.options import TrainOptions
@@ -98,6 +99,7 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
     return probe.world_size, probe.is_global_zero
 
 
+@loading_errors()
 def train(task: "Task", options: Any) -> Run:
     """Train a network, and write a run folder with its best weights.
 
@@ -118,6 +120,8 @@ def train(task: "Task", options: Any) -> Run:
     import lightning
     import torch
 
+    from van.data.skipping import SKIPPED, append_left_out
+
     world, leads = _processes(options)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     data = task.data(options, world)
@@ -128,8 +132,6 @@ def train(task: "Task", options: Any) -> Run:
             f"({', '.join(data.class_names[:5])}, ...). Leave num_classes out, or check the data."
         )
     network, start = task.build(options, data)
-    if options.check_data and leads:
-        data.check()
     network = network.to(memory_format=torch.channels_last)
     steps = options.steps(data.steps(world))
     if options.sync_batchnorm and world == 1:
@@ -154,9 +156,16 @@ def train(task: "Task", options: Any) -> Run:
         name = f"{task.run_name(options)}-{Path(options.data).name or 'data'}"
         folder, checkpoint = new_folder(options.output, name), None
     with locked(folder) if leads else nullcontext():
-        if leads and not options.quiet:
-            _introduce(task, options, data, folder, start, epochs, steps, each)
-        if not _fit(task, options, learner, data, folder, checkpoint, epochs, steps, each, leads):
+        if leads:
+            append_left_out(folder / SKIPPED, data.notes)
+            if not options.quiet:
+                _introduce(task, options, data, folder, start, epochs, steps, each)
+        if options.on_bad_image == "skip":
+            data.skip_bad_images(folder / SKIPPED)
+        finished = _fit(task, options, learner, data, folder, checkpoint, epochs, steps, each, leads)
+        if leads:
+            report_skipped(folder / SKIPPED, options.quiet)
+        if not finished:
             return _run(task, folder, finished=False)
         if leads:
             _write_results(task, options, learner.model, data, folder, each)
@@ -335,6 +344,26 @@ def _write_results(
     when = f"best step: {best['iteration']:.0f}" if each is not None else f"best epoch: {best['epoch']:.0f}"
     print(f"{when} of {rows[-1]['iteration' if each is not None else 'epoch']:.0f}; {seconds:.0f} s of training")
     print_files(weights, evaluation.files)
+
+
+def report_skipped(file: Path, quiet: bool = False) -> int:
+    """Tidy the list of what was left out of a run, and say how much it is.
+
+    Args:
+        file: The list; there is none where nothing was left out.
+        quiet: Say nothing.
+
+    Returns:
+        How many lines it has.
+    """
+    from van.data.checks import count, listed
+    from van.data.skipping import finish_skipped
+
+    lines = finish_skipped(file)
+    if lines and not quiet:
+        problems = count(len(lines), "problem")
+        print(f"Images or annotations were skipped because of {problems}; {file} lists all:\n{listed(lines)}")
+    return len(lines)
 
 
 def advice(metric: Metric, rows: Sequence[Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from van.errors import VanError
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
-OnProblem = Literal["refuse", "skip"]
+OnBadImage = Literal["error", "skip"]
 
 
 @dataclass
@@ -141,7 +141,9 @@ class TrainOptions:
             a step are left out.
         lr: Highest learning rate; see also optimization.lr_base_batch.
         optimization: Optimizer and schedule.
-        on_problem: What to do with images and annotations that cannot be used: refuse to train, or skip them.
+        on_bad_image: What to do with images and annotations that cannot be used: error stops with what is wrong, skip
+            leaves them out and trains on another image instead. Skipped files are counted and listed in skipped.txt in
+            the run folder; more than a tenth of the images of a split is an error.
         check_data: Decode every image before the first epoch.
         precision: Lightning precision, such as 16-mixed.
         device: Accelerator: auto, cpu, cuda, mps, ...
@@ -182,7 +184,7 @@ class TrainOptions:
     accumulate: int = 1
     lr: float = 1e-4
     optimization: Optimization = field(default_factory=Optimization)
-    on_problem: OnProblem = "refuse"
+    on_bad_image: OnBadImage = "error"
     check_data: bool = False
     precision: Precision = "32-true"
     device: str = "auto"
@@ -327,13 +329,15 @@ class EvaluateOptions(InferenceOptions):
         data: Labeled images, in the formats that training takes.
         data_root: Where named and built-in data sets are stored; by default the folder data.
         split: train, val, or all for data without splits.
-        on_problem: What to do with images and annotations that cannot be used: refuse to evaluate, or skip them.
+        on_bad_image: What to do with images and annotations that cannot be used: error stops with what is wrong, skip
+            decodes all images first and leaves bad ones out of the metrics. They are counted and listed in skipped.txt
+            in the output folder; more than a tenth of the images is an error.
     """
 
     data: str
     data_root: str | None = None
     split: Literal["train", "val", "all"] | None = None
-    on_problem: OnProblem = "refuse"
+    on_bad_image: OnBadImage = "error"
 
 
 @dataclass(kw_only=True)

@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from van.data.processes import loading_errors
 from van.engine.result import FILE_ENDINGS, FileWriter, Result
 from van.engine.run import check_output, new_folder
 from van.engine.task import Task
 from van.errors import DataError, VanError
 
 
+@loading_errors()
 def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
     """Run weights on images: a line per image, and pictures or a file of results.
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from van.data.images import ImageFiles, ImageLike
 from van.data.loaders import as_is
+from van.data.processes import loading_errors
 from van.engine.device import pick_device, to_device
 from van.engine.options import Inference, at_least
 from van.engine.result import Result
@@ -90,16 +91,18 @@ class Predictor:
         """
         files = ImageFiles(images, self.task.prepare(self), self.mode, keep_images)
         # images of any sizes and errors stay side by side
-        for batch in DataLoader(files, self.batch_size, num_workers=workers, collate_fn=as_is):
-            good = [one for one in batch if not isinstance(one, DataError)]
-            found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
-            for one in batch:
-                if isinstance(one, DataError):
-                    yield one
-                    continue
-                result = next(found)
-                result.path, result.image = one.path, one.image
-                yield result
+        loader = DataLoader(files, self.batch_size, num_workers=workers, collate_fn=as_is)
+        with loading_errors():
+            for batch in loader:
+                good = [one for one in batch if not isinstance(one, DataError)]
+                found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
+                for one in batch:
+                    if isinstance(one, DataError):
+                        yield one
+                        continue
+                    result = next(found)
+                    result.path, result.image = one.path, one.image
+                    yield result
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
         """Return what is on one image or several.

@@ -46,6 +46,9 @@ def upgraded(content: Mapping[str, Any], task: str | None = None) -> dict[str, A
     """
     options = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
     task = content.get("task", task)
+    if "on_problem" in options:
+        what: Any = options.pop("on_problem")
+        options.setdefault("on_bad_image", "error" if what == "refuse" else what)
     if task in ("detection", "instances") and isinstance(options.get("augmentation"), dict):
         _complete_jitter(options["augmentation"])
     for old, new in _RENAMED.get(task or "", {}).items():

@@ -67,9 +67,20 @@ def _header(content: Any, source: Path) -> Header | None:
     """Understand what a file says under "van", in today's or an older form; None if it says nothing."""
     if not isinstance(content, Mapping) or not content:
         return None
-    if content.get("version", 0) > _VERSION:
-        raise WeightsError(f"{source} was written by a newer version of van. Update van: pip install --upgrade.")
     names = content.get("class_names")
+    kinds: dict[str, Any] = {"version": int, "task": str, "class_names": list, "extra": Mapping}
+    kinds |= (
+        {"model": Mapping} if "task" in content else {"model": str, "model_args": Mapping, "preprocessing": Mapping}
+    )
+    wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind | None)]
+    if not wrong and not all(isinstance(name, str) for name in names or ()):
+        wrong = ["class_names"]
+    if wrong:
+        raise WeightsError(
+            f"{source} cannot be read: {wrong[0]!r} in its header is malformed. Download or copy it again."
+        )
+    if (content.get("version") or 0) > _VERSION:
+        raise WeightsError(f"{source} was written by a newer version of van. Update van: pip install --upgrade.")
     if "task" in content:
         return Header(content["task"], names, dict(content.get("model") or {}), dict(content.get("extra") or {}))
     # before version 1 a classifier's header named no task
@@ -109,7 +120,7 @@ def _safetensors_header(file: Path) -> tuple[Header | None, list[str]]:
     try:
         with safetensors.safe_open(file, framework="np") as content:
             return _header(json.loads((content.metadata() or {}).get("van", "{}")), file), list(content.keys())
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(
             f"{file} cannot be read, it is truncated or damaged ({error}). Download or copy it again."
         ) from error

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from van.errors import DataError
 from van.tasks.classification.evaluation import ClassificationEvaluation
@@ -15,9 +16,15 @@ BEST = [[0, 2, 1], [0, 1, 2], [2, 1, 0], [2, 0, 1], [2, 0, 1], [3, 2, 0]]
 
 
 class Labeled(list):
-    """Batches of (images, labels), as a split whose images cannot be read again."""
+    """Batches of (images, labels), as a split whose images are all black."""
 
     class_names = NAMES
+
+    def load(self, index):
+        return Image.new("RGB", (4, 4))
+
+    def name(self, index):
+        return f"image {index}"
 
 
 def evaluation_of(batches, names=NAMES):
@@ -73,7 +80,7 @@ def test_files(measured, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == NAMES
     assert rows[1] == {"class": "dog", "images": "2", "precision": "", "recall": "0.0", "f1": "0.0"}
-    assert (tmp_path / "confusion_matrix.png").is_file()
+    assert all((tmp_path / f"{name}.png").is_file() for name in ("confusion_matrix", "predictions"))
 
 
 @pytest.mark.parametrize("classes", [2, 5, 8])

@@ -241,6 +241,30 @@ class TestBadData:
         assert "data/red/" in err
         assert "Traceback" not in err
 
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_runs_that_skip_are_repeatable(self, options, workers):
+        make_images(Path("data"), 8)
+        for name in ("red/3.png", "blue/5.png"):
+            Path("data", name).write_bytes(b"not an image")
+        given = options(data="data", workers=workers, on_bad_image="skip", epochs=2)
+        one, other = (epochs_of(van.train(**given, output=output).folder) for output in ("a", "b"))
+        assert [row["train_loss"] for row in one] == [row["train_loss"] for row in other]
+
+    @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+    def test_a_loading_process_that_is_killed_is_one_sentence(self, cli, options, trained, monkeypatch):
+        make_images(Path("data"), 6)
+        monkeypatch.setattr("van.data.images._decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        weights = ("--weights", trained, "--workers", 1)
+        for arguments in (
+            configured(options, data="data", workers=1, output="run"),
+            ["evaluate", *weights, "--data", "data"],
+            ["predict", *weights, "data"],
+        ):
+            status, _, err = cli(*arguments)
+            assert status == 1
+            assert "A loading process was ended by the signal 'Killed'" in err
+            assert "Traceback" not in err
+
     def test_one_class(self, cli, options):
         make_images(Path("data"), 3, {"red": (255, 0, 0)})
         status, _, err = cli(*configured(options, data="data"))

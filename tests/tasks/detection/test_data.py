@@ -74,7 +74,7 @@ def test_bad_annotations_are_refused_or_skipped(own_shapes):
     change(own_shapes, "train", spoil)
     with pytest.raises(DataError, match="2 problems"):
         make(own_shapes)
-    data = make(own_shapes, on_problem="skip")
+    data = make(own_shapes, on_bad_image="skip")
     assert any("2 annotations" in note for note in data.notes)
     whole = CocoSplit(find_split(own_shapes, "train"))
     assert sum(1 for _ in data.train.split.all_annotations()) == sum(1 for _ in whole.all_annotations()) - 2
@@ -86,7 +86,7 @@ def test_broken_image_is_found_by_decoding(own_shapes):
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 4 // 5])  # the header is whole
     with pytest.raises(DataError, match=file.name):
         make(own_shapes, check_data=True)
-    data = make(own_shapes, on_problem="skip", check_data=True)
+    data = make(own_shapes, on_bad_image="skip", check_data=True)
     assert file.name not in [image["file_name"] for image in data.train.images]
     assert any(file.name in note for note in data.notes)
     unchecked = make(own_shapes)

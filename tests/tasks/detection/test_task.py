@@ -211,7 +211,7 @@ class TestEvaluation:
         with pytest.raises(DataError, match="77"):
             measure(own, "refused")
         assert not (tmp_path / "refused").exists()
-        assert "AP" in measure(own, "skipped", on_problem="skip")
+        assert "AP" in measure(own, "skipped", on_bad_image="skip")
 
     def test_everything_counts_whatever_the_threshold(self, measure, data):
         assert measure(data["detection"], "low", score_threshold=0.0) == measure(

@@ -75,7 +75,7 @@ def test_broken_images_are_found_by_decoding(write):
     make(folder)
     with pytest.raises(DataError, match=r"2\.png"):
         make(folder, check_data=True)
-    data = make(folder, check_data=True, on_problem="skip")
+    data = make(folder, check_data=True, on_bad_image="skip")
     assert len(data.train) == 1
     assert "2.png" in data.notes[0]
 

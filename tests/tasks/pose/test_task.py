@@ -136,7 +136,7 @@ class TestTrain:
         options = options_of("pose", data="bad", output="new", epochs=1)
         with pytest.raises(DataError, match=f"annotation {content['annotations'][0]['id']}"):
             van.train(**options)
-        assert van.train(**options, on_problem="skip").finished
+        assert van.train(**options, on_bad_image="skip").finished
 
     def test_data_of_several_processes(self, options_of, monkeypatch):
         """Each person is validated by one process only."""

@@ -62,7 +62,7 @@ def test_bad_masks_are_refused_or_skipped(tmp_path):
     folder = bad_folder(tmp_path)
     with pytest.raises(DataError, match=r"b\.png.*10 x 20"):
         data_of(folder, batch_size=1)
-    found = data_of(folder, batch_size=1, on_problem="skip")
+    found = data_of(folder, batch_size=1, on_bad_image="skip")
     assert (len(found.train), len(found.val)) == (1, 2)
     assert "1 of 2 images" in found.notes[0]
 
@@ -73,4 +73,4 @@ def test_other_classes_for_validation(tmp_path):
     for split, names in (("train", "no\nyes\n"), ("val", "yes\nno\n")):
         (folder / "masks" / split / "classes.txt").write_text(names)
     with pytest.raises(DataError, match="different classes"):
-        data_of(folder, on_problem="skip")
+        data_of(folder, on_bad_image="skip")

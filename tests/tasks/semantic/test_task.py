@@ -137,7 +137,7 @@ class TestTrain:
         assert mask.name in err
         assert "99" in err
         assert not Path("run").exists()
-        status, out, err = cli(*start, "--on-problem", "skip", "--no-quiet")
+        status, out, err = cli(*start, "--on-bad-image", "skip", "--no-quiet")
         assert status == 0, err
         assert "15 training" in out
 
@@ -145,7 +145,7 @@ class TestTrain:
         own = Path(shutil.copytree(data["semantic"], "own"))
         (own / "semantic" / "classes.txt").write_text("\n".join([*CLASSES, "new"]) + "\n")
         start = own_yaml(data="own", output="run", epochs=1, pretrained=str(run_of("semantic").folder))
-        status, out, err = cli(*start, "--on-problem", "skip", "--no-quiet")
+        status, out, err = cli(*start, "--on-bad-image", "skip", "--no-quiet")
         assert status == 0, err
         assert "2 tensors for 8 classes are new" in out
         assert "1 of 8 classes occur in no mask: new" in out

@@ -1,15 +1,16 @@
 """Labeled images for training and evaluating a classifier: splits, transforms, loaders."""
 
+from pathlib import Path
 from typing import Any
 
 from timm.data import create_transform
 from torch.utils.data import DataLoader, default_collate
 
 from van.data import loaders
-from van.data.checks import listed
 from van.data.images import mode_for
-from van.data.samples import ImageDataset, Samples, find_problems, split_samples
-from van.data.sources import Source, describe_split, open_data, relabel
+from van.data.samples import ImageDataset, Samples, split_samples, usable_samples
+from van.data.skipping import Skipping
+from van.data.sources import describe_split, open_data, relabel
 from van.engine.data import DataModule
 from van.engine.options import EvaluateOptions
 from van.engine.predictor import Predictor
@@ -38,6 +39,8 @@ class ClassificationData(DataModule):
         DataError: the data cannot be used.
     """
 
+    train: Samples
+    val: Samples
     model: str
     model_args: dict[str, Any]
     checkpoint: Checkpoint | None
@@ -46,20 +49,26 @@ class ClassificationData(DataModule):
         data = options.data
         splits = open_data(data, options.data_root)
         description = {} if "val" in splits else describe_split(splits, options.val_fraction, options.seed)
-        train: Any = splits.get("train", splits.get("all"))
+        train = splits.get("train", splits.get("all"))
         if train is None:
             raise DataError(f"{data} has a val split but no train split. Add a train folder beside it.")
         if "val" in splits:
-            val: Any = splits["val"]
+            val = splits["val"]
             relabel(val, train.class_names, f"The val split of {data}", "the train split")
-        elif isinstance(train, Samples):
-            train, val = split_samples(train, options.val_fraction, options.seed)
         else:
-            raise DataError(f"{data} has no validation shards. Name the shards train-*.tar and val-*.tar.")
+            train, val = split_samples(train, options.val_fraction, options.seed)
         if len(train.class_names) < 2:
             raise DataError(
                 f"{data} has only one class ({train.class_names[0]}). A classifier needs at least two class folders."
             )
+        notes: list[str] = []
+        if options.check_data:
+            train, more = usable_samples(train, f"The train split of {data}", options.on_bad_image, options.workers)
+            notes += more
+        if options.check_data or options.on_bad_image == "skip":
+            # what cannot be decoded is replaced while training, but must be out of the metrics from the start
+            val, more = usable_samples(val, f"The val split of {data}", options.on_bad_image, options.workers)
+            notes += more
         if missing := train.missing_classes():
             raise DataError(f"The train split of {data} has no image of {', '.join(missing[:5])}. Add some.")
         # the digits are in memory: no process is faster than none
@@ -68,6 +77,8 @@ class ClassificationData(DataModule):
         self.transform = options.augmentation.transform(preprocessing)
         self.preprocessing = preprocessing
         self.mode = mode_for(preprocessing["input_size"][0])
+        self.notes += notes
+        self._skipped: Path | None = None
         if description:
             self.extra["split"] = description
         if missing := val.missing_classes():
@@ -76,53 +87,21 @@ class ClassificationData(DataModule):
                 f"({', '.join(missing[:5])}): their accuracy is not measured."
             )
 
-    def check(self) -> None:
-        """Decode every image once.
+    def skip_bad_images(self, file: Path) -> None:
+        """From now on, train on another image where one cannot be decoded; see DataModule."""
+        self._skipped = file
 
-        Raises:
-            DataError: some are broken; the message lists them.
-        """
-        for split in (self.train, self.val):
-            if not isinstance(split, Samples):
-                raise DataError("WebDataset shards cannot be checked, only single files. Leave out --check-data.")
-            if problems := find_problems(split, workers=self.workers, few=0):
-                raise DataError(f"{len(problems)} of {len(split)} images cannot be used:\n{listed(problems)}")
-
-    def training_set(self) -> ImageDataset:
+    def training_set(self) -> Any:
         """Return augmented images (C, H, W) and labels."""
-        return ImageDataset(self.train, self.transform, self.mode)
-
-    def steps(self, processes: int) -> int:
-        """Return how many batches each of so many processes trains on in an epoch."""
-        if isinstance(self.train, Samples):
-            return super().steps(processes)
-        return -(-len(self.train_dataloader()) // processes)
-
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented batches (B, C, H, W) with labels (B,)."""
-        if isinstance(self.train, Samples):
-            return super().train_dataloader()
-        # every process reads its own files: with equally many files for each, all samples occur equally often
-        files = len(self.train.files)
-        workers = next((n for n in range(min(self.workers, files), 0, -1) if files % n == 0), 0)
-        dataset = self.train.dataset(self.transform, self.mode, True, self.batch_size, workers, self.seed)
-        persistent = workers > 0
-        return DataLoader(dataset, self.batch_size, num_workers=workers, persistent_workers=persistent)
+        dataset = ImageDataset(self.train, self.transform, self.mode)
+        return dataset if self._skipped is None else Skipping(dataset, self._skipped)
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the validation split in order, with the model's own preprocessing."""
         return evaluation_loader(self.val, self.preprocessing, 2 * self.batch_size, self.workers)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Tell the reader of shards which epoch comes next: it shuffles accordingly."""
-        if not isinstance(self.train, Samples) and self.trainer is not None and self.trainer.training:
-            loader = self.trainer.train_dataloader
-            if loader is not None:
-                loader.dataset.set_epoch(self.trainer.current_epoch + 1)
-        return batch
 
-
-def evaluation_loader(source: Source, preprocessing: dict[str, Any], batch_size: int, workers: int) -> DataLoader:
+def evaluation_loader(source: Samples, preprocessing: dict[str, Any], batch_size: int, workers: int) -> DataLoader:
     """Return batches (B, C, H, W) and labels (B,) of a source in order, preprocessed for evaluation.
 
     Args:
@@ -133,15 +112,11 @@ def evaluation_loader(source: Source, preprocessing: dict[str, Any], batch_size:
     """
     transform: Any = create_transform(**preprocessing)
     mode = mode_for(preprocessing["input_size"][0])
-    if isinstance(source, Samples):
-        dataset = ImageDataset(source, transform, mode)
-        return loaders.evaluation_loader(dataset, batch_size, workers, collate=default_collate)
-    # one process: with more, timm's reader reports a length that it does not keep
-    workers = min(1, workers)
-    return DataLoader(source.dataset(transform, mode, workers=workers), batch_size=batch_size, num_workers=workers)
+    dataset = ImageDataset(source, transform, mode)
+    return loaders.evaluation_loader(dataset, batch_size, workers, collate=default_collate)
 
 
-def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[Source, list[str]]:
+def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[Samples, list[str]]:
     """Return the images that evaluation is asked for, their classes numbered as the model's.
 
     Where the data has no splits, those that the weights were trained with are made again.
@@ -156,10 +131,11 @@ def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[So
     Raises:
         DataError: there is no such split, or the data has a class that the model does not know.
     """
-    data, notes = options.data, []
-    splits: dict[str, Source] = dict(open_data(data, options.data_root))
+    data = options.data
+    notes: list[str] = []
+    splits: dict[str, Samples] = dict(open_data(data, options.data_root))
     known, whole = predictor.extra.get("split"), splits.get("all")
-    if known and isinstance(whole, Samples) and options.split != "all":
+    if known and whole is not None and options.split != "all":
         if len(whole) == known["images"]:
             splits["train"], splits["val"] = split_samples(whole, known["val_fraction"], known["seed"])
             notes.append(
@@ -179,4 +155,7 @@ def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[So
     relabel(source, known_names, str(data))
     if all(name.isdecimal() for name in known_names) and len(own) == len(known_names):
         source.class_names = own  # of weights without names
+    if options.on_bad_image == "skip":
+        source, more = usable_samples(source, f"The {name} split of {data}", "skip", options.workers)
+        notes += more
     return source, notes

@@ -119,14 +119,12 @@ class ClassificationEvaluation(Evaluation):
         ]
 
     def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
-        """Return the confusion matrix and, for images that can be read again, a sheet of predictions."""
+        """Return the confusion matrix and a sheet of predictions."""
         from van.engine.plots import confusion
 
         line = f"{title}: {TOP1.label} {TOP1.text(values['top1'])}"
-        figures = {"confusion_matrix": confusion(self.confusion(), self.class_names, line)}
-        if isinstance(self.split, Samples):  # streams have no order
-            figures["predictions"] = self._sheet(self.split, title)
-        return figures
+        matrix = confusion(self.confusion(), self.class_names, line)
+        return {"confusion_matrix": matrix, "predictions": self._sheet(self.split, title)}
 
     def _sheet(self, samples: Samples, title: str) -> "Figure":
         """Draw some of the images: the most confident errors, over all classes, then correct predictions."""

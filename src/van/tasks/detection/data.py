@@ -17,7 +17,7 @@ class DetectionData(DataModule):
     """Training and validation images of one data set in COCO format.
 
     A batch is a list of images (3, H, W) of uint8 and a list of targets; see CocoDetectionDataset. With check_data
-    every image is decoded here already, so that on_problem holds for broken ones too.
+    every image is decoded here already, and with on_bad_image "skip" every validation image.
 
     Args:
         options: Of training.
@@ -34,9 +34,11 @@ class DetectionData(DataModule):
     def __init__(self, options: DetectionTrainOptions, masks: bool, batch_size: int) -> None:
         transform = options.augmentation.transform(options.model.min_size, options.model.max_size)
         folder = data_folder(options.data, options.data_root)
-        common: Any = {"masks": masks, "decode": options.check_data, "workers": options.workers}
-        train, notes = usable_split(folder, "train", options.on_problem, **common)
-        val, more = usable_split(folder, "val", options.on_problem, **common)
+        common: Any = {"masks": masks, "workers": options.workers}
+        # what cannot be decoded is replaced while training, but must be out of the metrics from the start
+        decode = options.check_data or options.on_bad_image == "skip"
+        train, notes = usable_split(folder, "train", options.on_bad_image, decode=options.check_data, **common)
+        val, more = usable_split(folder, "val", options.on_bad_image, decode=decode, **common)
         if (val.class_names, val.category_ids) != (train.class_names, train.category_ids):
             raise DataError(
                 f"{val.name} has other categories than {train.name}. Give both the same list of categories."

@@ -110,8 +110,9 @@ class DetectionTask(Task):
         from van.tasks.detection.evaluation import category_ids_of
 
         folder = data_folder(options.data, options.data_root)
+        skip = options.on_bad_image == "skip"
         split, notes = usable_split(
-            folder, options.split, options.on_problem, masks=self.masks, workers=options.workers
+            folder, options.split, options.on_bad_image, masks=self.masks, decode=skip, workers=options.workers
         )
         category_ids_of(predictor.class_names, split)  # classes that do not match show before anything is written
         return split, notes

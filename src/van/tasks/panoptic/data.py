@@ -21,7 +21,7 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
         DataError: the data cannot be used.
     """
     folder = data_folder(options.data, options.data_root)
-    train, val, notes = usable_splits(find_panoptic, folder, options.on_problem, options.check_data, options.workers)
+    train, val, notes = usable_splits(find_panoptic, folder, options.on_bad_image, options.check_data, options.workers)
     if train.coco.categories != val.coco.categories:
         raise DataError(
             f"{val.coco.files.annotations} has other categories than {train.coco.files.annotations}. Give both the "
@@ -53,4 +53,5 @@ def evaluation_split(options: PanopticEvaluateOptions, class_names: list[str]) -
     """
     found = find_panoptic(data_folder(options.data, options.data_root), options.split or "val")
     match_classes(found.class_names, class_names, str(found.coco.files.annotations))  # before the long check
-    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)
+    decode = options.on_bad_image == "skip"
+    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)

@@ -1,10 +1,12 @@
 """Annotated persons for training a pose network."""
 
+from pathlib import Path
 from typing import Any
 
 from van.data.folders import data_folder
 from van.data.loaders import loading_processes
 from van.data.pose import PoseDataset, open_persons
+from van.data.skipping import Skipping
 from van.engine.data import DataModule
 from van.errors import DataError
 from van.tasks.pose.options import PoseTrainOptions
@@ -13,8 +15,8 @@ from van.tasks.pose.options import PoseTrainOptions
 class PoseData(DataModule):
     """Training and validation persons of one data set in COCO format.
 
-    A batch is what PoseDataset gives, collated. With check_data every image is decoded here already, so that on_problem
-    holds for broken ones too.
+    A batch is what PoseDataset gives, collated. With check_data every image is decoded here already, and with
+    on_bad_image "skip" every image of the validation split.
 
     Args:
         options: Of training.
@@ -24,14 +26,16 @@ class PoseData(DataModule):
         DataError: the data cannot be used.
     """
 
-    train: PoseDataset
+    train: Any
     val: PoseDataset
 
     def __init__(self, options: PoseTrainOptions, batch_size: int) -> None:
         folder, size = data_folder(options.data, options.data_root), options.model.image_size
-        common: Any = {"on_problem": options.on_problem, "decode": options.check_data, "workers": options.workers}
-        train, notes = open_persons(folder, "train", size, options.augmentation, **common)
-        val, more = open_persons(folder, "val", size, **common)
+        common: Any = {"on_bad_image": options.on_bad_image, "workers": options.workers}
+        # what cannot be decoded is replaced while training, but must be out of the metrics from the start
+        decode = options.check_data or options.on_bad_image == "skip"
+        train, notes = open_persons(folder, "train", size, options.augmentation, decode=options.check_data, **common)
+        val, more = open_persons(folder, "val", size, decode=decode, **common)
         if train.names != val.names:
             raise DataError(
                 f"The train split of {options.data} has keypoints {', '.join(train.names)}, the val split "
@@ -52,3 +56,7 @@ class PoseData(DataModule):
             "flip_pairs": [list(pair) for pair in val.split.flip_pairs],
             "skeleton": [list(pair) for pair in val.split.skeleton],
         }
+
+    def skip_bad_images(self, file: Path) -> None:
+        """From now on, train on another person where an image cannot be decoded; see DataModule."""
+        self.train = Skipping(self.train, file, [person.image_id for person in self.train.persons])

@@ -128,9 +128,10 @@ class PoseTask(Task):
             options.split,
             predictor.model.input_size[1:],
             None,
-            options.on_problem,
+            options.on_bad_image,
             options.boxes,
             options.score_threshold,
+            decode=options.on_bad_image == "skip",
             workers=options.workers,
         )
         known = predictor.extra["keypoint_names"]

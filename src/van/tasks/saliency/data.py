@@ -1,6 +1,8 @@
 """Images with masks of salient objects: splits, transforms, loaders."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from torch.utils.data import ConcatDataset
 
@@ -8,6 +10,7 @@ from van.data.folders import data_folder
 from van.data.loaders import collate_masks
 from van.data.pixel_checks import usable_split, usable_splits
 from van.data.saliency import SaliencyDataset, SaliencySplit, SizePasses, find_saliency
+from van.data.skipping import Skipping
 from van.engine.data import StepData
 from van.tasks.saliency.options import SaliencyEvaluateOptions, SaliencyTrainOptions
 
@@ -31,7 +34,7 @@ class SaliencyData(StepData):
         val: SaliencySplit,
         notes: Sequence[str] = (),
     ) -> None:
-        self.passes = [SaliencyDataset(train, transform) for transform in options.augmentation.transform()]
+        self.passes: list[Any] = [SaliencyDataset(train, transform) for transform in options.augmentation.transform()]
         super().__init__(
             options, processes, self.passes[0], SaliencyDataset(val), ["salient"], val, collate_masks, notes
         )
@@ -43,6 +46,10 @@ class SaliencyData(StepData):
         """Return batches all images of which have one size."""
         sizes = len(self.passes)
         return SizePasses(len(self.train), sizes, self.batch_size, self.steps_per_epoch, self.seed, processes, rank)
+
+    def skip_bad_images(self, file: Path) -> None:
+        """From now on, train on another image of the same size where one cannot be decoded; see DataModule."""
+        self.passes = [Skipping(images, file) for images in self.passes]
 
     def training_set(self) -> ConcatDataset:
         """Return the images at one size after the other."""
@@ -60,7 +67,7 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> SaliencyData
         DataError: the data cannot be used.
     """
     folder = data_folder(options.data, options.data_root)
-    train, val, notes = usable_splits(find_saliency, folder, options.on_problem, options.check_data, options.workers)
+    train, val, notes = usable_splits(find_saliency, folder, options.on_bad_image, options.check_data, options.workers)
     return SaliencyData(options, processes, train, val, notes)
 
 
@@ -71,4 +78,5 @@ def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, l
         DataError: the data cannot be used.
     """
     found = find_saliency(data_folder(options.data, options.data_root), options.split or "val")
-    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)
+    decode = options.on_bad_image == "skip"
+    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)

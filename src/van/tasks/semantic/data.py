@@ -22,7 +22,7 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
     """
     folder = data_folder(options.data, options.data_root)
     train, val, notes = usable_splits(
-        options.format.find, folder, options.on_problem, options.check_data, options.workers
+        options.format.find, folder, options.on_bad_image, options.check_data, options.workers
     )
     if train.class_names != val.class_names:
         raise DataError(
@@ -53,4 +53,5 @@ def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -
     """
     found = options.format.find(data_folder(options.data, options.data_root), options.split or "val")
     match_classes(found.class_names, class_names, found.name)  # before the long check
-    return usable_split(found, options.on_problem, workers=options.workers, empty_classes=False)
+    decode = options.on_bad_image == "skip"
+    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
