@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from van.data.processes import loading_errors
-from van.engine.files import write_text
+from van.engine.files import write_checksums, write_text
 from van.engine.metric import Metric
 from van.engine.options import TrainOptions
 from van.engine.run import (
+    CONFIG,
     DESCRIPTION,
     WEIGHTS,
     Run,
@@ -115,6 +117,8 @@ def train(task: "Task", options: Any) -> Run:
     """
     options.check()
     epochs, each = length(options)
+    if options.output and os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and (Path(options.output) / CONFIG).is_file():
+        options.resume = options.output  # the command of a job that SLURM has queued again
     if not options.resume:
         check_output(options.output)
     import lightning
@@ -335,6 +339,8 @@ def _write_results(
     predictor = load(weights, None if options.device == "auto" else options.device, batch_size=data.batch_size)
     evaluation = task.evaluation(predictor, data.split, data.workers)
     evaluation.run(folder, title, options.quiet)
+    tables = [CONFIG, DESCRIPTION, "metrics.csv", "curves.png"]
+    write_checksums(folder, [WEIGHTS, *(name for name in tables if (folder / name).is_file()), *evaluation.files])
     if never_moved(rows, metric):
         print(f"van train: {advice(metric, rows)}", file=sys.stderr)
     if options.quiet:

@@ -70,6 +70,7 @@ class TestEveryRecipe:
         learner = SaliencyLearner(nn.Conv2d(3, 3, 1), options).plan(30, STEPS)
         (optimizer,), (schedule,) = learner.configure_optimizers()
         assert type(optimizer) is torch.optim.Adam
+        assert [(group["betas"], group["weight_decay"]) for group in optimizer.param_groups] == [((0.9, 0.99), 1e-4)]
         rates = []
         for step in (0, 100, 200, 20_000, 30 * STEPS - 1):
             schedule["scheduler"].step_update(step)

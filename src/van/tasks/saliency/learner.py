@@ -20,7 +20,8 @@ class SaliencyLearner(Learner):
     """
 
     def __init__(self, model: nn.Module, options: SaliencyTrainOptions) -> None:
-        super().__init__(model, METRICS, SaliencyEvaluator(), options, options.augmentation.crop_size)
+        sizes = options.augmentation.image_sizes
+        super().__init__(model, METRICS, SaliencyEvaluator(), options, sizes[0] if len(sizes) == 1 else None)
         self.view = options.inference
 
     def found(self, batch: Any) -> tuple[Any, Any]:
