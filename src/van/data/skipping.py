@@ -36,7 +36,7 @@ class Skipping(Dataset):
     ) -> None:
         self.dataset = dataset
         self.file = file
-        self.name = name
+        self._title = name
         _, places = np.unique(range(len(dataset)) if images is None else images, return_inverse=True)
         self._image_of = places
         self.bad = torch.zeros(int(places.max(initial=-1)) + 1, dtype=torch.bool).share_memory_()
@@ -61,14 +61,14 @@ class Skipping(Dataset):
                 return self.dataset[place % len(self)]
             except DataError as error:
                 self._skip(int(self._image_of[place % len(self)]), error)
-        raise DataError(f"{self.name} has no sample that can be used.")
+        raise DataError(f"{self._title} has no sample that can be used.")
 
     def _skip(self, image: int, error: DataError) -> None:
         if not self.bad[image]:
             self.bad[image] = True
             self._errors.append(error)
             append_skipped(self.file, [error])
-            refuse_too_many(self.name, int(self.bad.sum()), len(self.bad), self._errors)
+            refuse_too_many(self._title, int(self.bad.sum()), len(self.bad), self._errors)
 
 
 def append_skipped(file: Path, problems: Iterable[object]) -> None:

@@ -40,13 +40,15 @@ def write_checksums(folder: Path, names: Sequence[str]) -> None:
 
     Args:
         folder: Where the files are.
-        names: Their names in it.
+        names: Their names in it; of folders all files are taken, and what does not exist is passed over.
     """
     lines = []
-    for name in names:
-        digest = hashlib.sha256()
-        with (folder / name).open("rb") as file:
-            for block in iter(partial(file.read, 1 << 20), b""):
-                digest.update(block)
-        lines.append(f"{digest.hexdigest()}  {name}\n")
+    for given in (folder / name for name in names):
+        for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
+            if path.is_file():
+                digest = hashlib.sha256()
+                with path.open("rb") as file:
+                    for block in iter(partial(file.read, 1 << 20), b""):
+                        digest.update(block)
+                lines.append(f"{digest.hexdigest()}  {path.relative_to(folder).as_posix()}\n")
     write_text(folder / CHECKSUMS, "".join(lines))

@@ -117,7 +117,8 @@ def train(task: "Task", options: Any) -> Run:
     """
     options.check()
     epochs, each = length(options)
-    if options.output and os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and (Path(options.output) / CONFIG).is_file():
+    restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    if restarted and options.output and (Path(options.output) / CONFIG).is_file():
         options.resume = options.output  # the command of a job that SLURM has queued again
     if not options.resume:
         check_output(options.output)
@@ -339,8 +340,7 @@ def _write_results(
     predictor = load(weights, None if options.device == "auto" else options.device, batch_size=data.batch_size)
     evaluation = task.evaluation(predictor, data.split, data.workers)
     evaluation.run(folder, title, options.quiet)
-    tables = [CONFIG, DESCRIPTION, "metrics.csv", "curves.png"]
-    write_checksums(folder, [WEIGHTS, *(name for name in tables if (folder / name).is_file()), *evaluation.files])
+    write_checksums(folder, [WEIGHTS, CONFIG, DESCRIPTION, "metrics.csv", "curves.png", *evaluation.files])
     if never_moved(rows, metric):
         print(f"van train: {advice(metric, rows)}", file=sys.stderr)
     if options.quiet:

@@ -185,7 +185,7 @@ class Learner(LightningModule):
             self.log(f"val_{metric.key}", values[metric.key], prog_bar=metric is self.metrics[0], sync_dist=True)
         if self.by_steps:
             self.log("iteration", float(self.global_step), sync_dist=True)
-        if not self.trainer.sanity_checking and self._count:
+        if self._count:
             sums = self._over_processes()
             samples = sums.pop("samples")
             self.log_dict({name: value / samples for name, value in sums.items()}, sync_dist=True)

@@ -156,11 +156,14 @@ def test_loaders_of_shards(tmp_path, helpers, build, workers):
         helpers.write_shard(tmp_path / f"val-{i}.tar", {100 + 3 * i + v: v % 2 for v in range(3)})
     data = build(tmp_path, workers=workers)
     loader = data.train_dataloader()
-    orders = [helpers.levels(loader) for _ in range(2)]
+    orders = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        orders.append(helpers.levels(loader))
     assert [sorted(levels) for levels in orders] == [list(range(24))] * 2
     assert orders[0] != orders[1] != sorted(orders[1])
     assert helpers.levels(data.val_dataloader()) == list(range(100, 109))
-    assert [labels.tolist() for _, labels in data.val_dataloader()] == [[0, 1, 0] * 2 + [0, 1], [0]]
+    assert [label for _, labels in data.val_dataloader() for label in labels.tolist()] == [0, 1, 0] * 3
 
 
 def test_shards_without_a_validation_split_are_split(tmp_path, helpers, build):
