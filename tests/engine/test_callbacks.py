@@ -1,4 +1,5 @@
 import csv
+import time
 
 import lightning
 import pytest
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from van.engine.callbacks import AveragedWeights, Checkpoints, EpochTable
+from van.engine.callbacks import AveragedWeights, Checkpoints, EpochTable, LoadingTime
 from van.engine.learner import Learner
 from van.engine.metric import Metric
 from van.engine.options import Optimization, TrainOptions
@@ -104,3 +105,28 @@ def test_averaged_weights_reach_their_decay():
     old, new = torch.zeros(3), torch.ones(3)
     assert torch.allclose(average(old, new, torch.tensor(100_000)), torch.full((3,), 0.5))
     assert torch.allclose(average(old, new, torch.tensor(0)), new)
+
+
+@pytest.mark.parametrize(("pause", "advised"), [(0.02, True), (0.0, False)])
+def test_steps_that_wait_for_data_are_told_about(tmp_path, capsys, pause, advised):
+    class Slow(TensorDataset):
+        def __getitem__(self, index):
+            time.sleep(pause)
+            return super().__getitem__(index)
+
+    class Work(Constant):
+        def losses(self, batch):
+            time.sleep(0.01)
+            return super().losses(batch)
+
+    learner = Work(nn.Linear(2, 1), (), Script("x", []), TrainOptions(data="none", lr=0.1))
+    learner.on_validation_epoch_end = lambda: None
+    data = DataLoader(Slow(torch.ones(6, 2), torch.ones(6)), 1)
+    trainer = lightning.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, callbacks=[LoadingTime(1, 0, "images")], limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(learner.plan(2, 6), data)
+    out = capsys.readouterr().out
+    assert out.count("steps wait for data") == 1
+    assert ("--workers 2" in out) == advised

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import van
+from van.data.shapes import make_shapes
 from van.engine.run import compare, locked, resumable
 from van.errors import VanError
 
@@ -114,24 +115,46 @@ def test_signals_save(tmp_path, stop, reference):
         assert same_weights(van.train(resume=str(folder), quiet=True).folder, reference)
 
 
+FCOS = {
+    "task": "detection",
+    "model": {
+        "architecture": "fcos",
+        "backbone_args": {key: MODEL[key] for key in ("embed_dims", "depths", "mlp_ratios")},
+        "min_size": [48],
+        "max_size": 64,
+        "pyramid_channels": 8,
+    },
+    "epochs": 6,
+    "batch_size": 4,
+    "lr": 0.003,
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_twenty_kills(tmp_path, workers, reference):
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(("own", "workers"), [(OPTIONS, 0), (OPTIONS, 2), (FCOS, 0)])
+def test_twenty_kills(tmp_path, own, workers):
+    if own is FCOS:
+        make_shapes(tmp_path / "shapes", 60, 48)
+        own = {**own, "data": str(tmp_path / "shapes")}
+    config = tmp_path / "options.yaml"
+    config.write_text(json.dumps({**own, "epochs": 6, "workers": workers, "checkpoint_minutes": 0}))
+    whole = van.train(config=config, output=str(tmp_path / "whole"), quiet=True)
     folder, kills = tmp_path / "run", 0
-    arguments = start(folder, workers)
+    arguments = command("--config", config, "--output", folder)
     while kills < 20:
-        status, _ = run_until(arguments, folder, signal.SIGKILL, at_least=1 + kills % 3)
-        if status == 0:
-            break
+        status, errors = run_until(arguments, folder, signal.SIGKILL, at_least=1 + kills % 4)
+        assert status == -signal.SIGKILL, errors
         kills += 1
         if step(folder):
             arguments = command("--resume", folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+    done = step(folder)
     run = van.train(resume=str(folder), quiet=True)
-    assert kills > 10
-    assert same_weights(run.folder, reference)
-    assert rows(run.folder) == rows(reference)
+    assert 20 <= done < torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert same_weights(run.folder, whole.folder)
+    assert rows(run.folder) == rows(whole.folder)
 
 
 # ------------------------------------------------------------------------------------------------ damage

@@ -270,3 +270,52 @@ class AveragedWeights(WeightAveraging):
     def state_key(self) -> str:
         """Name of the callback's state in checkpoints: that of Lightning's own."""
         return "EMAWeightAveraging"
+
+
+class LoadingTime(Callback):
+    """Measures in the first epoch how long steps wait for images, and says it.
+
+    Args:
+        samples: Samples of a step over all processes.
+        workers: Loading processes of each process.
+        unit: What a sample is called, in the plural.
+    """
+
+    _IGNORED = 2  # steps at the start, which wait for the loading processes and the first allocations
+
+    def __init__(self, samples: int, workers: int, unit: str) -> None:
+        self._samples, self._workers, self._unit = samples, workers, unit
+        self._waited = self._worked = 0.0
+        self._steps = 0
+        self._last: float | None = None
+        self._said = False
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Note how long the step has waited for its images."""
+        now = time.perf_counter()
+        if self._last is not None and self._steps >= self._IGNORED:
+            self._waited += now - self._last
+        self._last = now
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Note how long the step has taken besides."""
+        now = time.perf_counter()
+        if self._last is not None and self._steps >= self._IGNORED:
+            self._worked += now - self._last
+        self._last, self._steps = now, self._steps + 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it after the first epoch."""
+        steps, total = self._steps - self._IGNORED, self._waited + self._worked
+        self._last = None  # validation is no wait
+        if self._said or steps < 1 or not trainer.is_global_zero:
+            return
+        self._said = True
+        fraction = self._waited / total
+        print(
+            f"Speed: {self._samples * steps / total:.0f} {self._unit}/s; steps wait for data {100 * fraction:.0f} % of "
+            f"the time, {self._workers} loading processes."
+        )
+        if fraction > 0.2:
+            more = "--workers with more" if self._workers else "--workers 2 or more, so that they load during the step"
+            print(f"Loading is too slow for this device. Try {more}, smaller image files, or a faster disk.")

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -93,6 +94,11 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
         raise VanError(
             f"--batch-size {options.batch_size} cannot be shared by {probe.world_size} devices. Give a multiple of "
             f"{probe.world_size}."
+        )
+    environment = getattr(probe.strategy, "cluster_environment", None)
+    if environment and environment.creates_processes_externally and not (options.output or options.resume):
+        raise VanError(
+            "Give --output: torchrun or SLURM starts the processes here, and all need to know the run folder."
         )
     if options.sync_batchnorm and probe.world_size > 1 and probe.strategy.root_device.type == "cpu":
         raise VanError("sync_batchnorm is not available on the CPU. Leave it out, or train on one process or on GPUs.")
@@ -255,6 +261,7 @@ def _fit(
         Checkpoints,
         EpochTable,
         LastCheckpoint,
+        LoadingTime,
         Progress,
     )
     from van.engine.guard import Guard, Stopped, StopSignals
@@ -274,6 +281,8 @@ def _fit(
         callbacks.append(
             LambdaCallback(on_train_start=lambda *_: _write_description(task, options, data, folder, each))
         )
+    if not options.quiet:
+        callbacks.append(LoadingTime(options.batch_size, data.workers, task.unit))
     if terminal:
         callbacks.append(Progress(refresh_rate=max(1, steps // 50)))
     if optimization.ema_decay is not None:
@@ -316,6 +325,10 @@ def _fit(
         if terminal:
             print(file=sys.stderr)  # end the line of the progress bar
         raise
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not re.search("gloo|nccl|connection|peer", str(error), re.IGNORECASE):
+            raise
+        raise VanError(f"Another process of the training has died. {describe_epochs(folder, metric)}") from error
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # the first process goes on alone, with all validation samples
     return True

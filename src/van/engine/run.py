@@ -67,8 +67,9 @@ def check_output(output: str | None) -> None:
 
 
 def _is_follower() -> bool:
-    """Whether this process trains on a further device, in the folder that the first one has chosen and filled."""
-    return os.environ.get("LOCAL_RANK", "0") != "0" and _VARIABLE in os.environ
+    """Whether this process is not the first of those that train together, whoever started them."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") != "0"
 
 
 def new_folder(output: str | None, name: str) -> Path:
@@ -82,7 +83,7 @@ def new_folder(output: str | None, name: str) -> Path:
         VanError: there is something in the folder that was asked for.
     """
     if _is_follower():
-        return Path(os.environ[_VARIABLE])
+        return Path(output or os.environ[_VARIABLE])
     check_output(output)
     if output is not None:
         folder = Path(output)

@@ -83,4 +83,7 @@ class TestEveryRecipe:
         view = options.inference
         assert tuple(view.image_size) == (384, 384)
         assert (view.slide, view.scales, view.flip_test) == (False, [1.0], False)
-        assert {metric.key for metric in SaliencyLearner(nn.Conv2d(3, 3, 1), options).metrics} >= {"max_F_of_means", "MAE"}
+        assert {metric.key for metric in SaliencyLearner(nn.Conv2d(3, 3, 1), options).metrics} >= {
+            "max_F_of_means",
+            "MAE",
+        }
