@@ -120,13 +120,12 @@ def test_steps_that_wait_for_data_are_told_about(tmp_path, capsys, pause, advise
             return super().losses(batch)
 
     learner = Work(nn.Linear(2, 1), (), Script("x", []), TrainOptions(data="none", lr=0.1))
-    learner.on_validation_epoch_end = lambda: None
     data = DataLoader(Slow(torch.ones(6, 2), torch.ones(6)), 1)
     trainer = lightning.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
         enable_model_summary=False, callbacks=[LoadingTime(1, 0, "images")], limit_val_batches=0,
     )  # fmt: skip
-    trainer.fit(learner.plan(2, 6), data)
+    trainer.fit(learner.plan(2, 6), data, data)
     out = capsys.readouterr().out
     assert out.count("steps wait for data") == 1
     assert ("--workers 2" in out) == advised
