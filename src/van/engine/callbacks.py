@@ -142,7 +142,15 @@ class LastCheckpoint(Checkpoints):
         if stop:
             raise Stopped
 
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Stop where a signal asks for it; the validation starts over later.
 
         Raises:
@@ -290,14 +298,16 @@ class LoadingTime(Callback):
         self._last: float | None = None
         self._said = False
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note how long the step has waited for its images."""
         now = time.perf_counter()
         if self._last is not None and self._steps >= self._IGNORED:
             self._waited += now - self._last
         self._last = now
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Note how long the step has taken besides."""
         now = time.perf_counter()
         if self._last is not None and self._steps >= self._IGNORED:

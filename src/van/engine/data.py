@@ -65,7 +65,8 @@ class DataModule(LightningDataModule):
         order = self.order()
         if self.trainer is not None:
             fit = self.trainer.fit_loop
-            epoch, inside = fit.epoch_progress.current, fit.epoch_loop.batch_progress.current
+            epoch: Any = fit.epoch_progress.current
+            inside = fit.epoch_loop.batch_progress.current
             order.start_at(epoch.processed, inside.ready if epoch.started > epoch.processed else 0)
         return batch_loader(self.training_set(), order, self.collate, self.workers)
 

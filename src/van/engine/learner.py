@@ -158,7 +158,7 @@ class Learner(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make what is random in the step follow from seed, step and process alone."""
-        step = self.current_epoch * self.trainer.num_training_batches + batch_idx
+        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         seed_generators(self.seed, step, self.global_rank, 1)
 
     def _over_processes(self) -> dict[str, float]:
