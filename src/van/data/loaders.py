@@ -315,7 +315,7 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return len(cast(Any, self.dataset))
 
-    def __getitem__(self, indices: list[int]) -> Any:
+    def __getitem__(self, indices: list[Any]) -> Any:
         return self.collate([self.dataset[index] for index in indices])
 
 
@@ -330,7 +330,7 @@ class _RandomBatches(_Batches):
         seed_generators(self.seed, number)
         return self.dataset[index]
 
-    def __getitem__(self, indices: list[tuple[int, int]]) -> Any:
+    def __getitem__(self, indices: list[Any]) -> Any:
         return self.collate([self._item(number, index) for number, index in indices])
 
 
