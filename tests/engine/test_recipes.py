@@ -149,7 +149,7 @@ class TestEveryRecipe:
 
 # Published values that no option repeats: the learning rate after so many epochs, or at so many steps
 LEARNING_RATES = {
-    "classification/van_b0_imagenet": {"epochs": {0: 1e-5, 5: 9.993e-4, 150: 5.05e-4, 305: 1e-5}},
+    "classification/van_b0_imagenet": {"epochs": {0: 1e-6, 5: 9.993e-4, 150: 5.005e-4, 305: 1e-6}},
     "semantic/upernet_van_b0_ade20k": {"steps": {1500: 5.94e-5, 80_000: 3e-5, 159_999: 3.75e-10}},
     "detection/retinanet_van_b2_coco": {"epochs": {7.99: 1e-4, 8: 1e-5, 11: 1e-6}},
 }
