@@ -8,7 +8,6 @@ from typing import Any
 
 import jsonargparse
 import torch
-from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from van.analysis.counting import complexity
@@ -32,14 +31,13 @@ def images_of_epoch(task: str, options: Any) -> int:
 def training_sizes(options: Any, counted: tuple[int, int]) -> tuple[list[tuple[int, int]], float]:
     """Return the sizes of training, and by how much random sizes are smaller in area, on average."""
     sizes = getattr(options.augmentation, "image_sizes", None)
-    crop = getattr(options.augmentation, "crop_size", None)
-    edges = getattr(options.model, "min_size", None)
+    crop, edges = getattr(options.augmentation, "crop_size", None), getattr(options.model, "min_size", None)
     if sizes or crop or not edges:
         return [(height, width) for height, width in sizes or [crop or counted]], 1.0
     return [counted], sum((edge / max(edges)) ** 2 for edge in edges) / len(edges)
 
 
-def activation_bytes(network: nn.Module, size: tuple[int, int]) -> int:
+def activation_bytes(network: torch.nn.Module, size: tuple[int, int]) -> int:
     """Return what autograd keeps of one image for the backward pass, with numbers of 2 bytes; weights do not count."""
     own = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
     kept: dict[int, tuple[Any, int]] = {}  # holds the storages, whose addresses would be used again otherwise
@@ -104,17 +102,16 @@ def main(
         state = (4 * (params * (1 + (options.optimization.ema_decay is not None)) + 3 * trained) + 2 * params) / 1e9
         row = {"recipe": name, "batch": str(options.effective_batch), "M images": f"{images / 1e6:.2f}"}
         row |= {"GMACs": f"{macs / 1e9:.2f}", "state GB": f"{state:.2f}", "GB/image": f"{image:.3f}"}
-        columns: list[list[str]] = [[], [], []]
+        cells = []
         for number, kept in zip(gpus, scaling, strict=True):
             if options.batch_size % number:
-                values = ["-"] * 3
+                cells.append(("-", "-", "-"))
             else:  # a backward pass costs two forward passes, a multiply-accumulate two operations
                 hours = images * 3 * 2 * macs / (rate * 1e12 * share * number * kept) / 3600
                 part = accumulation(options.batch_size // number, state, image, 0.9 * memory)
-                values = [f"{hours:,.1f}", f"{hours * number * price:,.0f}", part]
-            columns = [[*column, value] for column, value in zip(columns, values, strict=True)]
+                cells.append((f"{hours:,.1f}", f"{hours * number * price:,.0f}", part))
         heads = (f"hours on {', '.join(map(str, gpus))}", "cost", "accumulate")
-        rows.append(row | {head: " / ".join(column) for head, column in zip(heads, columns, strict=True)})
+        rows.append(row | {head: " / ".join(column) for head, *column in zip(heads, *cells, strict=True)})
     print(markdown(rows))
 
 
