@@ -97,10 +97,13 @@ def test_a_killed_run_goes_on_inside_the_epoch(tmp_path, reference):
     assert rows(run.folder) == rows(reference)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_signals_save(tmp_path, stop, reference):
+@pytest.mark.parametrize(
+    ("stop", "workers"), [(signal.SIGTERM, 1), (signal.SIGHUP, 0), (signal.SIGINT, 1), (signal.SIGINT, 0)]
+)
+def test_signals_save(tmp_path, stop, workers, reference):
+    """They go to the whole group, loading processes included."""
     folder = tmp_path / "run"
-    config = write_options(tmp_path)  # a checkpoint only where the signal comes, or the epoch ends
+    config = write_options(tmp_path, workers=workers)  # a checkpoint only where the signal comes, or the epoch ends
     process = subprocess.Popen(
         command("--config", config, "--output", folder), stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -1,9 +1,11 @@
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import torch
 
+from van.engine.callbacks import AtomicCheckpointIO
 from van.engine.metric import Metric
 from van.engine.run import best_epoch, check_output, describe_epochs, never_moved, new_folder, read_epochs
 from van.errors import VanError
@@ -33,6 +35,14 @@ def test_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path):
     assert "last.ckpt cannot be written" in result.stdout
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_checkpoints_do_not_travel_through_the_folder_of_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"epoch": 2}, tmp_path / "last.ckpt")
+    kept = {path.name: torch.load(path, weights_only=True)["epoch"] for path in tmp_path.iterdir()}
+    assert kept == {"last.ckpt": 2, "previous.ckpt": 1}
 
 
 def test_folders_are_numbered(tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ from van.models.reference import ReferenceVAN
 from van.models.variants import VARIANTS
 from van.models.weights import Checkpoint, to_format
 from van.ops import reference
+from van.ops.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -466,6 +467,8 @@ class _Network:
 
 def _network(case: Case) -> _Network:
     """Build a network and put it into its mode."""
+    if case.task == "training" and torch.device(case.device).type == "cpu":
+        keep_freed_memory()  # as van train does
     model = build(case.model, case.image_size).to(case.device)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(case.batch_size, 3, *case.image_size, generator=generator).to(case.device)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -354,6 +355,15 @@ def as_is(item: Any) -> Any:
     return item
 
 
+def _outlive_signals(worker: int) -> None:
+    """Let a loading process go on where a signal to the whole group asks training to stop, for the running step."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))  # torch also ends stuck ones with SIGTERM
+
+
 def batch_loader(dataset: Dataset, batches: _BatchSampler, collate: Collate, workers: int) -> DataLoader:
     """Return a loader of the batches that a sampler lists.
 
@@ -372,6 +382,7 @@ def batch_loader(dataset: Dataset, batches: _BatchSampler, collate: Collate, wor
         num_workers=workers,
         collate_fn=as_is,
         persistent_workers=workers > 0,
+        worker_init_fn=_outlive_signals,
     )
 
 

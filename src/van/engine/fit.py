@@ -84,7 +84,9 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
         logging.getLogger(library).setLevel(logging.WARNING)
     given: Any = {"accelerator": options.device, "devices": options.devices, "precision": options.precision}
     try:
-        probe = lightning.Trainer(**given, logger=False, enable_checkpointing=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning replaces 16-mixed on the CPU, which is refused below
+            probe = lightning.Trainer(**given, logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise VanError(
             f"--device {options.device} with --devices {options.devices} and --precision {options.precision} is not "
@@ -95,6 +97,8 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
             f"--batch-size {options.batch_size} cannot be shared by {probe.world_size} devices. Give a multiple of "
             f"{probe.world_size}."
         )
+    if options.precision == "16-mixed" and probe.strategy.root_device.type == "cpu":
+        raise VanError("--precision 16-mixed is not available on the CPU. Use bf16-mixed or 32-true.")
     environment = getattr(probe.strategy, "cluster_environment", None)
     if environment and environment.creates_processes_externally and not (options.output or options.resume):
         raise VanError(

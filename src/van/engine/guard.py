@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,11 +52,10 @@ class StopSignals:
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Handle the signals for the time of training; they can only be handled in the main thread."""
-        try:
-            before = {number: signal.getsignal(number) for number in self._signals}
-            self.listen()
-        except ValueError:
-            before = {}
+        if threading.current_thread() is not threading.main_thread():
+            self._signals = []
+        before = {number: signal.getsignal(number) for number in self._signals}
+        self.listen()
         try:
             yield
         finally:

@@ -109,6 +109,7 @@ class TestOptions:
             (["--crop-mode", "middle"], ["crop-mode", "middle"]),
             (["--augmentation.erase_mixed", "true"], ["erase_mixed"]),
             (["--precision", "fp8"], ["fp8", "bf16-mixed"]),
+            (["--precision", "16-mixed", "--device", "cpu"], ["16-mixed", "bf16-mixed"]),
             (["--model", "van_b9"], ["van_b9", "van_b0"]),
             (["--model-args.kernel", "3"], ["kernel", "van_b0"]),
             (["--model-args.kernel_size", "0"], ["kernel_size is 0"]),
