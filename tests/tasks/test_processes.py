@@ -18,14 +18,24 @@ TASKS = ["classification", "detection", "semantic"]
 SCRIPT = """
 import json, sys
 import van
-for options in json.load(open(sys.argv[1])):
-    van.train(**options)
+van.train(**json.load(open(sys.argv[1])))
 """
 
 
 def table(folder):
     with (folder / "metrics.csv").open() as file:
         return [{key: float(value) for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def torchrun(options, folder):
+    """Train in two processes that torchrun starts."""
+    script, content = folder / "script.py", folder / "options.json"
+    script.write_text(SCRIPT)
+    content.write_text(json.dumps(options))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, content]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +51,9 @@ def both(options_of, tmp_path_factory):
     for options, name in zip(given, TASKS, strict=True):
         options["optimization"] = {"weight_decay": 0.0, "ema_decay": 0.5}
         van.train(**options, devices=1, output=str(folder / "one" / name))
-    script, content = folder / "script.py", folder / "options.json"
-    script.write_text(SCRIPT)
-    two = [{**o, "devices": 2, "output": str(folder / "two" / n)} for o, n in zip(given, TASKS, strict=True)]
-    content.write_text(json.dumps(two))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, script, content], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    for options, name in zip(given, TASKS, strict=True):
+        done = torchrun({**options, "devices": 2, "output": str(folder / "two" / name)}, folder)
+        assert done.returncode == 0, done.stderr
     return {name: (folder / "one" / name, folder / "two" / name) for name in TASKS}
 
 
@@ -76,11 +81,7 @@ def test_they_write_files_once(both, name):
 
 
 def test_an_unnamed_folder_is_refused_where_others_start_the_processes(options_of):
-    options = {**options_of("classification"), "device": "cpu", "devices": 2}
-    Path("options.json").write_text(json.dumps([options]))
-    Path("script.py").write_text(SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launcher, "script.py", "options.json"], capture_output=True, text=True, check=False)
+    done = torchrun({**options_of("classification"), "device": "cpu", "devices": 2}, Path())
     assert "Give --output" in done.stderr
     assert not Path("runs").exists()
 
