@@ -31,6 +31,12 @@ OPTIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def same_number_of_threads(monkeypatch):
+    """Sums in another order are rounded differently."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
