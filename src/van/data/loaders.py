@@ -190,6 +190,7 @@ class StepBatches(TrainBatches):
     ) -> None:
         super().__init__(images, batch_size, seed, processes, rank)
         self.share = batch_size
+        self._turn: tuple[int, list[int]] | None = None
         self.steps = steps or max(1, images // (batch_size * self.num_replicas))
 
     def __len__(self) -> int:
@@ -197,17 +198,17 @@ class StepBatches(TrainBatches):
 
     def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         """Return all batches of an epoch over all processes together."""
-        orders: dict[int, list[int]] = {}
         whole = self.batch_size * self.num_replicas
         for step in range(epoch * self.steps, (epoch + 1) * self.steps):
-            batch = []
-            for number in range(step * whole, (step + 1) * whole):
-                turn, index = divmod(number, self.images)
-                if turn not in orders:
-                    generator = torch.Generator().manual_seed(self.seed + turn)
-                    orders = {turn: torch.randperm(self.images, generator=generator).tolist()}
-                batch.append((number, orders[turn][index]))
-            yield batch
+            numbers = range(step * whole, (step + 1) * whole)
+            yield [(number, self.shuffled(number // self.images)[number % self.images]) for number in numbers]
+
+    def shuffled(self, turn: int) -> list[int]:
+        """Return the order of the images in a pass, which counts from 0."""
+        if self._turn is None or self._turn[0] != turn:
+            generator = torch.Generator().manual_seed(self.seed + turn)
+            self._turn = turn, torch.randperm(self.images, generator=generator).tolist()
+        return self._turn[1]
 
 
 class OrderedBatches(_BatchSampler):

@@ -153,15 +153,11 @@ class SizePasses(StepBatches):
 
     def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         """Return all batches of an epoch over all processes together."""
-        orders: dict[int, list[int]] = {}
         whole = self.batch_size * self.num_replicas
         for step in range(epoch * self.steps, (epoch + 1) * self.steps):
             turn, batch = divmod(step, self._per_pass)
-            if turn not in orders:
-                generator = torch.Generator().manual_seed(self.seed + turn)
-                orders = {turn: torch.randperm(self.images, generator=generator).tolist()}
             start = turn % self.sizes * self.images
             # with fewer images than a batch has, some are repeated
             places = range(batch * whole, (batch + 1) * whole)
-            indices = [start + orders[turn][place % self.images] for place in places]
+            indices = [start + self.shuffled(turn)[place % self.images] for place in places]
             yield list(enumerate(indices, step * whole))

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from van.data.checks import LeftOut, refuse_too_many
 from van.errors import DataError
+from van.files import write_text
 
 SKIPPED = "skipped.txt"
 """File in a run folder that lists what was left out: a line for each file or annotation, with what is wrong."""
@@ -94,7 +95,5 @@ def finish_skipped(file: Path) -> list[str]:
     """Remove repeated lines from a list of what was skipped, and return the others."""
     lines = list(skipped_lines(file))
     if lines:
-        unfinished = file.with_name(f".{file.name}.unfinished")
-        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        unfinished.replace(file)
+        write_text(file, "\n".join(lines) + "\n")
     return lines

@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, Weight
 from lightning.pytorch.callbacks.callback import Callback
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from van.engine.files import write_atomically, write_text
 from van.engine.guard import Stopped, StopSignals
 from van.engine.metric import Metric
 from van.engine.run import read_table
 from van.errors import VanError
+from van.files import write_atomically, write_text
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from van.data.processes import loading_errors
-from van.engine.files import write_checksums, write_text
 from van.engine.metric import Metric
 from van.engine.options import TrainOptions
 from van.engine.run import (
@@ -35,6 +34,7 @@ from van.engine.run import (
     write_config,
 )
 from van.errors import DataError, VanError
+from van.files import write_checksums, write_text
 from van.ops.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -191,17 +191,17 @@ def _check_resume(checkpoint: Path, identity: dict[str, Any], folder: Path) -> N
     """Refuse to continue from a checkpoint of another network, other data, or another division into steps."""
     content = read_checkpoint(checkpoint)
     saved = dict(content.get("identity", {}))
-    done = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
-    if content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] or not done:
+    progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    if progress["is_last_batch"] or not progress["current"]["ready"]:
         for key in ("batch_size", "accumulate", "seed"):  # the samples of an epoch that goes on follow from these
             saved.pop(key, None)
     compare(saved, identity, folder)
 
 
-def _write_description(task: "Task", options: Any, data: "DataModule", folder: Path, each: int | None) -> None:
+def _write_description(task: "Task", options: Any, fingerprint: str, folder: Path, each: int | None) -> None:
     """Write the options of a run, and what else made it; at the start, when everything was loaded."""
     write_config(folder, run_options(task, options, folder, each))
-    about = describe_run(sys.argv, seed=options.seed, data=options.data, fingerprint=data.fingerprint())
+    about = describe_run(sys.argv, seed=options.seed, data=options.data, fingerprint=fingerprint)
     write_text(folder / DESCRIPTION, json.dumps(about, indent=2) + "\n")
 
 
@@ -282,8 +282,9 @@ def _fit(
         EpochTable(folder / "metrics.csv", columns, metric, lines=not (terminal or options.quiet)),
     ]
     if leads:
+        fingerprint = learner.identity["fingerprint"]
         callbacks.append(
-            LambdaCallback(on_train_start=lambda *_: _write_description(task, options, data, folder, each))
+            LambdaCallback(on_train_start=lambda *_: _write_description(task, options, fingerprint, folder, each))
         )
     if not options.quiet:
         callbacks.append(LoadingTime(options.batch_size, data.workers, task.unit))

@@ -16,8 +16,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks.callback import Callback
 
-from van.engine.files import write_text
 from van.errors import VanError
+from van.files import write_text
 
 _CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 FAILED_STEP = "failed_step.txt"

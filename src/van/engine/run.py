@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from van.engine.config import read_config
-from van.engine.files import write_text
 from van.engine.metric import Metric
 from van.errors import VanError
+from van.files import write_text
 
 if TYPE_CHECKING:
     from van.engine.predictor import Predictor
@@ -149,7 +149,7 @@ def _damage(path: Path) -> str | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds, on the CPU; nothing in it is run.
+    """Return what a checkpoint holds; tensors are read when they are used, and nothing in it is run.
 
     Raises:
         VanError: it is no checkpoint, or holds more than tensors and plain values.
@@ -157,7 +157,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what torch raises for odd files is not declared
         raise VanError(
             f"{path} is not a checkpoint of van train: it does not hold tensors and plain values only. Resume another "

@@ -9,7 +9,6 @@ import json
 import pickle
 import re
 import struct
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from van.errors import WeightsError
+from van.files import write_atomically
 from van.models.layouts import LAYOUTS, task_of
 
 if TYPE_CHECKING:
@@ -300,13 +300,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            unfinished.touch()
-            mode = unfinished.stat().st_mode
-            write(unfinished)
-            unfinished.chmod(mode)  # safetensors makes private files
-            unfinished.replace(path)
+        write_atomically(path, write)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise WeightsError(
             f"{path} cannot be written ({error}). Check the folder, permissions and free space."

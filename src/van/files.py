@@ -12,6 +12,8 @@ CHECKSUMS = "SHA256SUMS"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name beside its place, and put it there when it is on the disk.
 
+    It gets the permissions of any other new file.
+
     Args:
         path: The file; one that was there stays until the new one is complete.
         write: Called with the path to write to.
@@ -21,7 +23,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         write(unfinished)
+        unfinished.chmod(mode)  # safetensors makes private files
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
