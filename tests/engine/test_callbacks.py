@@ -8,9 +8,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from van.engine.callbacks import AveragedWeights, Checkpoints, EpochTable, LoadingTime
+from van.engine.guard import Guard
 from van.engine.learner import Learner
 from van.engine.metric import Metric
 from van.engine.options import Optimization, TrainOptions
+from van.errors import VanError
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*",
@@ -129,3 +131,10 @@ def test_steps_that_wait_for_data_are_told_about(tmp_path, capsys, pause, advise
     out = capsys.readouterr().out
     assert out.count("steps wait for data") == 1
     assert ("--workers 2" in out) == advised
+
+
+def test_a_metric_that_is_nan_is_never_the_best(tmp_path):
+    metric = Metric("AP", "AP")
+    with pytest.raises(VanError, match="val_AP is nan in epoch 2"):
+        fit(tmp_path, metric, [0.5, float("nan"), 0.7], callbacks=[Guard(tmp_path, "AP")])
+    assert epoch_of(tmp_path / "best.ckpt") == epoch_of(tmp_path / "last.ckpt") == 0

@@ -327,5 +327,5 @@ class LoadingTime(Callback):
             f"the time, {self._workers} loading processes."
         )
         if fraction > 0.2:
-            more = "--workers with more" if self._workers else "--workers 2 or more, so that they load during the step"
+            more = f"more --workers than {self._workers}" if self._workers else "--workers 2"
             print(f"Loading is too slow for this device. Try {more}, smaller image files, or a faster disk.")

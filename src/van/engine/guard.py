@@ -1,4 +1,4 @@
-"""What watches over a run: losses that are no number, and signals that ask it to stop."""
+"""What watches over a run: NaN and infinite losses, and signals that ask it to stop."""
 
 import os
 import shutil
@@ -95,7 +95,7 @@ class _Step:
 
 
 class Guard(Callback):
-    """Stops training where the loss, the weights or the first metric are no longer numbers.
+    """Stops training where the loss, the weights or the first metric become NaN or infinite.
 
     It looks at the loss now and then only, as each look waits for the device, but knows at which step it began.
 
@@ -145,8 +145,12 @@ class Guard(Callback):
         before = steps[first - 1].norm if first else None
         self._fail(trainer, steps[first], f"The loss is {float(steps[first].loss)}", before)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the metric that picks the best epoch."""
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric that picks the best epoch, before a checkpoint is saved.
+
+        Raises:
+            VanError: it is NaN or infinite.
+        """
         value = trainer.callback_metrics.get(f"val_{self.metric}")
         if value is not None and not bool(torch.isfinite(torch.as_tensor(value))):
             raise VanError(
@@ -155,7 +159,7 @@ class Guard(Callback):
             )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save weights that are not numbers.
+        """Refuse to save weights that are NaN or infinite.
 
         Raises:
             VanError: there are some.
@@ -165,7 +169,7 @@ class Guard(Callback):
         if not bool(torch.isfinite(torch.stack(list(norms))).all()):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             step = _Step(trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_idx, {}, lr, self._norm)
-            self._fail(trainer, step, "Weights are no longer numbers", self._norm)
+            self._fail(trainer, step, "Weights are NaN or infinite", self._norm)
 
     def _fail(self, trainer: Trainer, step: "_Step", what: str, norm: torch.Tensor | None) -> None:
         number = step.epoch * int(trainer.num_training_batches) + step.batch
