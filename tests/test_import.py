@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import textwrap
@@ -57,6 +58,28 @@ def test_import_loads_nothing_heavy():
         """
     )
     assert loaded.strip() == "[]"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_every_module_below_the_networks_can_be_imported_first():
+    """Whichever of them loads timm, van.models.van is imported in the middle of it."""
+    broken = run(
+        """
+        import os, pkgutil
+        import torch, van.models, van.ops  # neither loads timm
+        modules = [m for p in (van.models, van.ops) for m in pkgutil.iter_modules(p.__path__, p.__name__ + ".")]
+        for module in modules:
+            if module.name == "van.ops.triton_kernels":  # needs Triton
+                continue
+            child = os.fork()
+            if not child:
+                __import__(module.name)
+                os._exit(0)
+            if os.waitpid(child, 0)[1]:
+                print(module.name)
+        """
+    )
+    assert not broken
 
 
 @pytest.mark.parametrize("name", van.__all__)

@@ -71,6 +71,8 @@ def load(what):
             list(loader)  # starts the processes, one of which may be dead before this has the first batch
     except DataError as error:
         print(error, flush=True)
+    for process in loader._iterator._workers:
+        process.kill()  # one that waits for the lock of the dead one would keep the output open
     os._exit(0)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import register_notrace_module
 from torch import nn
 
 from van.models.layouts import LayerNames
@@ -90,10 +89,6 @@ class GELU(nn.GELU):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         return _gelu(input)
-
-
-for _class in (PointwiseConv2d, GELU):
-    register_notrace_module(_class)  # they keep their names in traced graphs, as torch's own do
 
 
 class Attention(nn.Module):

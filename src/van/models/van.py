@@ -21,6 +21,7 @@ from timm.models import (
     group_parameters,
     list_pretrained,
     register_model,
+    register_notrace_module,
     resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
@@ -36,6 +37,9 @@ from van.models.weights import checkpoint_filter_fn
 from van.ops.undilated import channels_last
 
 __all__ = ["VAN", "VANBlock", "VANStage"]
+
+for _class in (PointwiseConv2d, GELU):
+    register_notrace_module(_class)  # they keep their names in traced graphs, as torch's own do
 
 
 class OverlapPatchEmbed(nn.Module):
