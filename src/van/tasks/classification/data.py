@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from van.data import loaders
 from van.data.images import mode_for
+from van.data.parquet import ParquetSamples
 from van.data.samples import ImageDataset, Samples, split_samples, usable_samples
 from van.data.skipping import Skipping
 from van.data.sources import describe_split, open_data, relabel
@@ -52,6 +53,12 @@ class ClassificationData(DataModule):
         train = splits.get("train", splits.get("all"))
         if train is None:
             raise DataError(f"{data} has a val split but no train split. Add a train folder beside it.")
+        if isinstance(train, ParquetSamples) and (options.check_data or "val" not in splits):
+            lacks = (
+                "cannot be decoded beforehand (--check-data)" if options.check_data else "needs a split for validation"
+            )
+            stored = data.replace("hfids", "hfds", 1)
+            raise DataError(f"{data} is streamed, so it {lacks}. Use {stored}, which stores it.")
         if "val" in splits:
             val = splits["val"]
             relabel(val, train.class_names, f"The val split of {data}", "the train split")
@@ -86,6 +93,12 @@ class ClassificationData(DataModule):
                 f"The val split has no image of {len(missing)} of {len(val.class_names)} classes "
                 f"({', '.join(missing[:5])}): their accuracy is not measured."
             )
+
+    def order(self, processes: int | None = None, rank: int | None = None) -> loaders.TrainBatches:
+        """Return the batches of training; see DataModule."""
+        if isinstance(self.train, ParquetSamples):
+            return loaders.BlockBatches(self.train.blocks, self.batch_size, self.seed, processes, rank)
+        return super().order(processes, rank)
 
     def skip_bad_images(self, file: Path) -> None:
         """From now on, train on another image where one cannot be decoded; see DataModule."""

@@ -32,7 +32,8 @@ class ClassificationTrainOptions(TrainOptions):
 
     Attributes:
         data: digits (built in), a folder of class folders (with train and val folders or without), a .tar file, a
-            folder of WebDataset shards, torch/NAME (torchvision) or hfds/NAME (Hugging Face).
+            folder of WebDataset shards, torch/NAME (torchvision), hfds/NAME (Hugging Face) or hfids/NAME (the same,
+            streamed instead of stored).
         model: van_b0 to van_b6; by default that of the pretrained file, else van_b0.
         model_args: More arguments of the model, such as drop_path_rate, kernel_size, lka_variant or in_chans.
         pretrained: Start from weights: a file of any known layout, or "hub" for the published ones.
