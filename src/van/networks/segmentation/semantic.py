@@ -34,6 +34,10 @@ class SemanticNetwork(DenseNetwork):
         """Map the backbone's feature maps to the weight and the logits (B, K, h, w) of a second loss; None for none."""
         return None
 
+    def core(self, images: torch.Tensor) -> torch.Tensor:
+        """Map prepared images (B, 3, H, W) to logits (B, K, h, w)."""
+        return self.decode(self.backbone(images))
+
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None, pad: bool = True
     ) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -51,10 +55,10 @@ class SemanticNetwork(DenseNetwork):
             DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images, pad)
+        if not self.training or targets is None:
+            return full_size(self.core(x), x.shape, images.shape)
         maps = self.backbone(x)
         logits = full_size(self.decode(maps), x.shape, images.shape)
-        if not self.training or targets is None:
-            return logits
         labels = label_maps(targets, images)
         losses = {"segmentation": semantic_loss(logits, labels, self.loss_over)}
         if second := self.auxiliary(maps):
