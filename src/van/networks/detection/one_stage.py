@@ -44,9 +44,7 @@ class OneStage:
         outputs = dict(zip(self.core_outputs, self.core(batch.tensors), strict=True))
         like, levels = outputs["cls_logits"], level_sizes(*batch.tensors.shape[-2:])
         # torchvision asks its anchors of the feature maps, of which only shape, type and device count
-        anchors = self.anchor_generator(
-            batch, [like.new_empty(()).expand(1, 1, *level) for level in levels]
-        )
+        anchors = self.anchor_generator(batch, [like.new_empty(()).expand(1, 1, *level) for level in levels])
         positions = [height * width for height, width in levels]
         per_level = [count * (len(anchors[0]) // sum(positions)) for count in positions]
         if self.training:

@@ -84,6 +84,7 @@ class Mask2Former(DenseNetwork):
         options: What the network is built from.
     """
 
+    core_outputs = ("class_logits", "mask_logits")
     input_size = (3, 1024, 1024)  # its training crops; table 14 of the VAN paper gives no count
 
     def __init__(self, backbone: Backbone, num_classes: int, options: Mask2FormerOptions) -> None:
@@ -133,15 +134,15 @@ class Mask2Former(DenseNetwork):
             DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images, pad)
-        layers = self.head(self.backbone(x))
         if self.training and targets is not None:
+            layers = self.head(self.backbone(x))
             return self._losses(layers, *self._segments(targets, images, x.shape[-2:]))
-        last = layers[-1]
-        return {
-            "class_logits": full_precision(last["class_queries_logits"]),
-            "mask_logits": full_precision(last["masks_queries_logits"]),
-            "size": tuple(images.shape[-2:]),
-        }
+        return {**dict(zip(self.core_outputs, self.core(x), strict=True)), "size": tuple(images.shape[-2:])}
+
+    def core(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map prepared images (B, 3, H, W) to class logits (B, Q, K + 1) and mask logits (B, Q, h, w); see forward."""
+        last = self.head(self.backbone(images))[-1]
+        return full_precision(last["class_queries_logits"]), full_precision(last["masks_queries_logits"])
 
     def _segments(
         self,
