@@ -135,7 +135,7 @@ class TransformerDetector(nn.Module):
         return full_precision(output.logits), full_precision(output.pred_boxes)
 
     def _inside(self, images: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-        """Return 1 where a position of padded images (B, 3, H, W) is on the image of a size (B, 2), 0 where it is not."""
+        """Return 1 at positions of padded images (B, 3, H, W) inside images of sizes (B, 2), 0 outside."""
         high, wide = (torch.arange(side, device=images.device) for side in images.shape[-2:])
         inside = (high < sizes[:, :1])[:, :, None] & (wide < sizes[:, 1:])[:, None]
         return inside.float()

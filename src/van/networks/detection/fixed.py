@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 
 def best(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the best of scores (B, M) and their indices, both (B, count), whatever M is; index 0 where none is left."""
+    """Return the best of scores (B, M) and their indices, both (B, count); index 0 where none is left."""
     values, index = F.pad(scores, (0, count), value=_MISSING).topk(count, 1)
     return values, torch.where(values < 0, 0, index)
 

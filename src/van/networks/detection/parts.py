@@ -43,7 +43,7 @@ class Transform(GeneralizedRCNNTransform):
         return (image - mean[:, None, None]).div_(std[:, None, None])
 
     def resized(self, height: Any, width: Any) -> tuple[Any, Any]:
-        """Return the size of an image of a size in evaluation: the last of min_size, or less, so that max_size holds."""
+        """Return the size that evaluation gives an image: the last of min_size, or less to keep within max_size."""
         low, high = torch.sym_min(height, width), torch.sym_max(height, width)
         short = cast(Any, self.min_size)[-1]
 
