@@ -20,6 +20,7 @@ from van.tasks.classification.results import Classification
 if TYPE_CHECKING:
     from torch import nn
 
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.models import Checkpoint
@@ -206,6 +207,12 @@ class ClassificationTask(Task):
             Classification(class_names=predictor.class_names, size=size, labels=labels, probabilities=values)
             for size, labels, values in zip(sizes, best.indices.numpy(), best.values.numpy(), strict=True)
         ]
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see ClassificationGraph."""
+        from van.tasks.classification.graph import ClassificationGraph
+
+        return ClassificationGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return labeled images: the split asked for, by default what the weights were not trained on."""
