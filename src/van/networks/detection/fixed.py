@@ -24,12 +24,17 @@ class Found(NamedTuple):
     Attributes:
         boxes: (B, N, 4) as x1, y1, x2, y2.
         labels: (B, N), int64.
-        scores: (B, N), best first; -1 where there is nothing more, with a box and label without meaning.
+        scores: (B, N), best first; -1 where there is nothing more, with a box and a label without meaning.
     """
 
     boxes: torch.Tensor
     labels: torch.Tensor
     scores: torch.Tensor
+
+    def cleared(self) -> "Found":
+        """Return the same with zeros where there is nothing."""
+        there = self.scores > 0
+        return Found(self.boxes * there[:, :, None], self.labels * there, self.scores.clamp(min=0))
 
 
 def best(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,9 +69,9 @@ def suppressed(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, 
         count: How many boxes of each image to keep.
     """
     images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
-    number = groups + images * (groups.amax() + 1)
+    number = groups + images * (groups.max() + 1)
     moves = torch.stack([number % _COLUMNS, number // _COLUMNS] * 2, -1)
-    apart = (boxes + moves * (boxes.amax() + 1)).flatten(0, 1)
+    apart = (boxes + moves * (boxes.max() + 1)).flatten(0, 1)
     flat = scores.flatten()
     candidates = torch.where(flat > 0)[0]
     kept = candidates[nms(apart[candidates], flat[candidates], iou)]

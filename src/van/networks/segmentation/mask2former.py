@@ -14,6 +14,7 @@ from van.networks.dense import DenseNetwork, full_precision, mean_over_processes
 from van.networks.options import IGNORED
 from van.networks.segmentation.options import Mask2FormerOptions
 from van.networks.segmentation.semantic import label_maps
+from van.networks.tracing import dynamic_sizes
 
 try:
     from transformers import Mask2FormerConfig
@@ -141,7 +142,8 @@ class Mask2Former(DenseNetwork):
 
     def core(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map prepared images (B, 3, H, W) to class logits (B, Q, K + 1) and mask logits (B, Q, h, w); see forward."""
-        last = self.head(self.backbone(images))[-1]
+        with dynamic_sizes():
+            last = self.head(self.backbone(images))[-1]
         return full_precision(last["class_queries_logits"]), full_precision(last["masks_queries_logits"])
 
     def _segments(
