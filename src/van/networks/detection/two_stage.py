@@ -94,7 +94,10 @@ class TwoStage(GeneralizedRCNN):
         maps = self.backbone(images)
         regions = fixed.proposals(self.rpn, images, list(maps.values()), sizes)
         found, *masks = cast(Any, self.roi_heads).fixed(maps, regions, sizes)
-        return (*found._replace(labels=found.labels - 1).cleared(), *(m * (found.scores > 0)[..., None, None] for m in masks))
+        return (
+            *found._replace(labels=found.labels - 1).cleared(),
+            *(m * (found.scores > 0)[..., None, None] for m in masks),
+        )
 
     def counted_forward(self, images: torch.Tensor) -> None:
         """Run every layer on (B, 3, H, W), for counting: 1000 regions per image, 100 of them in the mask head."""
