@@ -26,10 +26,12 @@ class TwoStage(GeneralizedRCNN):
     Attributes:
         core_inputs: Names of what core takes.
         core_batched: Whether core takes several images at once.
+        core_through_onnx: Whether OpenVINO has to take it from ONNX, as it suppresses boxes inside.
     """
 
     core_inputs: ClassVar[tuple[str, ...]] = ("images", "sizes")
     core_batched: ClassVar[bool] = True
+    core_through_onnx: ClassVar[bool] = True
 
     @property
     def core_outputs(self) -> tuple[str, ...]:

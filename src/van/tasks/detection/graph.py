@@ -1,5 +1,6 @@
 """What the exported file of a detector computes."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from van.engine.predictor import Predictor
 
 _MASK_THRESHOLD = 0.5  # as in results
+_SAME = 0.02  # difference, as a share, up to which an object is the same one
+_LOST = 0.02  # share of objects that may be others where two thresholds or scores are nearly the same
 
 
 class DetectionGraph(Graph):
@@ -35,6 +38,9 @@ class DetectionGraph(Graph):
         detector = predictor.model
         names = ("boxes", "labels", "scores", *(("masks",) if detector.has_masks else ()))
         super().__init__(predictor, preprocess, postprocess, names if postprocess else None)
+        self.through_onnx = bool(getattr(detector.network, "core_through_onnx", False)) or (
+            postprocess and "cls_logits" in detector.core_outputs
+        )
         self.takes_sizes = "sizes" in detector.core_inputs and not preprocess
         if self.takes_sizes:
             self.input_names = ("images", "sizes")
@@ -48,6 +54,44 @@ class DetectionGraph(Graph):
         """Return the names of the dynamic axes of each input; see Graph."""
         shapes = super().dynamic_shapes()
         return (*shapes, {0: "batch"} if self.batched else {}) if self.takes_sizes else shapes
+
+    def differences(self, expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> dict[str, float]:
+        """Compare objects and queries in any order: rounding swaps those with nearly the same score.
+
+        Args:
+            expected: Outputs of the network itself.
+            found: Those of the exported file.
+
+        Returns:
+            For each output the largest difference over the objects that correspond; infinity where one in fifty or more
+            corresponds to none.
+        """
+        named = dict(zip(self.output_names, expected, strict=True))
+        compared = [name for name in ("boxes", "labels", "scores", "pred_boxes", "logits") if name in named]
+        if "scores" not in named and "pred_boxes" not in named:
+            return super().differences(expected, found)
+        others = dict(zip(self.output_names, found, strict=True))
+        if any(others[name].shape != values.shape for name, values in named.items()):
+            return dict.fromkeys(named, float("inf"))
+        rows = [
+            torch.cat(
+                [
+                    values[name].double().reshape(*named[compared[0]].shape[:2], -1) / _scale(named[name])
+                    for name in compared
+                ],
+                2,
+            )
+            for values in (named, others)
+        ]
+        distances, index = torch.cdist(*rows, compute_mode="donot_use_mm_for_euclid_dist").min(2)
+        there = distances < _SAME
+        if not bool(there.float().mean() > 1 - _LOST):
+            return dict.fromkeys(named, float("inf"))
+        results = {}
+        for name, values in named.items():
+            at = index.reshape(*index.shape, *[1] * (values.ndim - 2)).expand_as(values)
+            results[name] = self.difference(values[there], others[name].gather(1, at)[there], name)
+        return results
 
     def forward(self, images: torch.Tensor, sizes: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Map images (B, 3, H, W) to what the core returns, or to objects."""
@@ -102,6 +146,10 @@ class DetectionGraph(Graph):
             count = network.detections_per_image
             return fixed.queries(logits, boxes, units, sizes, network.score_threshold, count), None
         return fixed.one_stage(network, outputs, *padded, sizes), None
+
+
+def _scale(values: torch.Tensor) -> float:
+    return float(values.abs().max()) or 1.0
 
 
 def _filled(size: Any, like: torch.Tensor) -> torch.Tensor:
