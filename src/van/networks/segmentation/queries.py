@@ -1,4 +1,4 @@
-"""Results of mask queries as tensors of fixed size, for exported graphs; see Mask2Former for the same image by image."""
+"""Results of mask queries as tensors of fixed size, for exported graphs; Mask2Former does it image by image."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple

@@ -73,14 +73,9 @@ class DetectionGraph(Graph):
         others = dict(zip(self.output_names, found, strict=True))
         if any(others[name].shape != values.shape for name, values in named.items()):
             return dict.fromkeys(named, float("inf"))
+        shape = named[compared[0]].shape[:2]
         rows = [
-            torch.cat(
-                [
-                    values[name].double().reshape(*named[compared[0]].shape[:2], -1) / _scale(named[name])
-                    for name in compared
-                ],
-                2,
-            )
+            torch.cat([values[name].double().reshape(*shape, -1) / _scale(named[name]) for name in compared], 2)
             for values in (named, others)
         ]
         distances, index = torch.cdist(*rows, compute_mode="donot_use_mm_for_euclid_dist").min(2)
