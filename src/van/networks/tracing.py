@@ -1,4 +1,4 @@
-"""Lets torch.export trace code of transformers with heights and widths that stay dynamic."""
+"""Lets torch.export trace code of transformers and torchvision with heights and widths that stay dynamic."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -63,4 +63,17 @@ def dynamic_sizes(module: Any = None) -> Iterator[None]:
         for name, function in _REPLACED.items() if module else ():
             stack.enter_context(patch.object(module, name, function, create=True))
         stack.enter_context(_Dynamic())
+        yield
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """While torch.export traces, take no path that holds for sizes above 1 only; otherwise do nothing.
+
+    The top levels of a pyramid on a small image have a side of 1.
+    """
+    if not torch.compiler.is_exporting():
+        yield
+        return
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         yield

@@ -7,6 +7,7 @@ from torchvision.models import detection
 
 from van.networks.dense import mean_over_processes
 from van.networks.detection.parts import level_sizes
+from van.networks.tracing import any_size
 
 Targets = list[dict[str, torch.Tensor]]
 
@@ -34,7 +35,8 @@ class OneStage:
             Class logits (B, A, K), coded boxes (B, A, 4 or more) and, where there is one, centerness (B, A, 1) of all
             anchors, level by level.
         """
-        outputs = self.head(list(self.backbone(images).values()))
+        with any_size():
+            outputs = self.head(list(self.backbone(images).values()))
         return tuple(outputs[name] for name in self.core_outputs)
 
     def forward(self: Any, images: list[torch.Tensor], targets: Targets | None = None) -> Any:

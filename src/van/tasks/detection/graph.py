@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from van.engine.graph import Graph
+from van.errors import VanError
 from van.networks.detection import fixed
+from van.networks.tracing import any_size
 
 if TYPE_CHECKING:
     from van.engine.predictor import Predictor
@@ -32,10 +34,18 @@ class DetectionGraph(Graph):
         predictor: Of a detector.
         preprocess: See Graph.
         postprocess: Return objects.
+
+    Raises:
+        VanError: The detector, of another package, has no core.
     """
 
     def __init__(self, predictor: "Predictor", preprocess: bool, postprocess: bool) -> None:
         detector = predictor.model
+        if not hasattr(detector, "core"):
+            raise VanError(
+                f"{detector.options.architecture} cannot be exported: the detector has no method core; see "
+                "van.networks.detection.detector."
+            )
         names = ("boxes", "labels", "scores", *(("masks",) if detector.has_masks else ()))
         super().__init__(predictor, preprocess, postprocess, names if postprocess else None)
         self.through_onnx = bool(getattr(detector.network, "core_through_onnx", False)) or (
@@ -140,11 +150,13 @@ class DetectionGraph(Graph):
             logits, boxes = outputs["logits"], outputs["pred_boxes"]
             count = network.detections_per_image
             return fixed.queries(logits, boxes, units, sizes, network.score_threshold, count), None
-        return fixed.one_stage(network, outputs, *padded, sizes), None
+        with any_size():
+            return fixed.one_stage(network, outputs, *padded, sizes), None
 
 
 def _scale(values: torch.Tensor) -> float:
-    return float(values.abs().max()) or 1.0
+    """Return the largest of floating-point numbers, by which differences become shares; labels differ or not."""
+    return (float(values.abs().max()) or 1.0) if values.is_floating_point() else 1.0
 
 
 def _filled(size: Any, like: torch.Tensor) -> torch.Tensor:

@@ -92,7 +92,8 @@ class DetectionTask(Task):
         if most is not None and most > getattr(options, "detections_per_image", most):
             changes["detections_per_image"] = most
         if changes:
-            network = replace(options, **changes).build(len(predictor.class_names))
+            device = next(predictor.model.parameters()).device  # meta where an exported file has the weights
+            network = replace(options, **changes).build(len(predictor.class_names), device=device)
             network.load_state_dict(predictor.model.state_dict())
             predictor.model = network
 
