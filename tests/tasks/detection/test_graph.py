@@ -134,9 +134,9 @@ def runs(graph, format: str, folder):
 
 
 CASES = [
-    (architecture, format, preprocess, postprocess)
+    (architecture, runtime, preprocess, postprocess)
     for architecture in EVERY
-    for format in ("torch", "onnx", "openvino")
+    for runtime in ("torch", "onnx", "openvino")
     for preprocess, postprocess in ((False, False), (True, False), (False, True), (True, True))
 ]
 
