@@ -4,6 +4,7 @@ import torch
 import van  # noqa: F401 - registers the backbones
 from van.errors import DataError, VanError
 from van.networks.segmentation.options import Mask2FormerOptions
+from van.networks.segmentation.queries import segments
 
 pytest.importorskip("transformers")
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
@@ -136,3 +137,39 @@ def test_semantic_takes_the_surest_mask_of_each_pixel(model):
     assert scores.shape == (1, 3, 30, 40)
     assert scores[0, :, 10, 10].tolist() == pytest.approx([0.9, 0, 0], abs=1e-3)
     assert scores[0, :, 10, 30].argmax() == 2
+
+
+class TestFixedSize:
+    """What exported graphs compute is what the network's methods compute image by image."""
+
+    @pytest.fixture
+    def found(self):
+        torch.manual_seed(3)
+        classes = torch.randn(2, 12, 4)
+        masks = torch.randn(2, 12, 8, 10) * 5
+        return {"class_logits": classes, "mask_logits": masks, "size": (30, 37)}
+
+    def test_segments(self, model, found):
+        result = segments(found["class_logits"], found["mask_logits"], (30, 37), (0, 1), 0.3, 0.05)
+        for i, one in enumerate(model.panoptic(found, (0, 1), 0.3, 0.05)):
+            assert one["segments"]
+            assert torch.equal(result.segmentation[i], one["segmentation"])
+            count = len(one["segments"])
+            assert result.labels[i].tolist() == [s["label"] for s in one["segments"]] + [-1] * (12 - count)
+            torch.testing.assert_close(
+                result.scores[i, :count], torch.tensor([s["score"] for s in one["segments"]]), atol=1e-5, rtol=0
+            )
+        nothing = segments(found["class_logits"], found["mask_logits"], (30, 37), (0, 1), 1.0, 0.3)
+        assert not nothing.segmentation.any()
+        assert nothing.labels.max() == -1
+
+    def test_stuff_is_merged(self, model):
+        some = outputs((2, 0.97, (0, 5, 4, 8)), (0, 0.99, (0, 0, 3, 3)), (2, 0.96, (6, 5, 10, 8)))
+        result = segments(some["class_logits"], some["mask_logits"], some["size"], (0, 1), 0.8, 0.8)
+        assert torch.equal(result.segmentation[0], model.panoptic(some, (0, 1))[0]["segmentation"])
+        assert result.labels[0].tolist() == [2, 0, -1]
+
+    def test_class_scores(self, model, found):
+        padded, size = torch.Size((2, 3, 32, 40)), torch.Size((2, 3, 30, 37))
+        outputs = (found["class_logits"], found["mask_logits"])
+        torch.testing.assert_close(model.full_scores(outputs, padded, size), model.semantic(found))

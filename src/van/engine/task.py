@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from van.engine.metric import Metric
 from van.engine.options import CheckOptions, EvaluateOptions, Inference, PredictOptions, TrainOptions
 from van.engine.result import FolderWriter, Result
-from van.errors import DataError
+from van.errors import DataError, VanError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.models.weight_file import Header
@@ -153,6 +154,19 @@ class Task:
             sizes: Height and width of each.
         """
         raise NotImplementedError
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes: tensors in, tensors out.
+
+        Args:
+            predictor: Whose network is exported.
+            preprocess: Take bytes of images of any size, and do what `prepare` and the network do before its core.
+            postprocess: Return results, as `predict` makes them.
+
+        Raises:
+            VanError: the task cannot export, or the options of inference are such that a graph cannot hold them.
+        """
+        raise VanError(f"Networks of the task {self.name} cannot be exported.")
 
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return the samples that evaluation is asked for, and sentences about them that the user should know."""

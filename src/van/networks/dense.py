@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -28,10 +28,14 @@ class DenseNetwork(nn.Module):
         input_size: (3, H, W) to count with, as the paper does.
         alone: In training, a batch of one image needs a side longer than this many pixels: otherwise some BatchNorm
             sees a single value.
+        core_outputs: Names of what core returns.
+        core_batched: Whether core takes several images at once.
     """
 
     input_size: tuple[int, int, int] = (3, 512, 512)
     alone: float = _STRIDE
+    core_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    core_batched: ClassVar[bool] = True
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -41,6 +45,17 @@ class DenseNetwork(nn.Module):
         self.options = options
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(options, name)).view(1, 3, 1, 1), persistent=False)
+
+    def core(self, images: torch.Tensor) -> Any:
+        """Return what the layers with weights make of prepared images; inference engines take the place of this method.
+
+        Args:
+            images: (B, 3, H, W), normalized, and padded to multiples of 32.
+
+        Returns:
+            A tensor, or a tuple of several, as core_outputs names them.
+        """
+        raise NotImplementedError
 
     def prepare(self, images: torch.Tensor, pad: bool = True) -> torch.Tensor:
         """Normalize images (B, 3, H, W), bytes or floats from 0 to 1, and pad them at the bottom and on the right.

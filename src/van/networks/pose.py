@@ -1,7 +1,7 @@
 """SimpleBaseline (Xiao et al. 2018, arXiv 1804.06208): keypoints as heat maps, on crops around persons."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -26,11 +26,15 @@ class SimpleBaseline(nn.Module):
         options: Those options.
         stride: Pixels of the crop per pixel of the heat maps.
         input_size: (3, H, W) of the crops.
+        core_outputs: Names of what core returns.
+        core_batched: Whether core takes several images at once.
 
     Raises:
         VanError: The image size or the deconvolutions do not fit the backbone.
     """
 
+    core_outputs: ClassVar[tuple[str, ...]] = ("heat_maps",)
+    core_batched: ClassVar[bool] = True
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -67,6 +71,15 @@ class SimpleBaseline(nn.Module):
                 nn.init.normal_(module.weight, std=0.001)  # as Xiao et al. do
         nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType]
 
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalize crops (B, 3, H, W), bytes or floats from 0 to 1."""
+        images = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
+        return (images - self.mean) / self.std
+
+    def core(self, images: torch.Tensor) -> torch.Tensor:
+        """Map normalized crops (B, 3, H, W) to heat maps (B, K, h, w); inference engines take the place of this."""
+        return self.head(self.deconvolutions(self.backbone(images)[-1]))
+
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -82,8 +95,7 @@ class SimpleBaseline(nn.Module):
         Raises:
             DataError: The targets have the wrong shape.
         """
-        images = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
-        maps = self.head(self.deconvolutions(self.backbone((images - self.mean) / self.std)[-1]))
+        maps = self.core(self.prepare(images))
         if not self.training or targets is None:
             return maps
         return {"heat_map": self.loss(maps, targets)}

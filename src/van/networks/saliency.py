@@ -101,6 +101,10 @@ class SaliencyNetwork(DenseNetwork):
         """Return the decoded maps of all levels, the finest first, for the maps of the backbone."""
         raise NotImplementedError
 
+    def core(self, images: torch.Tensor) -> torch.Tensor:
+        """Map prepared images (B, 3, H, W) to logits (B, 1, h, w) of the finest level."""
+        return self.classifiers[0](self.decode(self.backbone(images))[0])
+
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -118,14 +122,12 @@ class SaliencyNetwork(DenseNetwork):
             DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images)
-        decoded = self.decode(self.backbone(x))
-        wanted = self.training and targets is not None
+        if not self.training or targets is None:
+            return full_size(self.core(x), x.shape, images.shape).sigmoid()
         logits = [
             full_size(classifier(level), x.shape, images.shape)
-            for classifier, level in zip(self.classifiers if wanted else self.classifiers[:1], decoded, strict=False)
+            for classifier, level in zip(self.classifiers, self.decode(self.backbone(x)), strict=False)
         ]
-        if targets is None or not wanted:
-            return logits[0].sigmoid()
         mask, counts = _saliency_target(targets, images)
         finest, *others = (saliency_loss(level, mask, counts, self.dice_weight) for level in logits)
         return {"saliency": finest, "supervision": torch.stack(others).sum()}

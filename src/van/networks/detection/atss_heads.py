@@ -119,8 +119,8 @@ class _Head(nn.Module):
 
     def forward(self, maps: list[torch.Tensor]) -> Outputs:
         boxes, centerness = self.regression_head(maps)
-        outputs = {"classes": self.classification_head(maps), "boxes": boxes}
-        return outputs if centerness is None else {**outputs, "centerness": centerness}
+        outputs = {"cls_logits": self.classification_head(maps), "bbox_regression": boxes}
+        return outputs if centerness is None else {**outputs, "bbox_ctrness": centerness}
 
 
 class ATSS(FCOS):
@@ -170,8 +170,8 @@ class ATSS(FCOS):
         positive = torch.stack(matched) >= 0
         labels = torch.cat([t["labels"][m[m >= 0]] for t, m in zip(targets, matched, strict=True)])
         boxes = torch.cat([t["boxes"][m[m >= 0]] for t, m in zip(targets, matched, strict=True)])
-        own = {k: v[positive] for k, v in head_outputs.items() if k != "classes"}
-        return self._losses(head_outputs["classes"], positive, labels, boxes, own, torch.stack(anchors)[positive])
+        own = {k: v[positive] for k, v in head_outputs.items() if k != "cls_logits"}
+        return self._losses(head_outputs["cls_logits"], positive, labels, boxes, own, torch.stack(anchors)[positive])
 
     def _losses(
         self,
@@ -187,8 +187,8 @@ class ATSS(FCOS):
         wanted = torch.zeros_like(logits)
         wanted[(*positive.nonzero(as_tuple=True), labels)] = 1.0
         centerness = _centerness(anchors, boxes)
-        giou = generalized_box_iou_loss(self.decode(outputs["boxes"], anchors), boxes)
-        own = outputs["centerness"][:, 0]
+        giou = generalized_box_iou_loss(self.decode(outputs["bbox_regression"], anchors), boxes)
+        own = outputs["bbox_ctrness"][:, 0]
         total = mean_over_processes(centerness.sum()).clamp(min=1.0)
         return {
             "classification": sigmoid_focal_loss(logits, wanted, reduction="sum") / count,
@@ -204,16 +204,16 @@ class ATSS(FCOS):
         for image, shape in enumerate(image_shapes):
             found = []
             for level, level_anchors in enumerate(anchors[image]):
-                scores = head_outputs["classes"][level][image].sigmoid()
-                if "centerness" in head_outputs:
-                    scores = (scores * head_outputs["centerness"][level][image].sigmoid()).sqrt()
+                scores = head_outputs["cls_logits"][level][image].sigmoid()
+                if "bbox_ctrness" in head_outputs:
+                    scores = (scores * head_outputs["bbox_ctrness"][level][image].sigmoid()).sqrt()
                 classes = scores.shape[1]
                 scores = scores.flatten()
                 kept = torch.where(scores > self.score_thresh)[0]
                 scores, order = scores[kept].topk(min(self.topk_candidates, len(kept)))
                 kept = kept[order]
                 at = kept // classes
-                boxes = self.decode(head_outputs["boxes"][level][image][at], level_anchors[at])
+                boxes = self.decode(head_outputs["bbox_regression"][level][image][at], level_anchors[at])
                 found.append((clip_boxes_to_image(boxes, shape), scores, kept % classes))
             boxes, scores, labels = (torch.cat(part) for part in zip(*found, strict=True))
             keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
@@ -224,6 +224,7 @@ class ATSS(FCOS):
 class GFL(ATSS):
     """Generalized focal loss: the class score is the expected IoU, and each edge a distribution over 17 distances."""
 
+    core_outputs = ("cls_logits", "bbox_regression")
     centerness = False
     reg_max = 16
     outputs = 4 * (reg_max + 1)
@@ -249,7 +250,7 @@ class GFL(ATSS):
         anchors: torch.Tensor,
     ) -> Outputs:
         count = mean_over_processes(positive.sum().float()).clamp(min=1.0)
-        decoded = self.decode(outputs["boxes"], anchors)
+        decoded = self.decode(outputs["bbox_regression"], anchors)
         quality = torch.zeros_like(logits)
         with torch.no_grad():
             weight = logits.sigmoid()[positive].amax(1)
@@ -260,7 +261,7 @@ class GFL(ATSS):
         distances = BoxLinearCoder().encode(anchors, boxes) * self.anchor_scale
         distances = distances.clamp(0, self.reg_max - 0.1).flatten()
         below = distances.long()
-        log_share = outputs["boxes"].reshape(-1, self.reg_max + 1).log_softmax(1)
+        log_share = outputs["bbox_regression"].reshape(-1, self.reg_max + 1).log_softmax(1)
         log_below, log_above = (log_share.gather(1, (below + i)[:, None])[:, 0] for i in (0, 1))
         spread = -(log_below * (below + 1 - distances) + log_above * (distances - below)).view(-1, 4).mean(1)
         giou = generalized_box_iou_loss(decoded, boxes)

@@ -12,6 +12,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import maskrcnn_inference
 from torchvision.ops import clip_boxes_to_image
 
+from van.networks.detection import fixed
 from van.networks.detection.cascade_mask_rcnn import CascadeMaskRCNNOptions
 from van.networks.detection.parts import RoIAlign, float_outputs
 from van.networks.detection.region_heads import Boxes, Maps, RegionHeads, Samples
@@ -100,6 +101,32 @@ class CascadeRoIHeads(RegionHeads):
             {"boxes": b, "scores": s, "labels": n, "masks": torch.stack(masks).mean(0)}
             for b, s, n, *masks in zip(boxes, best, labels, *stages, strict=True)
         ], {}
+
+    def fixed(self, features: Maps, regions: fixed.Found, sizes: torch.Tensor) -> tuple[Any, ...]:
+        """Return objects and their masks (B, N, h, w) as tensors of fixed size; see RegionHeads.fixed."""
+        heads = cast(Any, self)
+        scores, boxes = [], regions.boxes
+        logits = deltas = boxes
+        for stage in range(len(_IOU)):
+            if stage:
+                coder = BoxCoder(_CODING[stage - 1])
+                decoded = coder.decode_single(deltas, boxes.flatten(0, 1)).view(*logits.shape, 4)
+                best = logits[:, 1:].argmax(1) + 1
+                own = decoded.gather(1, best[:, None, None].expand(-1, 1, 4)).view_as(boxes)
+                own = fixed.clipped(own, sizes)
+                boxes = torch.cat([own[..., :2], torch.maximum(own[..., 2:], own[..., :2] + 0.01)], 2)
+            pooled = fixed.pooled(heads.box_roi_pool, features, boxes).contiguous(memory_format=torch.channels_last)
+            logits, deltas = heads.box_predictor[stage](heads.box_head[stage](pooled))
+            scores.append(logits.softmax(1))
+        self.box_coder = BoxCoder(_CODING[-1])
+        mean = torch.stack(scores).mean(0).clamp(min=1e-12).log()
+        found = fixed.objects(self, mean, deltas, regions._replace(boxes=boxes), sizes)
+        pooled = fixed.pooled(heads.mask_roi_pool, features, found.boxes)
+        masks = [
+            fixed.masks_of(predictor(head(pooled)), found.labels)
+            for head, predictor in zip(heads.mask_head, heads.mask_predictor, strict=True)
+        ]
+        return found, torch.stack(masks).mean(0)
 
     def _losses(self, features: Maps, proposals: Boxes, shapes: Any, targets: Any) -> dict[str, torch.Tensor]:
         losses = {}

@@ -1,7 +1,7 @@
 """One interface for every detector: lists of images in, losses or detections in the pixels of those images out."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -33,6 +33,35 @@ class Detector(nn.Module):
         short = options.min_size[-1]
         high, wide = (-(-edge // 32) * 32 for edge in (short, min(options.max_size, short * 8 // 5)))
         self.input_size: tuple[int, int, int] = (3, high, wide)
+
+    @property
+    def core(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Everything that has weights, between resizing and decoding; an inference engine can take its place.
+
+        It takes normalized images (B, 3, H, W), padded to multiples of 32, and where core_inputs says so their sizes
+        (B, 2) without the padding, int64, and returns what core_outputs names. core_batched says whether it takes
+        several images at once.
+        """
+        return cast(Any, self.network).core
+
+    @core.setter
+    def core(self, engine: Callable[..., tuple[torch.Tensor, ...]]) -> None:
+        self.network.core = engine  # type: ignore[assignment]
+
+    @property
+    def core_inputs(self) -> tuple[str, ...]:
+        """Names of what core takes."""
+        return cast(Any, self.network).core_inputs
+
+    @property
+    def core_outputs(self) -> tuple[str, ...]:
+        """Names of what core returns."""
+        return cast(Any, self.network).core_outputs
+
+    @property
+    def core_batched(self) -> bool:
+        """Whether core takes several images at once."""
+        return cast(Any, self.network).core_batched
 
     def forward(
         self, images: Sequence[torch.Tensor], targets: Sequence[Mapping[str, Any]] | None = None

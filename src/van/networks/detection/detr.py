@@ -1,9 +1,10 @@
 """Deformable DETR (Zhu et al. 2020, arXiv 2010.04159) and RT-DETR (Zhao et al. 2023, arXiv 2304.08069)."""
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from van.networks.detection.deformable_detr import DeformableDETROptions
 from van.networks.detection.options import DETROptions
 from van.networks.detection.parts import Transform, group_norm
 from van.networks.detection.rt_detr import RTDETROptions
+from van.networks.tracing import dynamic_sizes
 
 
 class _Maps(nn.Module):
@@ -53,7 +55,16 @@ class TransformerDetector(nn.Module):
         loss_weights: Factor of each loss, by the start of its name.
         relative_to_image: Whether boxes are relative to the image, or to the image with its padding.
         least_positions: Number of positions on all maps together that an image must have.
+
+    Attributes:
+        core_inputs: Names of what core takes.
+        core_outputs: Names of what core returns.
+        core_batched: Whether core takes several images at once.
     """
+
+    core_inputs: ClassVar[tuple[str, ...]] = ("images", "sizes")
+    core_outputs: ClassVar[tuple[str, ...]] = ("logits", "pred_boxes")
+    core_batched: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -87,9 +98,6 @@ class TransformerDetector(nn.Module):
                 f"Images of {height} x {width} give {positions} positions for {self.least_positions} queries. Give a "
                 "larger min_size, or a smaller queries."
             )
-        mask = torch.zeros(len(pixels), height, width, device=pixels.device)
-        for one, (h, w) in zip(mask, batch.image_sizes, strict=True):
-            one[:h, :w] = 1
         unit = batch.image_sizes if self.relative_to_image else [(height, width)] * len(pixels)
         units = [torch.tensor([w, h, w, h], dtype=torch.float32, device=pixels.device) for h, w in unit]
         if self.training and targets is not None:
@@ -97,16 +105,15 @@ class TransformerDetector(nn.Module):
                 {"class_labels": t["labels"], "boxes": box_convert(t["boxes"], "xyxy", "cxcywh") / u}
                 for t, u in zip(targets, units, strict=True)
             ]
-            losses = self._named(self.model(pixels, mask, labels=labels).loss_dict)
+            sizes = torch.tensor(batch.image_sizes, device=pixels.device)
+            losses = self._named(self.model(pixels, self._inside(pixels, sizes), labels=labels).loss_dict)
             # transformers divides by the objects of this process, the published code by their mean over all processes
             objects = sum(len(t["labels"]) for t in targets)
             mean = mean_over_processes(torch.tensor(float(objects), device=pixels.device)).clamp(min=1.0)
             return {name: loss * (max(1, objects) / mean) for name, loss in losses.items()}
-        output = self.model(pixels, mask)
+        outputs = self.core(pixels, torch.tensor(batch.image_sizes))
         results = []
-        for logits, boxes, u, size in zip(
-            full_precision(output.logits), full_precision(output.pred_boxes), units, batch.image_sizes, strict=True
-        ):
+        for logits, boxes, u, size in zip(*outputs, units, batch.image_sizes, strict=True):
             scores = logits.sigmoid().flatten()
             scores, kept = scores.topk(min(self.detections_per_image, len(scores)))
             kept, scores = kept[scores > self.score_threshold], scores[scores > self.score_threshold]
@@ -115,6 +122,27 @@ class TransformerDetector(nn.Module):
                 {"boxes": clip_boxes_to_image(boxes, size), "labels": kept % logits.shape[1], "scores": scores}
             )
         return self.transform.postprocess(results, batch.image_sizes, original)
+
+    def core(self, images: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what the layers with weights make of normalized images; inference engines take this method's place.
+
+        Args:
+            images: (B, 3, H, W), padded to multiples of 32.
+            sizes: (B, 2), int64: height and width of the images without their padding.
+
+        Returns:
+            Class logits (B, Q, K), and boxes (B, Q, 4) as cx, cy, w, h from 0 to 1.
+        """
+        inside = self._inside(images, sizes.to(images.device))
+        with dynamic_sizes(sys.modules[type(self.model).__module__]):
+            output = self.model(images, inside)
+        return full_precision(output.logits), full_precision(output.pred_boxes)
+
+    def _inside(self, images: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        """Return 1 at positions of padded images (B, 3, H, W) inside images of sizes (B, 2), 0 outside."""
+        high, wide = (torch.arange(side, device=images.device) for side in images.shape[-2:])
+        inside = (high < sizes[:, :1])[:, :, None] & (wide < sizes[:, 1:])[:, None]
+        return inside.float()
 
     def _named(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the weighted sums of the losses over all decoder layers, without those that are only reported."""

@@ -1,7 +1,7 @@
 """Mask2Former (Cheng et al. 2022, arXiv 2112.01527) for objects: queries give masks, boxes enclose them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,17 @@ class MaskQueries(nn.Module):
     Args:
         model: The network; takes normalized images.
         options: What it is built from.
+
+    Attributes:
+        core_inputs: Names of what core takes.
+        core_outputs: Names of what core returns.
+        core_batched: Whether core takes several images at once.
     """
 
     has_masks = True
+    core_inputs: ClassVar[tuple[str, ...]] = ("images",)
+    core_outputs: ClassVar[tuple[str, ...]] = Mask2Former.core_outputs
+    core_batched: ClassVar[bool] = True
 
     def __init__(self, model: Mask2Former, options: Mask2FormerDetectorOptions) -> None:
         super().__init__()
@@ -40,11 +48,15 @@ class MaskQueries(nn.Module):
                 for t, (h, w) in zip(targets, batch.image_sizes, strict=True)
             ]
             return self.model(pixels, padded)
-        outputs = self.model(pixels)
+        outputs = dict(zip(self.core_outputs, self.core(pixels), strict=True))
         return [
             self._objects(outputs, i, inside, size)
             for i, (inside, size) in enumerate(zip(batch.image_sizes, original, strict=True))
         ]
+
+    def core(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map normalized images (B, 3, H, W), padded to multiples of 32, to class and mask logits; see Mask2Former."""
+        return self.model.core(images)
 
     def _objects(
         self, outputs: Mapping[str, Any], place: int, inside: tuple[int, int], size: tuple[int, int]

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils._pytree import tree_map
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -41,14 +42,37 @@ class Transform(GeneralizedRCNNTransform):
         std = torch.tensor(self.image_std, device=image.device).mul_(unit)
         return (image - mean[:, None, None]).div_(std[:, None, None])
 
+    def resized(self, height: Any, width: Any) -> tuple[Any, Any]:
+        """Return the size that evaluation gives an image: the last of min_size, or less to keep within max_size."""
+        low, high = torch.sym_min(height, width), torch.sym_max(height, width)
+        short = cast(Any, self.min_size)[-1]
+
+        def side(length: Any) -> Any:  # whole numbers: a factor 800 / length times length may be less than 800
+            return torch.sym_min(length * short // low, length * self.max_size // high)
+
+        return side(height), side(width)
+
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-        """Resize an image to the last of min_size in evaluation."""
-        short, long = min(image.shape[-2:]), max(image.shape[-2:])
-        if self.training or (short == cast(Any, self.min_size)[-1] and long <= self.max_size):
+        """Resize an image in evaluation."""
+        size = tuple(image.shape[-2:]) if self.training else self.resized(*image.shape[-2:])
+        if size == tuple(image.shape[-2:]):
             return image, target
-        return super().resize(image, target)
+        return F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0], target
+
+
+def level_sizes(height: Any, width: Any) -> list[tuple[Any, Any]]:
+    """Return height and width of the levels of a pyramid on strides 8 to 32, and of two more with stride 2 each.
+
+    Args:
+        height: Height of the images, a multiple of 32.
+        width: Their width, a multiple of 32.
+    """
+    sizes = [(height // stride, width // stride) for stride in (8, 16, 32)]
+    for _ in range(2):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
 
 
 class Pyramid(nn.Module):

@@ -10,6 +10,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
+from van.networks.detection import fixed
 from van.networks.detection.faster_rcnn import FasterRCNNOptions
 
 _BETA = 1 / 9  # of smooth L1, as in torchvision
@@ -156,6 +157,23 @@ class RegionHeads(RoIHeads):
             return heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, regions, image_shapes)))
 
         return [], self.sample_losses(outputs, samples, targets, masks if self.has_mask() else None)
+
+    def fixed(self, features: Maps, regions: fixed.Found, sizes: torch.Tensor) -> tuple[Any, ...]:
+        """Return objects, and their masks (B, N, h, w) where there are any, as tensors of fixed size.
+
+        Args:
+            features: The levels of the pyramid.
+            regions: Proposals.
+            sizes: (B, 2), height and width of the images in the padded ones.
+        """
+        heads = cast(Any, self)
+        pooled = fixed.pooled(heads.box_roi_pool, features, regions.boxes)
+        logits, deltas = heads.box_predictor(heads.box_head(pooled))
+        found = fixed.objects(self, logits, deltas, regions, sizes)
+        if not self.has_mask():
+            return (found,)
+        masks = heads.mask_predictor(heads.mask_head(fixed.pooled(heads.mask_roi_pool, features, found.boxes)))
+        return found, fixed.masks_of(masks, found.labels)
 
     def sample_losses(
         self,

@@ -1,15 +1,18 @@
 """torchvision's two-stage detectors, without what waits for the device in a training step."""
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 
 from van.models.backbone import Backbone
+from van.networks.detection import fixed
 from van.networks.detection.faster_rcnn import FasterRCNNOptions
 from van.networks.detection.parts import Pyramid, RoIAlign, Transform, float_outputs, sizes_per_level
 from van.networks.detection.region_heads import RegionHeads, RegionProposals
@@ -18,7 +21,22 @@ _COUNTED_BOXES, _COUNTED_MASKS = 1000, 100  # regions per image on which OpenMML
 
 
 class TwoStage(GeneralizedRCNN):
-    """torchvision's two-stage detector; labels count from 0, the background is internal."""
+    """torchvision's two-stage detector; labels count from 0, the background is internal.
+
+    Attributes:
+        core_inputs: Names of what core takes.
+        core_batched: Whether core takes several images at once.
+        core_through_onnx: Whether OpenVINO has to take it from ONNX, as it suppresses boxes inside.
+    """
+
+    core_inputs: ClassVar[tuple[str, ...]] = ("images", "sizes")
+    core_batched: ClassVar[bool] = True
+    core_through_onnx: ClassVar[bool] = True
+
+    @property
+    def core_outputs(self) -> tuple[str, ...]:
+        """Names of what core returns."""
+        return ("boxes", "labels", "scores", *(("masks",) if self.has_masks else ()))
 
     @property
     def has_masks(self) -> bool:
@@ -31,13 +49,57 @@ class TwoStage(GeneralizedRCNN):
         if targets is not None:
             targets = [{**target, "labels": target["labels"] + 1} for target in targets]
         batch, targets = self.transform(images, targets)
-        maps = self.backbone(batch.tensors)
-        proposals, proposal_losses = self.rpn(batch, maps, targets)
-        found, losses = self.roi_heads(maps, proposals, batch.image_sizes, targets)
         if self.training:
+            maps = self.backbone(batch.tensors)
+            proposals, proposal_losses = self.rpn(batch, maps, targets)
+            _, losses = self.roi_heads(maps, proposals, batch.image_sizes, targets)
             return {**losses, **proposal_losses}
-        found = cast(Any, self.transform).postprocess(found, batch.image_sizes, sizes)
-        return [{**detections, "labels": detections["labels"] - 1} for detections in found]
+        outputs = dict(zip(self.core_outputs, self.core(batch.tensors, torch.tensor(batch.image_sizes)), strict=True))
+        found = []
+        for i, count in enumerate((outputs["scores"] > 0).sum(1).tolist()):
+            one = {name: values[i, :count] for name, values in outputs.items()}
+            found.append({**one, "masks": one["masks"][:, None]} if "masks" in one else one)
+        return cast(Any, self.transform).postprocess(found, batch.image_sizes, sizes)
+
+    def core(self, images: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Find objects on normalized images; inference engines take this method's place.
+
+        Args:
+            images: (B, 3, H, W), padded to multiples of 32.
+            sizes: (B, 2), int64: height and width of the images without their padding.
+
+        Returns:
+            Boxes (B, N, 4) in pixels of the padded images, labels (B, N) and scores (B, N), best first, N being
+            detections_per_image, all of them 0 where there are fewer; where it has masks, their probabilities
+            (B, N, 28, 28) inside the boxes.
+        """
+        if torch.compiler.is_compiling():
+            return self._fixed(images, sizes.to(images.device))
+        shapes = [(height, width) for height, width in sizes.tolist()]
+        maps = self.backbone(images)
+        proposals, _ = self.rpn(ImageList(images, shapes), maps)
+        found, _ = self.roi_heads(maps, proposals, shapes)
+        count = cast(Any, self.roi_heads).detections_per_img
+        rows = []
+        for one in found:
+            missing = count - len(one["scores"])
+            row = [
+                F.pad(one["boxes"], (0, 0, 0, missing)),
+                F.pad(one["labels"] - 1, (0, missing)),
+                F.pad(one["scores"], (0, missing)),
+            ]
+            rows.append([*row, F.pad(one["masks"][:, 0], (0, 0, 0, 0, 0, missing))] if self.has_masks else row)
+        return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+
+    def _fixed(self, images: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what core returns, without sizes that depend on values."""
+        maps = self.backbone(images)
+        regions = fixed.proposals(self.rpn, images, list(maps.values()), sizes)
+        found, *masks = cast(Any, self.roi_heads).fixed(maps, regions, sizes)
+        return (
+            *found._replace(labels=found.labels - 1).cleared(),
+            *(m * (found.scores > 0)[..., None, None] for m in masks),
+        )
 
     def counted_forward(self, images: torch.Tensor) -> None:
         """Run every layer on (B, 3, H, W), for counting: 1000 regions per image, 100 of them in the mask head."""

@@ -13,7 +13,9 @@ from van.models.backbone import Backbone
 from van.networks.dense import DenseNetwork, full_precision, mean_over_processes
 from van.networks.options import IGNORED
 from van.networks.segmentation.options import Mask2FormerOptions
+from van.networks.segmentation.queries import class_scores
 from van.networks.segmentation.semantic import label_maps
+from van.networks.tracing import dynamic_sizes
 
 try:
     from transformers import Mask2FormerConfig
@@ -84,6 +86,7 @@ class Mask2Former(DenseNetwork):
         options: What the network is built from.
     """
 
+    core_outputs = ("class_logits", "mask_logits")
     input_size = (3, 1024, 1024)  # its training crops; table 14 of the VAN paper gives no count
 
     def __init__(self, backbone: Backbone, num_classes: int, options: Mask2FormerOptions) -> None:
@@ -133,15 +136,20 @@ class Mask2Former(DenseNetwork):
             DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images, pad)
-        layers = self.head(self.backbone(x))
         if self.training and targets is not None:
+            layers = self.head(self.backbone(x))
             return self._losses(layers, *self._segments(targets, images, x.shape[-2:]))
-        last = layers[-1]
-        return {
-            "class_logits": full_precision(last["class_queries_logits"]),
-            "mask_logits": full_precision(last["masks_queries_logits"]),
-            "size": tuple(images.shape[-2:]),
-        }
+        return {**dict(zip(self.core_outputs, self.core(x), strict=True)), "size": tuple(images.shape[-2:])}
+
+    def core(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map prepared images (B, 3, H, W) to class logits (B, Q, K + 1) and mask logits (B, Q, h, w); see forward."""
+        with dynamic_sizes():
+            last = self.head(self.backbone(images))[-1]
+        return full_precision(last["class_queries_logits"]), full_precision(last["masks_queries_logits"])
+
+    def full_scores(self, outputs: Sequence[torch.Tensor], padded: torch.Size, size: torch.Size) -> torch.Tensor:
+        """Return class scores (B, K, H, W) of what core returned, in exported graphs; see semantic."""
+        return class_scores(outputs[0], outputs[1], (size[-2], size[-1]))
 
     def _segments(
         self,

@@ -34,6 +34,20 @@ class SemanticNetwork(DenseNetwork):
         """Map the backbone's feature maps to the weight and the logits (B, K, h, w) of a second loss; None for none."""
         return None
 
+    def core(self, images: torch.Tensor) -> torch.Tensor:
+        """Map prepared images (B, 3, H, W) to logits (B, K, h, w)."""
+        return self.decode(self.backbone(images))
+
+    def full_scores(self, outputs: Sequence[torch.Tensor], padded: torch.Size, size: torch.Size) -> torch.Tensor:
+        """Return class scores (B, K, H, W) of what core returned, in exported graphs.
+
+        Args:
+            outputs: Of core.
+            padded: Shape of the prepared images.
+            size: Shape of the images.
+        """
+        return full_size(outputs[0], padded, size)
+
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None, pad: bool = True
     ) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -51,10 +65,10 @@ class SemanticNetwork(DenseNetwork):
             DataError: Images or targets have the wrong shape or type.
         """
         x = self.prepare(images, pad)
+        if not self.training or targets is None:
+            return full_size(self.core(x), x.shape, images.shape)
         maps = self.backbone(x)
         logits = full_size(self.decode(maps), x.shape, images.shape)
-        if not self.training or targets is None:
-            return logits
         labels = label_maps(targets, images)
         losses = {"segmentation": semantic_loss(logits, labels, self.loss_over)}
         if second := self.auxiliary(maps):

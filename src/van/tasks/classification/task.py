@@ -20,6 +20,7 @@ from van.tasks.classification.results import Classification
 if TYPE_CHECKING:
     from torch import nn
 
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.models import Checkpoint
@@ -170,15 +171,17 @@ class ClassificationTask(Task):
 
         if str(weights).partition(".")[0] in VARIANTS and not Path(weights).exists():
             ckpt, network = None, create_model(str(weights), pretrained=True)
+            model: dict[str, Any] = {"model": str(weights).partition(".")[0], "in_chans": cast(Any, network).in_chans}
+            model["model_args"] = {"norm_eps": cast(Any, network).stages[0].norm.eps}
         else:
             ckpt = read_checkpoint(weights)
-            network = model_from_checkpoint(ckpt)
+            network, model = model_from_checkpoint(ckpt), ckpt.header().model
         if network.num_classes == 0:
             raise WeightsError(f"{weights} has no classifier. Give weights that were trained to classify.")
         names = class_names_of(ckpt.class_names if ckpt else None, network.num_classes)
         extra = dict(ckpt.extra) if ckpt else {}
         extra["preprocessing"] = timm.data.resolve_model_data_config(network)
-        return network, Header(self.name, names, {}, extra)
+        return network, Header(self.name, names, model, extra)
 
     def ready(self, predictor: "Predictor") -> None:
         """Read images in grey where the network has one channel.
@@ -206,6 +209,12 @@ class ClassificationTask(Task):
             Classification(class_names=predictor.class_names, size=size, labels=labels, probabilities=values)
             for size, labels, values in zip(sizes, best.indices.numpy(), best.values.numpy(), strict=True)
         ]
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see ClassificationGraph."""
+        from van.tasks.classification.graph import ClassificationGraph
+
+        return ClassificationGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return labeled images: the split asked for, by default what the weights were not trained on."""

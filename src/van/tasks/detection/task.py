@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
 
@@ -91,7 +92,8 @@ class DetectionTask(Task):
         if most is not None and most > getattr(options, "detections_per_image", most):
             changes["detections_per_image"] = most
         if changes:
-            network = replace(options, **changes).build(len(predictor.class_names))
+            device = next(predictor.model.parameters()).device  # meta where an exported file has the weights
+            network = replace(options, **changes).build(len(predictor.class_names), device=device)
             network.load_state_dict(predictor.model.state_dict())
             predictor.model = network
 
@@ -102,6 +104,12 @@ class DetectionTask(Task):
         outputs = predictor.model([image.to(predictor.device) for image in items])
         names = predictor.class_names
         return [_kept(detections_of(one, size, names), predictor) for one, size in zip(outputs, sizes, strict=True)]
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see DetectionGraph."""
+        from van.tasks.detection.graph import DetectionGraph
+
+        return DetectionGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: DetectionEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return annotated images, without what cannot be used."""

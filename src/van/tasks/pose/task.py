@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.tasks.pose.inference import Prepare
@@ -117,6 +118,12 @@ class PoseTask(Task):
             if one is not None:
                 pose.score_threshold, pose.best_score = least, float(one[1].max()) if len(one[1]) else None
         return list(poses)
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see PoseGraph."""
+        from van.tasks.pose.graph import PoseGraph
+
+        return PoseGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: PoseEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return crops of the persons, from the annotated boxes or those of a detector."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from van.engine.data import DataModule
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
 
@@ -67,6 +68,12 @@ class SaliencyTask(Task):
             Saliency(class_names=predictor.class_names, size=size, saliency=one.cpu().numpy())
             for size, one in zip(sizes, maps, strict=True)
         ]
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see SaliencyGraph."""
+        from van.tasks.saliency.graph import SaliencyGraph
+
+        return SaliencyGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: SaliencyEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return images with masks."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from van.engine.data import DataModule
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.models.weight_file import Header
@@ -83,6 +84,12 @@ class SemanticTask(Task):
             Segmentation(class_names=predictor.class_names, size=size, labels=labels.cpu().numpy())
             for size, labels in zip(sizes, maps, strict=True)
         ]
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see SemanticGraph."""
+        from van.tasks.semantic.graph import SemanticGraph
+
+        return SemanticGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: SemanticEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return images with labels, whose classes the predictor knows."""
