@@ -1,5 +1,6 @@
 """What an exported file computes: a module from tensors to tensors, which each task makes of a predictor."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -34,10 +35,13 @@ class Graph(nn.Module):
         channels: Of the images.
         multiple: Height and width of the images have to be multiples of it.
         size: Height and width of the images that it is traced with, unless others are asked for.
+        through_onnx: Whether OpenVINO has to take it from ONNX: its converter of exported programs has no non-maximum
+            suppression.
     """
 
     input_names: tuple[str, ...] = ("images",)
     multiple: int = 32
+    through_onnx: bool = False
 
     def __init__(
         self, predictor: "Predictor", preprocess: bool, postprocess: bool, outputs: tuple[str, ...] | None = None
@@ -82,6 +86,16 @@ class Graph(nn.Module):
         """Return the names of the dynamic axes of each input."""
         axes = {2: "height", 3: "width"}
         return ({0: "batch", **axes} if self.batched else axes,)
+
+    def differences(self, expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> dict[str, float]:
+        """Return how far each output is from what is expected, as a share; see difference.
+
+        Args:
+            expected: Outputs of the network itself.
+            found: Those of the exported file.
+        """
+        pairs = zip(self.output_names, expected, found, strict=True)
+        return {name: self.difference(one, other, name) for name, one, other in pairs}
 
     def difference(self, expected: torch.Tensor, found: torch.Tensor, name: str) -> float:
         """Return how far an output is from what is expected, as a share.

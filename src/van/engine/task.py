@@ -168,6 +168,15 @@ class Task:
         """
         raise VanError(f"Networks of the task {self.name} cannot be exported.")
 
+    def cannot_export(self, predictor: "Predictor", format: str) -> str | None:
+        """Return why a network cannot be exported in a format, in a sentence; None where it can.
+
+        Args:
+            predictor: Whose network would be exported.
+            format: Such as onnx, openvino or torch.
+        """
+        return None
+
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return the samples that evaluation is asked for, and sentences about them that the user should know."""
         raise NotImplementedError

@@ -5,15 +5,18 @@ projects have none; their task is recognized from the names of their tensors. No
 """
 
 import argparse
+import html
+import io
 import json
 import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import safetensors
 
@@ -51,16 +54,22 @@ class Header:
         class_names: Names in the order of the labels; None if unknown.
         model: What the network is built from; empty for files of other projects.
         extra: Whatever else prediction needs, such as preprocessing or the names of keypoints; JSON values only.
+        export: Of an exported file format, precision, preprocess, postprocess, features, image_size and the version of
+            van; empty for weight files.
     """
 
     task: str
     class_names: list[str] | None
     model: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    export: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the header as it is written."""
-        return {"version": _VERSION, **asdict(self)}
+        content = {"version": _VERSION, **asdict(self)}
+        if not self.export:
+            del content["export"]
+        return content
 
 
 def _header(content: Any, source: Path) -> Header | None:
@@ -68,7 +77,7 @@ def _header(content: Any, source: Path) -> Header | None:
     if not isinstance(content, Mapping) or not content:
         return None
     names = content.get("class_names")
-    kinds: dict[str, Any] = {"version": int, "task": str, "class_names": list, "extra": Mapping}
+    kinds: dict[str, Any] = {"version": int, "task": str, "class_names": list, "extra": Mapping, "export": Mapping}
     kinds |= (
         {"model": Mapping} if "task" in content else {"model": str, "model_args": Mapping, "preprocessing": Mapping}
     )
@@ -82,7 +91,8 @@ def _header(content: Any, source: Path) -> Header | None:
     if (content.get("version") or 0) > _VERSION:
         raise WeightsError(f"{source} was written by a newer version of van. Update van: pip install --upgrade.")
     if "task" in content:
-        return Header(content["task"], names, dict(content.get("model") or {}), dict(content.get("extra") or {}))
+        model, extra, export = (dict(content.get(key) or {}) for key in ("model", "extra", "export"))
+        return Header(content["task"], names, model, extra, export)
     # before version 1 a classifier's header named no task
     model = {key: content[key] for key in ("model", "model_args", "in_chans") if key in content}
     return Header("classification", names, model, {"preprocessing": content.get("preprocessing") or {}})
@@ -124,6 +134,81 @@ def _safetensors_header(file: Path) -> tuple[Header | None, list[str]]:
         raise WeightsError(
             f"{file} cannot be read, it is truncated or damaged ({error}). Download or copy it again."
         ) from error
+
+
+def _exported_header(file: Path) -> Header:
+    """Return the header of an exported file, without the library that its format belongs to.
+
+    Raises:
+        WeightsError: it has none, or cannot be read.
+    """
+    try:
+        content = EXPORTED[file.suffix.lower()](file)
+        header = None if content is None else _header(json.loads(content), file)
+    except OSError as error:
+        raise WeightsError(f"{file} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, LookupError, RecursionError, zipfile.BadZipFile) as error:
+        raise WeightsError(
+            f"{file} cannot be read, it is truncated or damaged ({error}). Export or copy it again."
+        ) from error
+    if header is None:
+        raise WeightsError(f"{file} was not written by van export: it does not say what it was trained for.")
+    return header
+
+
+def _onnx_metadata(file: Path) -> str | None:
+    """Return the value of "van" in the metadata of an ONNX file: field 14 of the protobuf, passing over the others."""
+    with file.open("rb") as stream:
+        while tag := _varint(stream):
+            number, kind = tag >> 3, tag & 7
+            if kind == 0:
+                _varint(stream)
+            elif kind != 2:
+                raise ValueError(f"field {number} has wire type {kind}")
+            elif number != 14:
+                stream.seek(_varint(stream), 1)
+            else:
+                entry = io.BytesIO(stream.read(_varint(stream)))
+                pair = {}
+                while tag := _varint(entry):
+                    pair[tag >> 3] = entry.read(_varint(entry)).decode()
+                if pair.get(1) == "van":
+                    return pair.get(2)
+    return None
+
+
+def _varint(stream: BinaryIO) -> int:
+    """Return the next number of a protobuf; 0 at the end."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)
+        if not byte:
+            return 0
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+    raise ValueError("a number is longer than 64 bits")
+
+
+def _openvino_metadata(file: Path) -> str | None:
+    """Return the value of "van" in the rt_info of an OpenVINO file, which stands at the end of the XML."""
+    found = re.search(r'<van value="([^"]*)"', file.read_text(encoding="utf-8"))
+    return found and html.unescape(found[1])
+
+
+def _torch_metadata(file: Path) -> str | None:
+    """Return the extra file "van" in what torch.export.save wrote."""
+    with zipfile.ZipFile(file) as archive:
+        name = next((name for name in archive.namelist() if name.endswith("/extra/van")), None)
+        return name and archive.read(name).decode()
+
+
+EXPORTED: dict[str, Callable[[Path], str | None]] = {
+    ".onnx": _onnx_metadata,
+    ".xml": _openvino_metadata,
+    ".pt2": _torch_metadata,
+}
+"""Endings of exported files, each with what finds the header in them."""
 
 
 def _unpickled(file: Path, **options: Any) -> Any:
@@ -231,7 +316,9 @@ def read_header(path: str | Path) -> Header | None:
         WeightsError: the file is missing or damaged, or from a newer version.
     """
     file, is_safetensors = _open(path)
-    return _safetensors_header(file)[0] if is_safetensors else None
+    if is_safetensors:
+        return _safetensors_header(file)[0]
+    return _exported_header(file) if file.suffix.lower() in EXPORTED else None
 
 
 def describe(path: str | Path) -> Header:
@@ -247,11 +334,11 @@ def describe(path: str | Path) -> Header:
         WeightsError: the file is missing, damaged, no VAN, or a pickle that would run code.
     """
     file, is_safetensors = _open(path)
+    if file.suffix.lower() in EXPORTED:
+        return _exported_header(file)
     if is_safetensors:
         header, keys = _safetensors_header(file)
     else:
-        import zipfile
-
         content = _unpickled(file, map_location="meta", mmap=zipfile.is_zipfile(file))
         header = _header(content.get("van"), file) if isinstance(content, Mapping) else None
         keys = list(tensors_in(content, str(file)))
@@ -275,6 +362,8 @@ def read_weights(path: str | Path) -> "tuple[Header, dict[str, Tensor]]":
     Raises:
         WeightsError: the file is missing, damaged, no VAN, or a pickle that would run code.
     """
+    if Path(path).suffix.lower() in EXPORTED:
+        raise WeightsError(f"{path} is an exported file, expected the weights that it was made of.")
     file, content, header = read_file(path)
     tensors = tensors_in(content, str(file))
     if header is None:

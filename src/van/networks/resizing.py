@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 Filter = Literal["bilinear", "bicubic"]
+_HALF = 0.501
 
 
 def number(value: int, like: torch.Tensor) -> torch.Tensor:
@@ -68,8 +69,12 @@ def apply_weights(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tenso
     Returns:
         (B, C, h, w), float32, whole numbers from 0 to 255.
     """
-    wide = ((images.float() @ columns.T) + 0.5).floor().clamp(0, 255)
-    return (rows @ wide + 0.5).floor().clamp(0, 255)
+    return _rounded(rows @ _rounded(images.float() @ columns.T))
+
+
+def _rounded(levels: torch.Tensor) -> torch.Tensor:
+    # halves, which are frequent, go up in every runtime, whichever way it has rounded the sums
+    return (levels + _HALF).floor().clamp(0, 255)
 
 
 def resize(

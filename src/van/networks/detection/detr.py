@@ -1,6 +1,7 @@
 """Deformable DETR (Zhu et al. 2020, arXiv 2010.04159) and RT-DETR (Zhao et al. 2023, arXiv 2304.08069)."""
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -16,6 +17,7 @@ from van.networks.detection.deformable_detr import DeformableDETROptions
 from van.networks.detection.options import DETROptions
 from van.networks.detection.parts import Transform, group_norm
 from van.networks.detection.rt_detr import RTDETROptions
+from van.networks.tracing import dynamic_sizes
 
 
 class _Maps(nn.Module):
@@ -131,7 +133,9 @@ class TransformerDetector(nn.Module):
         Returns:
             Class logits (B, Q, K), and boxes (B, Q, 4) as cx, cy, w, h from 0 to 1.
         """
-        output = self.model(images, self._inside(images, sizes.to(images.device)))
+        inside = self._inside(images, sizes.to(images.device))
+        with dynamic_sizes(sys.modules[type(self.model).__module__]):
+            output = self.model(images, inside)
         return full_precision(output.logits), full_precision(output.pred_boxes)
 
     def _inside(self, images: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:

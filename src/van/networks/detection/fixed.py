@@ -24,12 +24,17 @@ class Found(NamedTuple):
     Attributes:
         boxes: (B, N, 4) as x1, y1, x2, y2.
         labels: (B, N), int64.
-        scores: (B, N), best first; -1 where there is nothing more, with a box and label without meaning.
+        scores: (B, N), best first; -1 where there is nothing more, with a box and a label without meaning.
     """
 
     boxes: torch.Tensor
     labels: torch.Tensor
     scores: torch.Tensor
+
+    def cleared(self) -> "Found":
+        """Return the same with zeros where there is nothing."""
+        there = self.scores > 0
+        return Found(self.boxes * there[:, :, None], self.labels * there, self.scores.clamp(min=0))
 
 
 def best(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,9 +69,9 @@ def suppressed(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, 
         count: How many boxes of each image to keep.
     """
     images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
-    number = groups + images * (groups.amax() + 1)
+    number = groups + images * (groups.max() + 1)
     moves = torch.stack([number % _COLUMNS, number // _COLUMNS] * 2, -1)
-    apart = (boxes + moves * (boxes.amax() + 1)).flatten(0, 1)
+    apart = (boxes + moves * (boxes.max() + 1)).flatten(0, 1)
     flat = scores.flatten()
     candidates = torch.where(flat > 0)[0]
     kept = candidates[nms(apart[candidates], flat[candidates], iou)]
@@ -222,3 +227,70 @@ def queries(
     chosen = box_convert(taken(boxes, index // logits.shape[2]), "cxcywh", "xyxy")
     chosen = chosen * units.flip(1).repeat(1, 2)[:, None].to(chosen.dtype)
     return Found(clipped(chosen, sizes), index % logits.shape[2], values)
+
+
+# ------------------------------------------------------------------------------------------------ masks
+
+
+def pasted(masks: torch.Tensor, boxes: torch.Tensor, size: tuple[Any, Any]) -> torch.Tensor:
+    """Paste masks into their boxes as torchvision does, by bilinear interpolation.
+
+    Args:
+        masks: Probabilities (B, N, m, m) inside boxes.
+        boxes: (B, N, 4) in pixels of the image.
+        size: Height and width of the image.
+
+    Returns:
+        Probabilities (B, N, H, W), 0 outside of the boxes.
+    """
+    side = masks.shape[-1] + 2  # torchvision adds a border of zeros, and enlarges the boxes by the same share
+    masks = F.pad(masks, (1, 1, 1, 1))
+    centres, halves = (boxes[..., 2:] + boxes[..., :2]) * 0.5, (boxes[..., 2:] - boxes[..., :2]) * 0.5
+    halves = halves * (side / (side - 2))
+    corners = torch.cat([centres - halves, centres + halves], -1).to(torch.int64)
+    cells = torch.arange(side, device=boxes.device)
+    weights = []
+    for length, axis in zip(size, (1, 0), strict=True):
+        first, last = corners[..., axis, None], corners[..., axis + 2, None]
+        pixels = torch.arange(length, device=boxes.device)
+        inside = (pixels >= first) & (pixels <= torch.maximum(last, first))
+        count = (last - first + 1).clamp(min=1).to(boxes.dtype)
+        places = ((pixels - first).to(boxes.dtype) + 0.5) * side / count - 0.5
+        near = (1 - (places.clamp(0, side - 1)[..., None] - cells).abs()).clamp(min=0)
+        weights.append(near * inside[..., None])
+    rows, columns = weights
+    return rows @ masks @ columns.transpose(-1, -2)
+
+
+def mask_objects(
+    class_logits: torch.Tensor, mask_logits: torch.Tensor, inside: tuple[Any, Any], count: int
+) -> tuple[Found, torch.Tensor]:
+    """Turn what Mask2Former's core returned into objects; see Mask2Former.instances.
+
+    Args:
+        class_logits: (B, Q, K + 1).
+        mask_logits: (B, Q, h, w), of the padded images at stride 4.
+        inside: Height and width of the images without their padding.
+        count: Largest number of objects per image.
+
+    Returns:
+        The objects, and their masks (B, N, H, W), 0 or 1, of the images without their padding.
+    """
+    scores = class_logits.softmax(-1)[..., :-1]
+    classes = scores.shape[-1]
+    values, index = best(scores.flatten(1), count)
+    queries = index // classes
+    logits = mask_logits.gather(1, queries[:, :, None, None].expand(-1, -1, *mask_logits.shape[2:]))
+    size = (mask_logits.shape[2] * 4, mask_logits.shape[3] * 4)
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[..., : inside[0], : inside[1]]
+    found = logits > 0
+    quality = (logits.sigmoid() * found).sum((2, 3)) / found.sum((2, 3)).clamp(min=1)
+    values, order = (values * quality).topk(count, 1)
+    found = found.gather(1, order[:, :, None, None].expand(-1, -1, *found.shape[2:]))
+    edges = []
+    for axis, length in ((2, inside[1]), (3, inside[0])):  # columns that hold a pixel, then rows
+        there, places = found.any(axis), torch.arange(length, device=found.device)
+        edges.append((torch.where(there, places, length).amin(2), torch.where(there, places, -1).amax(2) + 1))
+    (left, right), (top, bottom) = edges
+    boxes = torch.stack([left, top, right, bottom], -1).to(values.dtype)
+    return Found(boxes, (index % classes).gather(1, order), values), found.to(values.dtype)

@@ -26,10 +26,12 @@ class TwoStage(GeneralizedRCNN):
     Attributes:
         core_inputs: Names of what core takes.
         core_batched: Whether core takes several images at once.
+        core_through_onnx: Whether OpenVINO has to take it from ONNX, as it suppresses boxes inside.
     """
 
     core_inputs: ClassVar[tuple[str, ...]] = ("images", "sizes")
     core_batched: ClassVar[bool] = True
+    core_through_onnx: ClassVar[bool] = True
 
     @property
     def core_outputs(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class TwoStage(GeneralizedRCNN):
 
         Returns:
             Boxes (B, N, 4) in pixels of the padded images, labels (B, N) and scores (B, N), best first, N being
-            detections_per_image and scores not above 0 where there are fewer; where it has masks, their probabilities
+            detections_per_image, all of them 0 where there are fewer; where it has masks, their probabilities
             (B, N, 28, 28) inside the boxes.
         """
         if torch.compiler.is_compiling():
@@ -84,7 +86,7 @@ class TwoStage(GeneralizedRCNN):
             row = [
                 F.pad(one["boxes"], (0, 0, 0, missing)),
                 F.pad(one["labels"] - 1, (0, missing)),
-                F.pad(one["scores"], (0, missing), value=-1.0),
+                F.pad(one["scores"], (0, missing)),
             ]
             rows.append([*row, F.pad(one["masks"][:, 0], (0, 0, 0, 0, 0, missing))] if self.has_masks else row)
         return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
@@ -94,7 +96,10 @@ class TwoStage(GeneralizedRCNN):
         maps = self.backbone(images)
         regions = fixed.proposals(self.rpn, images, list(maps.values()), sizes)
         found, *masks = cast(Any, self.roi_heads).fixed(maps, regions, sizes)
-        return (found.boxes, (found.labels - 1).clamp(min=0), found.scores, *masks)
+        return (
+            *found._replace(labels=found.labels - 1).cleared(),
+            *(m * (found.scores > 0)[..., None, None] for m in masks),
+        )
 
     def counted_forward(self, images: torch.Tensor) -> None:
         """Run every layer on (B, 3, H, W), for counting: 1000 regions per image, 100 of them in the mask head."""

@@ -13,7 +13,9 @@ from van.models.backbone import Backbone
 from van.networks.dense import DenseNetwork, full_precision, mean_over_processes
 from van.networks.options import IGNORED
 from van.networks.segmentation.options import Mask2FormerOptions
+from van.networks.segmentation.queries import class_scores
 from van.networks.segmentation.semantic import label_maps
+from van.networks.tracing import dynamic_sizes
 
 try:
     from transformers import Mask2FormerConfig
@@ -141,8 +143,13 @@ class Mask2Former(DenseNetwork):
 
     def core(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map prepared images (B, 3, H, W) to class logits (B, Q, K + 1) and mask logits (B, Q, h, w); see forward."""
-        last = self.head(self.backbone(images))[-1]
+        with dynamic_sizes():
+            last = self.head(self.backbone(images))[-1]
         return full_precision(last["class_queries_logits"]), full_precision(last["masks_queries_logits"])
+
+    def full_scores(self, outputs: Sequence[torch.Tensor], padded: torch.Size, size: torch.Size) -> torch.Tensor:
+        """Return class scores (B, K, H, W) of what core returned, in exported graphs; see semantic."""
+        return class_scores(outputs[0], outputs[1], (size[-2], size[-1]))
 
     def _segments(
         self,

@@ -38,6 +38,16 @@ class SemanticNetwork(DenseNetwork):
         """Map prepared images (B, 3, H, W) to logits (B, K, h, w)."""
         return self.decode(self.backbone(images))
 
+    def full_scores(self, outputs: Sequence[torch.Tensor], padded: torch.Size, size: torch.Size) -> torch.Tensor:
+        """Return class scores (B, K, H, W) of what core returned, in exported graphs.
+
+        Args:
+            outputs: Of core.
+            padded: Shape of the prepared images.
+            size: Shape of the images.
+        """
+        return full_size(outputs[0], padded, size)
+
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor | None = None, pad: bool = True
     ) -> torch.Tensor | dict[str, torch.Tensor]:

@@ -171,15 +171,17 @@ class ClassificationTask(Task):
 
         if str(weights).partition(".")[0] in VARIANTS and not Path(weights).exists():
             ckpt, network = None, create_model(str(weights), pretrained=True)
+            model: dict[str, Any] = {"model": str(weights).partition(".")[0], "in_chans": cast(Any, network).in_chans}
+            model["model_args"] = {"norm_eps": cast(Any, network).stages[0].norm.eps}
         else:
             ckpt = read_checkpoint(weights)
-            network = model_from_checkpoint(ckpt)
+            network, model = model_from_checkpoint(ckpt), ckpt.header().model
         if network.num_classes == 0:
             raise WeightsError(f"{weights} has no classifier. Give weights that were trained to classify.")
         names = class_names_of(ckpt.class_names if ckpt else None, network.num_classes)
         extra = dict(ckpt.extra) if ckpt else {}
         extra["preprocessing"] = timm.data.resolve_model_data_config(network)
-        return network, Header(self.name, names, {}, extra)
+        return network, Header(self.name, names, model, extra)
 
     def ready(self, predictor: "Predictor") -> None:
         """Read images in grey where the network has one channel.

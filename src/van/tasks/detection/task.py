@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
 
@@ -102,6 +103,12 @@ class DetectionTask(Task):
         outputs = predictor.model([image.to(predictor.device) for image in items])
         names = predictor.class_names
         return [_kept(detections_of(one, size, names), predictor) for one, size in zip(outputs, sizes, strict=True)]
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see DetectionGraph."""
+        from van.tasks.detection.graph import DetectionGraph
+
+        return DetectionGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: DetectionEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return annotated images, without what cannot be used."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from van.engine.data import DataModule
+    from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
 
@@ -69,6 +70,12 @@ class PanopticTask(Task):
             )
             for size, one in zip(sizes, found, strict=True)
         ]
+
+    def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
+        """Return what an exported file computes; see PanopticGraph."""
+        from van.tasks.panoptic.graph import PanopticGraph
+
+        return PanopticGraph(predictor, preprocess, postprocess)
 
     def open_split(self, options: PanopticEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return images with segments, whose classes the predictor knows."""

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from van.engine.graph import Graph, refuse_views
-from van.networks.dense import full_size
 from van.networks.segmentation.graph import enlarged, scaled
 
 if TYPE_CHECKING:
@@ -41,9 +40,10 @@ class SemanticGraph(Graph):
             prepared = self.network.prepare(seen, self.view.to_multiple != "none")
         if not self.postprocess:
             return self.core(prepared)
-        scores = full_size(self.core(prepared)[0], prepared.shape, seen.shape)
+        scores = self.network.full_scores(self.core(prepared), prepared.shape, seen.shape)
         if self.view.flip_test:
-            mirrored = full_size(self.core(self._mirrored(prepared, seen))[0], prepared.shape, seen.shape).flip(-1)
+            other = self.core(self._mirrored(prepared, seen))
+            mirrored = self.network.full_scores(other, prepared.shape, seen.shape).flip(-1)
             scores, mirrored = (self.network.normalized(enlarged(x, images.shape[-2:])) for x in (scores, mirrored))
             scores = (scores + mirrored) / 2
         elif self.preprocess:
