@@ -59,6 +59,16 @@ def _place_of(network: "nn.Module") -> "tuple[nn.Module, str]":
     return (network, "forward") if core is None else (core.__self__, core.__name__)
 
 
+def _drop_parameters(network: "nn.Module") -> None:
+    """Free the parameters of a network whose weights are in a file."""
+    from torch import nn
+
+    for module in network.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+
 def put_in_place(
     network: "nn.Module",
     name: str,
@@ -86,7 +96,9 @@ def put_in_place(
     from van.export.engines.base import Source
 
     owner, method = _place_of(network)
-    source = Source(owner, method, file, header.extra.get("export", {}).get("precision") if file and header else None)
+    source = Source(owner, method, file, header.export.get("precision") if file and header else None)
     engine = engine_class(name)(source, precision, device)
+    if file:
+        _drop_parameters(owner)
     cast(Any, owner).__dict__[method] = engine  # beside the method of the class, and not as a submodule
     return engine

@@ -44,9 +44,7 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
     from van.engine.api import load
 
     paths = list_images(options.images)
-    predictor = load(
-        options.weights, options.device, options.batch_size, options.engine, options.precision, **changes
-    )
+    predictor = load(options.weights, options.device, options.batch_size, options.engine, options.precision, **changes)
     task.configure(predictor, options)
     workers = loading_processes(options.workers, len(paths))
     name = Path(options.weights).resolve()

@@ -80,6 +80,11 @@ class Predictor:
         self.state: dict[str, Any] = {}
         self.mode = "RGB"
         task.ready(self)
+        if file and self.model is not network and "boxes" in self.model.core_outputs:
+            raise VanError(
+                f"{file.name} holds the suppression and selection of boxes with the options that it was exported with: "
+                "iou and max_detections cannot be changed. Change them with the weight file, or leave them out."
+            )
         self.model = to_device(self.model, self.device)
         plain = engine == "torch" and precision in (None, "float32") and file is None
         self.engine = None if plain else put_in_place(self.model, engine, precision, self.device, file, header)
