@@ -345,16 +345,29 @@ class PredictOptions(InferenceOptions):
     """Options of prediction that every task has.
 
     Attributes:
-        images: Image files, and folders whose images are taken in natural order.
+        images: Image files; folders, whose images are taken in natural order; quoted patterns such as "photos/*.jpg";
+            text files (.txt) with a path or URL a line; tar files and WebDataset shards; URLs; and - for paths or URLs
+            from standard input, one a line.
+        pictures: Write pictures of the results into the folder; by default for fewer than 100 images.
+        resume: Go on where a run of the same command was interrupted, in the same output; start where there is none.
+        cluster: Share the images among the machines of a Ray cluster, which see the same paths; workers is then the
+            number of processes that predict, by default one per GPU or machine.
     """
 
     images: list[str] = field(default_factory=list)
+    pictures: bool | None = None
+    resume: bool = False
+    cluster: Literal["ray"] | None = None
 
     def check(self) -> None:
         """Refuse options that could only fail later; see InferenceOptions."""
         super().check()
         if not self.images:
             raise VanError("No images are given. Name image files or folders.")
+        if self.resume and self.output is None:
+            raise VanError("resume needs the output of the run to continue. Name its folder or file with --output.")
+        if self.cluster and self.workers == 0:
+            raise VanError("workers is 0, but a cluster needs 1 or more processes that predict.")
 
 
 @dataclass(kw_only=True)

@@ -83,8 +83,8 @@ class PoseInference(Inference):
 
     Attributes:
         detector: Weights of a network that finds the persons: any task whose results have boxes.
-        boxes: JSON file that says where the persons are: predictions.json of van predict with a detector, or COCO's
-            results format for images whose file names are their ids, as in COCO.
+        boxes: JSON file that says where the persons are: predictions.jsonl of van predict with a detector, or
+            COCO's results format for images whose file names are their ids, as in COCO.
         score_threshold: Boxes with a lower score are left out.
         keypoint_threshold: Keypoints with a lower score are not drawn.
         oks_threshold: Of two persons whose poses are more similar than this (COCO's object keypoint similarity, from 0
