@@ -210,9 +210,10 @@ class TestImageFiles:
     @pytest.mark.parametrize("sent", [False, True])
     def test_errors_stand_in_for_broken_images(self, sent):
         Path("broken.png").write_bytes(encoded()[:45])
-        some = [np.zeros((2, 2), np.uint8), "broken.png", b"nothing", Image.open("broken.png"), io.BytesIO(b"no")]
-        ((*waiting,),) = in_batches(some, 8, sent)
-        array, *broken = (ImageFiles(np.asarray)[one] for one in waiting)
+        with Image.open("broken.png") as opened:
+            some = [np.zeros((2, 2), np.uint8), "broken.png", b"nothing", opened, io.BytesIO(b"no")]
+            ((*waiting,),) = in_batches(some, 8, sent)
+            array, *broken = (ImageFiles(np.asarray)[one] for one in waiting)
         assert array.path is None
         assert array.item.shape == (2, 2, 3)
         assert all(isinstance(one, DataError) for one in broken)

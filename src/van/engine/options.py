@@ -410,6 +410,35 @@ class Inference:
         return replace(self, **changes)
 
 
+@dataclass
+class SliceInference(Inference):
+    """How large images are seen by detectors, and by what uses them.
+
+    Attributes:
+        slice: Height and width in pixels of overlapping slices, in which a detector sees large images beside seeing them
+            whole: small objects keep their size. What is found is joined by non-maximum suppression.
+        overlap: Share of a slice that the next one shows too, more than the size of small objects; null means 0.2.
+    """
+
+    slice: tuple[int, int] | None = None
+    overlap: float | None = None
+
+    @property
+    def share(self) -> float:
+        """See overlap."""
+        return 0.2 if self.overlap is None else self.overlap
+
+    def check(self) -> None:
+        """Raise VanError where a value is out of range or does nothing."""
+        super().check()
+        if self.slice is not None and (len(self.slice) != 2 or min(self.slice) < 1):
+            raise VanError(f"slice is {self.slice}, expected a height and a width of at least 1.")
+        if self.overlap is not None and not 0 <= self.overlap <= 0.9:
+            raise VanError(f"overlap is {self.overlap}, expected a number from 0 to 0.9.")
+        if self.overlap is not None and self.slice is None:
+            raise VanError(f"overlap is {self.overlap}, but there are no slices. Give slice too, or leave it out.")
+
+
 def at_least(name: str, value: float | None, least: float) -> None:
     """Raise VanError unless a value, where it is given, is at least so large.
 

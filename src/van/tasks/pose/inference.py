@@ -266,7 +266,9 @@ def open_detector(weights: str, predictor: "Predictor") -> "Predictor":
     task, person = get_task(header_of(weights).task), predictor.class_names[0]
     if not {"boxes", "labels", "scores"} <= {field.name for field in fields(task.result)}:
         raise VanError(f"{weights} is for the task {task}, which finds no boxes. Give weights of a detector.")
-    detector = load(weights, str(predictor.device), predictor.batch_size, score_threshold=0.0)
+    own = predictor.inference
+    seen: dict[str, Any] = {} if own.slice is None else {"slice": own.slice, "overlap": own.overlap}
+    detector = load(weights, str(predictor.device), predictor.batch_size, score_threshold=0.0, **seen)
     if person not in detector.class_names:
         raise VanError(
             f"The detector {weights} finds {', '.join(detector.class_names[:10])}, but the poses are those of "

@@ -35,7 +35,7 @@ class PoseTask(Task):
     evaluate_options = PoseEvaluateOptions
     predict_options = PosePredictOptions
     inference = PoseInference
-    predict_only = ("detector",)
+    predict_only = ("detector", "slice", "overlap")
     unit = "persons"
     architecture = "simple_baseline"
 
