@@ -415,8 +415,8 @@ class SliceInference(Inference):
     """How large images are seen by detectors, and by what uses them.
 
     Attributes:
-        slice: Height and width in pixels of overlapping slices, in which a detector sees large images beside seeing them
-            whole: small objects keep their size. What is found is joined by non-maximum suppression.
+        slice: Height and width in pixels of overlapping slices, in which a detector sees large images, beside seeing
+            them whole: small objects keep their size. What is found is joined by non-maximum suppression.
         overlap: Share of a slice that the next one shows too, more than the size of small objects; null means 0.2.
     """
 

@@ -21,7 +21,7 @@ SIDE = 256  # of what the network sees
 
 
 class BrightParts(torch.nn.Module):
-    """Finds bright red and blue parts after scaling as detectors do: the mean of the pixels, no more than 256 a side."""
+    """Finds bright red and blue parts, after scaling images to 256 pixels a side as detectors do."""
 
     options = SimpleNamespace(architecture="bright", nms_threshold=0.5, detections_per_image=100)
 
@@ -49,7 +49,7 @@ class BrightParts(torch.nn.Module):
 # small red and blue parts, some across edges of slices, and a large one that no slice shows whole
 SMALL = [(0, 30, 40), (1, 500, 700), (0, 250, 100), (0, 205, 1200), (1, 2040, 2040), (1, 1228, 1027), (0, 1650, 410)]
 SMALL = [(label, x, y, x + 6, y + 7) for label, x, y in SMALL]
-LARGE = (1, 1100, 1200, 1740, 1900)
+LARGE = (1, 1104, 1200, 1736, 1904)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def found_by(result) -> set[tuple[int, ...]]:
 def test_slices_find_small_objects_that_the_plain_run_misses(run_of, image, overlap):
     plain = predictor_of(run_of("instances").folder)(image)
     assert found_by(plain) == {LARGE}
-    result = predictor_of(run_of("instances").folder, slice=(256, 300), overlap=overlap)(image)
+    result = predictor_of(run_of("instances").folder, slice=(256, 240), overlap=overlap)(image)
     assert len(result) == 1 + len(SMALL)  # each once
     assert found_by(result) == {*SMALL, LARGE}
     assert result.masks.shape == (1 + len(SMALL), 2048, 2048)
@@ -108,7 +108,7 @@ def test_evaluation_counts_what_slices_find(run_of, image):
         "categories": [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}],
     }  # fmt: skip
     Path("all.json").write_text(json.dumps(content))
-    split = CocoSplit(CocoFiles(Path("all.json"), Path("images")))
+    split = CocoSplit(CocoFiles(Path("images"), Path("all.json")))
     values = {}
     for name, options in (("plain", {}), ("slices", {"slice": (256, 256)})):
         predictor = predictor_of(run_of("instances").folder, **options)
@@ -122,6 +122,7 @@ def test_evaluation_counts_what_slices_find(run_of, image):
 def test_pose_takes_persons_from_slices(run_of, image, monkeypatch):
     from van.engine import api
 
+    weights, detector = run_of("pose").folder, str(run_of("detection").folder)
     loaded = api.load
     changes = []
 
@@ -135,8 +136,7 @@ def test_pose_takes_persons_from_slices(run_of, image, monkeypatch):
     monkeypatch.setattr(api, "load", load)
     person = sum(label == 0 for label, *_ in SMALL)
     for options, expected in (({}, 0), ({"slice": (256, 256), "overlap": 0.3}, person)):
-        predictor = loaded(run_of("pose").folder, detector=str(run_of("detection").folder), **options)
-        predictor.state["detector"].class_names[0] = predictor.class_names[0]
+        predictor = loaded(weights, detector=detector, **options)
         assert len(predictor(image)) == expected
     assert changes[1]["slice"] == (256, 256)
 
