@@ -74,17 +74,20 @@ def test_same_results_as_one_process_also_where_a_worker_is_killed(cli, run_of, 
 
 def test_pictures_and_resume(cli, run_of, images):
     arguments = ["predict", images, "--weights", run_of("semantic").folder, "--batch-size", 4, "--pictures"]
-    ray = [*arguments, "--cluster", "ray", "--workers", 2, "--output", "ray"]
-    for name in list(images.iterdir())[24:]:
+
+    def on_ray(*more):  # in a process of its own: Ray warns of itself
+        command = [*arguments, "--cluster", "ray", "--workers", 2, "--output", "ray", *more]
+        return subprocess.run([sys.executable, "-m", "van", *map(str, command)], check=False).returncode
+
+    for name in sorted(images.iterdir())[24:]:  # the broken one among them
         name.unlink()
-    cli(*arguments, "--output", "one", "--workers", 0)
-    assert cli(*ray)[0] in (0, 1)
+    assert cli(*arguments, "--output", "one", "--workers", 0)[0] == 0
+    assert on_ray() == 0
     records = Path("ray/predictions.jsonl")
     whole = records.read_bytes()
     assert whole == Path("one/predictions.jsonl").read_bytes()
     records.write_bytes(b"".join(whole.splitlines(keepends=True)[:9]) + b'{"image')
-    status, _, err = cli(*ray, "--resume")
-    assert status in (0, 1), err
+    assert on_ray("--resume") == 0
     assert records.read_bytes() == whole
     for path in Path("one").iterdir():
         assert path.name == "predict.json" or path.read_bytes() == Path("ray", path.name).read_bytes()
