@@ -353,16 +353,29 @@ class PredictOptions(InferenceOptions):
     """Options of prediction that every task has.
 
     Attributes:
-        images: Image files, and folders whose images are taken in natural order.
+        images: Image files; folders, whose images are taken in natural order; quoted patterns such as "photos/*.jpg";
+            text files (.txt) with a path or URL a line; tar files and WebDataset shards; URLs; and - for paths or URLs
+            from standard input, one a line.
+        pictures: Write pictures of the results into the folder; by default for fewer than 100 images.
+        resume: Go on where a run of the same command was interrupted, in the same output; start where there is none.
+        cluster: Share the images among the machines of a Ray cluster, which see the same paths; workers is then the
+            number of processes that predict, by default one per GPU or machine.
     """
 
     images: list[str] = field(default_factory=list)
+    pictures: bool | None = None
+    resume: bool = False
+    cluster: Literal["ray"] | None = None
 
     def check(self) -> None:
         """Refuse options that could only fail later; see InferenceOptions."""
         super().check()
         if not self.images:
             raise VanError("No images are given. Name image files or folders.")
+        if self.resume and self.output is None:
+            raise VanError("resume needs the output of the run to continue. Name its folder or file with --output.")
+        if self.cluster and self.workers == 0:
+            raise VanError("workers is 0, but a cluster needs 1 or more processes that predict.")
 
 
 @dataclass(kw_only=True)
@@ -403,6 +416,35 @@ class Inference:
     def changed(self, changes: Mapping[str, Any]) -> Any:
         """Return the options with other values, as a command or caller gives them."""
         return replace(self, **changes)
+
+
+@dataclass
+class SliceInference(Inference):
+    """How large images are seen by detectors, and by what uses them.
+
+    Attributes:
+        slice: Height and width in pixels of overlapping slices, in which a detector sees large images, beside seeing
+            them whole: small objects keep their size. What is found is joined by non-maximum suppression.
+        overlap: Share of a slice that the next one shows too, more than the size of small objects; null means 0.2.
+    """
+
+    slice: tuple[int, int] | None = None
+    overlap: float | None = None
+
+    @property
+    def share(self) -> float:
+        """See overlap."""
+        return 0.2 if self.overlap is None else self.overlap
+
+    def check(self) -> None:
+        """Raise VanError where a value is out of range or does nothing."""
+        super().check()
+        if self.slice is not None and (len(self.slice) != 2 or min(self.slice) < 1):
+            raise VanError(f"slice is {self.slice}, expected a height and a width of at least 1.")
+        if self.overlap is not None and not 0 <= self.overlap <= 0.9:
+            raise VanError(f"overlap is {self.overlap}, expected a number from 0 to 0.9.")
+        if self.overlap is not None and self.slice is None:
+            raise VanError(f"overlap is {self.overlap}, but there are no slices. Give slice too, or leave it out.")
 
 
 def at_least(name: str, value: float | None, least: float) -> None:

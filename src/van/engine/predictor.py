@@ -1,6 +1,6 @@
 """A trained network that says what is on images: one class for all tasks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from van.data.images import ImageFiles, ImageLike
+from van.data.images import ImageLike
+from van.data.inputs import ImageFiles, PreparedImage, in_batches
 from van.data.loaders import as_is
 from van.data.processes import loading_errors
 from van.engine.device import pick_device, to_device
@@ -95,38 +96,48 @@ class Predictor:
         return self.task.predict(self, items, sizes)
 
     def stream(
-        self, images: Sequence[ImageLike], workers: int = 0, keep_images: bool = True
+        self, images: Iterable[ImageLike], workers: int = 0, keep_images: bool = True
     ) -> Iterator[Result | DataError]:
         """Yield the result of each image in order, or the error where one cannot be decoded.
 
-        Each image is decoded once.
+        Each image is decoded once, and no more of them are taken than are about to be looked at: images may be a
+        generator of any length.
 
         Args:
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
             keep_images: Whether results keep their image, which drawing needs.
         """
-        files = ImageFiles(images, self.task.prepare(self), self.mode, keep_images)
-        # images of any sizes and errors stay side by side
-        loader = DataLoader(files, self.batch_size, num_workers=workers, collate_fn=as_is)
         with loading_errors():
-            for batch in loader:
-                good = [one for one in batch if not isinstance(one, DataError)]
-                found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
-                for one in batch:
-                    if isinstance(one, DataError):
-                        yield one
-                        continue
-                    result = next(found)
-                    result.path, result.image = one.path, one.image
-                    yield result
+            for batch in self.loader(images, workers, keep_images):
+                yield from self.results(batch)
+
+    def loader(self, images: Iterable[Any], workers: int = 0, keep_images: bool = True) -> Iterable[Any]:
+        """Return batches of decoded images for `results`; arguments as in stream."""
+        files = ImageFiles(self.task.prepare(self), self.mode, keep_images)
+        # images of any sizes and errors stay side by side
+        batches: Any = in_batches(images, self.batch_size, workers > 0)
+        return DataLoader(files, batch_sampler=batches, num_workers=workers, collate_fn=as_is)
+
+    def results(self, batch: Sequence[PreparedImage | DataError]) -> Iterator[Result | DataError]:
+        """Yield the result of each image of a batch of `loader` in order, or its error."""
+        good = [one for one in batch if not isinstance(one, DataError)]
+        found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
+        for one in batch:
+            if isinstance(one, DataError):
+                yield one
+                continue
+            result = next(found)
+            result.path, result.image = one.path, one.image
+            yield result
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
         """Return what is on one image or several.
 
         Args:
-            images: A path, bytes, an open file, a PIL image, an array (H, W[, C]) or tensor (C, H, W), or a sequence of
-                these; an array or tensor with one more dimension is a batch. Not resized, not normalized.
+            images: A path, a URL (http or https), bytes, an open file, a PIL image, an array (H, W[, C]) or tensor
+                (C, H, W), or a sequence of these; an array or tensor with one more dimension is a batch. Not resized,
+                not normalized.
 
         Returns:
             A Result for one image, a list of them for several.

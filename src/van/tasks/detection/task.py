@@ -83,7 +83,7 @@ class DetectionTask(Task):
         if inference.iou is not None:
             if hasattr(options, "nms_threshold"):
                 changes["nms_threshold"] = inference.iou
-            elif not inference.agnostic_nms:
+            elif not inference.agnostic_nms and inference.slice is None:
                 raise VanError(
                     f"iou is {inference.iou}, but {options.architecture} has no non-maximum suppression. Leave it out, "
                     "or add agnostic_nms to keep one box per object."
@@ -99,9 +99,9 @@ class DetectionTask(Task):
 
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the objects on each image that options of inference keep."""
-        from van.tasks.detection.evaluation import detections_of
+        from van.tasks.detection.evaluation import detect, detections_of
 
-        outputs = predictor.model([image.to(predictor.device) for image in items])
+        outputs = detect(predictor, items)
         names = predictor.class_names
         return [_kept(detections_of(one, size, names), predictor) for one, size in zip(outputs, sizes, strict=True)]
 

@@ -79,7 +79,7 @@ class PanopticPredictOptions(PredictOptions):
     Attributes:
         batch_size: Images of one size that are seen together.
         output: New folder for NAME.jpg (the image colored, with names and a legend), all segments in COCO's panoptic
-            format (panoptic.json and panoptic/NAME.png) and predictions.json; or a new .jsonl file with the segments
+            format (panoptic.json and panoptic/NAME.png) and predictions.jsonl; or a new .jsonl file with the segments
             without their pixels. By default a numbered folder below runs.
     """
 

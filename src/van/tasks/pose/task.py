@@ -36,7 +36,7 @@ class PoseTask(Task):
     evaluate_options = PoseEvaluateOptions
     predict_options = PosePredictOptions
     inference = PoseInference
-    predict_only = ("detector",)
+    predict_only = ("detector", "slice", "overlap")
     unit = "persons"
     architecture = "simple_baseline"
 
@@ -89,9 +89,11 @@ class PoseTask(Task):
     def configure(self, predictor: "Predictor", options: Any) -> None:
         """Check that the boxes are those of the images to look at."""
         if boxes := predictor.state.get("boxes"):
-            from van.data.images import list_images
+            from van.data.inputs import ImageSources
 
-            boxes.check(list_images(options.images))
+            sources = ImageSources(options.images)
+            if not sources.once:
+                boxes.check([str(image) for image in sources])
 
     def prepare(self, predictor: "Predictor") -> "Prepare":
         """Return what keeps an image as it is for the crops, and makes of it what the detector takes."""

@@ -61,7 +61,7 @@ class SaliencyPredictOptions(PredictOptions):
     Attributes:
         batch_size: Images of one size that are seen together.
         output: New folder for NAME.jpg (the image, its saliency, and the image with everything else dimmed), NAME.png
-            (the map from 0 to 255) and predictions.json; or a new .jsonl or .csv file with the salient share of each
+            (the map from 0 to 255) and predictions.jsonl; or a new .jsonl or .csv file with the salient share of each
             image. By default a numbered folder below runs.
     """
 

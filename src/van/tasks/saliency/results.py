@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from van.engine.result import Result
+from van.engine.result import Result, file_stem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,11 +47,11 @@ class Saliency(Result):
 
         return draw_saliency(self.shown(), self.saliency)
 
-    def save(self, folder: str | Path, name: str | None = None) -> dict[str, str]:
+    def save(self, folder: str | Path, name: str | None = None, picture: bool = True) -> dict[str, str]:
         """Write NAME.jpg, the picture, and NAME.png, the map from 0 to 255; see Result.save."""
         from van.engine.drawing import saliency_image
 
-        name = name or Path(self.path or "image").stem
-        files = super().save(folder, name)
+        name = name or file_stem(self.path)
+        files = super().save(folder, name, picture)
         saliency_image(self.saliency).save(Path(folder) / f"{name}.png")
         return {**files, "map": f"{name}.png"}

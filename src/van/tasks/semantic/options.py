@@ -67,7 +67,7 @@ class SemanticPredictOptions(PredictOptions):
     Attributes:
         batch_size: Images of one size that are seen together.
         output: New folder for NAME.jpg (the image colored, with a legend), NAME_classes.png (whose pixel values are the
-            labels) and predictions.json; or a new .jsonl file with the shares of the classes. By default a numbered
+            labels) and predictions.jsonl; or a new .jsonl file with the shares of the classes. By default a numbered
             folder below runs.
     """
 

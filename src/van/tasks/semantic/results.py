@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from van.engine.result import Result
+from van.engine.result import Result, file_stem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,11 +45,11 @@ class Segmentation(Result):
 
         return draw_classes(self.shown(), self.labels, self.class_names)
 
-    def save(self, folder: str | Path, name: str | None = None) -> dict[str, str]:
+    def save(self, folder: str | Path, name: str | None = None, picture: bool = True) -> dict[str, str]:
         """Write NAME.jpg, the picture, and NAME_classes.png, whose pixel values are the labels; see Result.save."""
         from van.engine.drawing import class_map
 
-        name = name or Path(self.path or "image").stem
-        files = super().save(folder, name)
+        name = name or file_stem(self.path)
+        files = super().save(folder, name, picture)
         class_map(self.labels, len(self.class_names)).save(Path(folder) / f"{name}_classes.png")
         return {**files, "classes": f"{name}_classes.png"}
