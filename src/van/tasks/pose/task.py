@@ -36,6 +36,7 @@ class PoseTask(Task):
     predict_options = PosePredictOptions
     inference = PoseInference
     predict_only = ("detector",)
+    files_only = ("boxes",)
     unit = "persons"
     architecture = "simple_baseline"
 
