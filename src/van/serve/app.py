@@ -12,12 +12,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
+from importlib.metadata import version
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -27,13 +26,15 @@ from starlette.requests import ClientDisconnect
 from van import __version__
 from van.engine.options import ServeOptions
 from van.engine.parsing import to_mapping
-from van.engine.predictor import Predictor
 from van.engine.result import Result
 from van.errors import VanError
 from van.serve.batcher import Batcher, QueueFullError
 from van.serve.limits import GONE, Limits
 from van.serve.metrics import Metrics
 from van.serve.requests import ImagesInJSON, Upload, prepare, read_images
+
+if TYPE_CHECKING:
+    from van.engine.predictor import Predictor
 
 _MOST_PREPARERS = 4
 _BINARY = {"type": "string", "format": "binary"}
@@ -78,7 +79,7 @@ class Service:
         predictor: None until it is loaded.
     """
 
-    def __init__(self, load: Callable[[], Predictor], options: ServeOptions) -> None:
+    def __init__(self, load: "Callable[[], Predictor]", options: ServeOptions) -> None:
         self.state: State = "starting"
         self.failure: Exception | None = None
         self.active = 0
@@ -92,8 +93,7 @@ class Service:
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Load the predictor beside the requests of the block, and stop everything behind it."""
         count = min(_MOST_PREPARERS, os.cpu_count() or 1)
-        # threads of PyTorch belong to the thread that starts them: one each here, all processors for the network
-        self._preparing = ThreadPoolExecutor(count, "prepare", partial(torch.set_num_threads, 1))
+        self._preparing = ThreadPoolExecutor(count, "prepare", _single_thread)
         self._computing = ThreadPoolExecutor(1, "compute")
         starting = asyncio.ensure_future(self._start(count))
         try:
@@ -107,12 +107,13 @@ class Service:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     async def _start(self, preparers: int) -> None:
-        threads = torch.get_num_threads()
-        barrier = threading.Barrier(preparers)  # starts all of them now: the last one to set its threads wins in MKL
-        for job in [self._preparing.submit(barrier.wait) for _ in range(preparers)]:
-            await asyncio.wrap_future(job)
+        run = asyncio.get_running_loop().run_in_executor
+        threads = await run(self._computing, _threads)
+        # all of them start now, before the network sets its number: MKL takes the last one from whatever thread
+        barrier = threading.Barrier(preparers)
+        await asyncio.gather(*(run(self._preparing, barrier.wait) for _ in range(preparers)))
         try:
-            predictor = await asyncio.get_running_loop().run_in_executor(self._computing, self._loaded, threads)
+            predictor = await run(self._computing, self._loaded, threads)
         except Exception as error:
             self.failure, self.state = error, "failed"
             return
@@ -132,8 +133,10 @@ class Service:
         if self.state == "starting":
             self.state = "ready"
 
-    def _loaded(self, threads: int) -> Predictor:
+    def _loaded(self, threads: int) -> "Predictor":
         """Load the predictor, and run it once so that the first request does not wait for what happens only once."""
+        import torch
+
         predictor = self._load()
         torch.set_num_threads(threads)
         image = Image.new("RGB", (256, 256), "gray").convert(predictor.mode)
@@ -213,7 +216,7 @@ class Service:
             "preprocessing": predictor.extra.get("preprocessing"),
             "inference": to_mapping(predictor.inference),
             "device": str(predictor.device),
-            "versions": {"van": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"van": __version__, "torch": version("torch"), "python": platform.python_version()},
             "limits": {
                 name: getattr(self.options, name)
                 for name in ("max_batch", "queue_size", "timeout", "max_body_mb", "max_pixels", "max_images")
@@ -221,7 +224,7 @@ class Service:
         }
 
 
-def create(load: Callable[[], Predictor], options: ServeOptions) -> FastAPI:
+def create(load: "Callable[[], Predictor]", options: ServeOptions) -> FastAPI:
     """Return the application; see van.serve.create_app."""
     options.check()
     service = Service(load, options)
@@ -273,6 +276,20 @@ def create(load: Callable[[], Predictor], options: ServeOptions) -> FastAPI:
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
     return app
+
+
+def _threads() -> int:
+    """Return how many threads PyTorch computes with here; importing it takes seconds."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _single_thread() -> None:
+    """Let operations of PyTorch in this thread run in it alone: all processors belong to the network."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:

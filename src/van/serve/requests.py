@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException, Request
 from PIL import Image
@@ -15,9 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from van.data.images import ImageFiles, PreparedImage
 from van.engine.options import ServeOptions
 from van.errors import DataError
+
+if TYPE_CHECKING:
+    from van.data.images import PreparedImage
 
 # those that Pillow decodes by itself; EPS, for one, would start Ghostscript
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -112,7 +114,7 @@ def _read_json(body: bytes, most: int) -> list[tuple[bytes, str | None]]:
         raise HTTPException(422, f"An image in the JSON is not base64: {error}.") from error
 
 
-def prepare(upload: Upload, options: ServeOptions, make: Callable[[Any], Any], mode: str) -> PreparedImage:
+def prepare(upload: Upload, options: ServeOptions, make: Callable[[Any], Any], mode: str) -> "PreparedImage":
     """Decode an image.
 
     Args:
@@ -124,6 +126,8 @@ def prepare(upload: Upload, options: ServeOptions, make: Callable[[Any], Any], m
     Raises:
         HTTPException: it cannot be decoded, or is too large.
     """
+    from van.data.images import ImageFiles
+
     name = upload.name or upload.number
     try:
         image = Image.open(io.BytesIO(upload.data), formats=_known())
