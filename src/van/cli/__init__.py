@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "Train a model; without options VAN-B0 on built-in handwritten digits",
     "evaluate": "Measure trained weights on labeled images",
     "predict": "Run a model on images",
+    "serve": "Answer requests with images over HTTP",
     "tasks": "List tasks, their architectures, data formats and built-in data",
     "recipes": "List the shipped recipes",
     "models": "List the variants of VAN, their size and their published weights",

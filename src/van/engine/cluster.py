@@ -31,7 +31,9 @@ class _Worker:
 
         if threads:
             torch.set_num_threads(threads)
-        self.predictor = load(options.weights, options.device, options.batch_size, **changes)
+        self.predictor = load(
+            options.weights, options.device, options.batch_size, options.engine, options.precision, **changes
+        )
         self.keep = keep
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:

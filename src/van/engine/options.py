@@ -379,6 +379,64 @@ class PredictOptions(InferenceOptions):
 
 
 @dataclass(kw_only=True)
+class ServeOptions:
+    """Options of the HTTP service that every task has.
+
+    Attributes:
+        weights: Weight file, run folder, exported file, or name of published weights such as van_b0.
+        device: cpu, cuda, mps, ...; by default a GPU if there is one.
+        engine: What computes the network; see van predict.
+        precision: Precision of the arithmetic; see van predict.
+        host: Address to listen on; 0.0.0.0 is all of this machine's.
+        port: Port to listen on; 0 takes a free one.
+        max_batch: Most images that the network sees together.
+        max_wait_ms: How long a batch that is not full waits for further images, in milliseconds.
+        queue_size: Most images that wait for their turn; beyond it requests are answered with 429.
+        timeout: Seconds in which a request is read and answered; after it requests are answered with 408 or 504.
+        max_body_mb: Largest body of a request in megabytes.
+        max_pixels: Largest number of pixels of an image; it is read from the file's header, before decoding.
+        max_images: Most images in one request.
+        api_key_file: File with the key that clients must send (Authorization: Bearer KEY); by default none is needed.
+        quiet: Print errors only.
+    """
+
+    weights: str
+    device: str | None = None
+    engine: EngineName | None = None
+    precision: EnginePrecision | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_batch: int = 8
+    max_wait_ms: float = 5.0
+    queue_size: int = 64
+    timeout: float = 30.0
+    max_body_mb: float = 32.0
+    max_pixels: int = 25_000_000
+    max_images: int = 16
+    api_key_file: str | None = None
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Refuse numbers that could only fail later.
+
+        Raises:
+            VanError: a number is out of range.
+        """
+        within("port", self.port, 0, 65535)
+        for name in ("max_batch", "max_pixels", "max_images"):
+            at_least(name, getattr(self, name), 1)
+        at_least("max_wait_ms", self.max_wait_ms, 0)
+        for name in ("timeout", "max_body_mb"):
+            if not getattr(self, name) > 0:
+                raise VanError(f"{name} is {getattr(self, name)}, expected a number above 0.")
+        if self.queue_size < self.max_images:
+            raise VanError(
+                f"queue_size is {self.queue_size}, expected max_images ({self.max_images}) or more: a request must fit "
+                "into the queue."
+            )
+
+
+@dataclass(kw_only=True)
 class CheckOptions:
     """Options of checking a data set that every task has.
 

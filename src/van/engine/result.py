@@ -50,6 +50,10 @@ class Result:
         """Return what was found in a few words."""
         raise NotImplementedError
 
+    def maps(self) -> "dict[str, Image]":
+        """Return what has a value for each pixel, as images without loss; the keys are in docs/results.md."""
+        return {}
+
     def draw(self) -> "Image":
         """Return a picture of the result: the image with what was found on it."""
         raise NotImplementedError

@@ -49,6 +49,14 @@ class Panoptic(Result):
             return f"no segment is left of those above {self.score_threshold:g} {best}; lower --overlap-threshold"
         return f"nothing above {self.score_threshold:g} {best}; lower --score-threshold"
 
+    def maps(self) -> "dict[str, Image]":
+        """Return panoptic, whose colors are the ids of the segments as in COCO's format (R + 256 G + 65536 B)."""
+        from PIL import Image
+
+        from van.data.panoptic import encode_ids
+
+        return {"panoptic": Image.fromarray(encode_ids(self.segmentation))}
+
     def draw(self) -> "Image":
         """Return the image colored by segment, with the names of things and a legend."""
         from van.engine.drawing import draw_segments

@@ -37,6 +37,7 @@ class PoseTask(Task):
     predict_options = PosePredictOptions
     inference = PoseInference
     predict_only = ("detector", "slice", "overlap")
+    files_only = ("boxes",)
     unit = "persons"
     architecture = "simple_baseline"
 

@@ -41,6 +41,12 @@ class Saliency(Result):
         """Return the share of the pixels that are salient."""
         return f"{100 * self.share:.1f} % salient"
 
+    def maps(self) -> "dict[str, Image]":
+        """Return map, the saliency from 0 to 255."""
+        from van.engine.drawing import saliency_image
+
+        return {"map": saliency_image(self.saliency)}
+
     def draw(self) -> "Image":
         """Return the image, its map and the image with everything else dimmed, side by side."""
         from van.engine.drawing import draw_saliency
@@ -49,9 +55,7 @@ class Saliency(Result):
 
     def save(self, folder: str | Path, name: str | None = None, picture: bool = True) -> dict[str, str]:
         """Write NAME.jpg, the picture, and NAME.png, the map from 0 to 255; see Result.save."""
-        from van.engine.drawing import saliency_image
-
         name = name or file_stem(self.path)
         files = super().save(folder, name, picture)
-        saliency_image(self.saliency).save(Path(folder) / f"{name}.png")
+        self.maps()["map"].save(Path(folder) / f"{name}.png")
         return {**files, "map": f"{name}.png"}

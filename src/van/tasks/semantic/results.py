@@ -39,6 +39,12 @@ class Segmentation(Result):
         """Return the classes that cover most with their shares of the pixels."""
         return ", ".join(f"{name} {100 * share:.1f} %" for name, share in list(self.shares.items())[:_SHOWN])
 
+    def maps(self) -> "dict[str, Image]":
+        """Return classes, whose pixel values are the labels."""
+        from van.engine.drawing import class_map
+
+        return {"classes": class_map(self.labels, len(self.class_names))}
+
     def draw(self) -> "Image":
         """Return the image colored by class, with a legend."""
         from van.engine.drawing import draw_classes
@@ -47,9 +53,7 @@ class Segmentation(Result):
 
     def save(self, folder: str | Path, name: str | None = None, picture: bool = True) -> dict[str, str]:
         """Write NAME.jpg, the picture, and NAME_classes.png, whose pixel values are the labels; see Result.save."""
-        from van.engine.drawing import class_map
-
         name = name or file_stem(self.path)
         files = super().save(folder, name, picture)
-        class_map(self.labels, len(self.class_names)).save(Path(folder) / f"{name}_classes.png")
+        self.maps()["classes"].save(Path(folder) / f"{name}_classes.png")
         return {**files, "classes": f"{name}_classes.png"}
