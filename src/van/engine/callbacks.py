@@ -235,6 +235,22 @@ class EpochTable(Callback):
             )
 
 
+class StepLog(Callback):
+    """Hands loss and learning rate to the loggers every few steps; the metrics of epochs go there by themselves."""
+
+    _EVERY = 20  # steps: each look at the loss waits for the device
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log where it is time, and at the end of each epoch."""
+        if (batch_idx + 1) % self._EVERY and batch_idx + 1 != trainer.num_training_batches:
+            return
+        values = {"step_loss": float(outputs["loss"]), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
+
+
 class Progress(TQDMProgressBar):
     """A progress bar per epoch, counted from 1, with the loss of the latest step."""
 

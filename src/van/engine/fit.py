@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from van.data.processes import loading_errors
+from van.engine.loggers import RunLoggers, where
 from van.engine.metric import Metric
 from van.engine.options import TrainOptions
 from van.engine.run import (
@@ -177,13 +178,17 @@ def train(task: "Task", options: Any) -> Run:
                 _introduce(task, options, data, folder, start, epochs, steps, each)
         if options.on_bad_image == "skip":
             data.skip_bad_images(folder / SKIPPED)
-        finished = _fit(task, options, learner, data, folder, checkpoint, epochs, steps, each, leads)
-        if leads:
-            report_skipped(folder / SKIPPED, options.quiet)
+        shown = run_options(task, options, folder, each)
+        with RunLoggers(options.logger if leads else (), folder, shown, bool(options.resume)) as logs:
+            finished = _fit(task, options, learner, data, folder, checkpoint, epochs, steps, each, leads, logs.loggers)
+            if leads:
+                report_skipped(folder / SKIPPED, options.quiet)
+            if finished and leads:
+                files = _write_results(task, options, learner.model, data, folder, each)
+                logs.pictures([folder / name for name in files if name.endswith(".png")], epochs * steps)
+            logs.finished = finished
         if not finished:
             return _run(task, folder, finished=False)
-        if leads:
-            _write_results(task, options, learner.model, data, folder, each)
     return _run(task, folder)
 
 
@@ -250,13 +255,13 @@ def _fit(
     steps: int,
     each: int | None,
     leads: bool,
+    loggers: list[Any],
 ) -> bool:
-    """Train with checkpoints, a table of the epochs and TensorBoard; return False where a signal has stopped it."""
+    """Train with checkpoints, a table of the epochs and loggers; return False where a signal has stopped it."""
     import lightning
     import torch
     from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
     from lightning.pytorch.callbacks.callback import Callback
-    from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     from van.engine.callbacks import (
@@ -267,6 +272,7 @@ def _fit(
         LastCheckpoint,
         LoadingTime,
         Progress,
+        StepLog,
     )
     from van.engine.guard import Guard, Stopped, StopSignals
 
@@ -286,6 +292,8 @@ def _fit(
         callbacks.append(
             LambdaCallback(on_train_start=lambda *_: _write_description(task, options, fingerprint, folder, each))
         )
+    if loggers:
+        callbacks.append(StepLog())
     if not options.quiet:
         callbacks.append(LoadingTime(options.batch_size, data.workers, task.unit))
     if terminal:
@@ -305,7 +313,7 @@ def _fit(
         max_epochs=epochs + optimization.cooldown_epochs,
         callbacks=callbacks,
         plugins=plugins,
-        logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
+        logger=loggers,
         gradient_clip_val=optimization.clip_grad,
         accumulate_grad_batches=options.accumulate,
         sync_batchnorm=options.sync_batchnorm,
@@ -341,8 +349,8 @@ def _fit(
 
 def _write_results(
     task: "Task", options: Any, network: Any, data: "DataModule", folder: Path, each: int | None
-) -> None:
-    """Write weights, metrics and plots of the best epoch, and print the metrics and where things are."""
+) -> list[str]:
+    """Write weights, metrics and plots of the best epoch, print the metrics and where things are, and name the files."""
     from van.engine.api import load
     from van.engine.plots import curves
     from van.engine.weights import best_tensors
@@ -358,16 +366,18 @@ def _write_results(
     predictor = load(weights, None if options.device == "auto" else options.device, batch_size=data.batch_size)
     evaluation = task.evaluation(predictor, data.split, data.workers)
     evaluation.run(folder, title, options.quiet)
-    write_checksums(folder, [WEIGHTS, CONFIG, DESCRIPTION, "metrics.csv", "curves.png", *evaluation.files])
+    files = ["curves.png", *evaluation.files]
+    write_checksums(folder, [WEIGHTS, CONFIG, DESCRIPTION, "metrics.csv", *files])
     if never_moved(rows, metric):
         print(f"van train: {advice(metric, rows)}", file=sys.stderr)
     if options.quiet:
-        return
+        return files
     best = best_epoch(rows, metric)
     seconds = sum(row["seconds"] for row in rows)
     when = f"best step: {best['iteration']:.0f}" if each is not None else f"best epoch: {best['epoch']:.0f}"
     print(f"{when} of {rows[-1]['iteration' if each is not None else 'epoch']:.0f}; {seconds:.0f} s of training")
-    print_files(weights, evaluation.files)
+    print_files(weights, evaluation.files, options.logger)
+    return files
 
 
 def report_skipped(file: Path, quiet: bool = False) -> int:
@@ -398,16 +408,20 @@ def advice(metric: Metric, rows: Sequence[Any]) -> str:
     )
 
 
-def print_files(weights: Path, files: Sequence[str]) -> None:
+def print_files(weights: Path, files: Sequence[str], loggers: Sequence[str]) -> None:
     """Print where everything in a run folder is, and the command that uses the weights.
 
     Args:
         weights: The weight file in the folder.
         files: Names of the results of the evaluation.
+        loggers: As in TrainOptions.logger.
     """
     folder = weights.parent
     plots = ["curves.png", *(name for name in files if name.endswith(".png"))]
-    tables = ["metrics.csv", *(name for name in files if not name.endswith(".png")), "tensorboard"]
+    tables = ["metrics.csv", *(name for name in files if not name.endswith(".png"))]
+    tables += [name for name in ("tensorboard", "csv") if name in loggers]
     print(f"weights:      {weights}\ncheckpoints:  {folder / 'checkpoints'}")
     print(f"tables:       {folder}: {' '.join(tables)}\nplots:        {folder}: {' '.join(plots)}")
+    for line in where(loggers, folder):
+        print(line)
     print(f"options:      {folder / 'config.yaml'}\npredict with: van predict IMAGE... --weights {weights}")
