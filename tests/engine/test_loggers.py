@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import select
 import subprocess
 import sys
 
@@ -45,6 +47,50 @@ def test_none(tmp_path, capfd):
     assert "tensorboard" not in capfd.readouterr().out
 
 
+def test_a_file_gets_a_line_per_epoch_and_verbose_tells_more(tmp_path, capfd):
+    options = {**OPTIONS, "quiet": False, "epochs": 2}
+    van.train(**options, output=str(tmp_path / "short"))
+    short = capfd.readouterr()
+    van.train(**options, output=str(tmp_path / "long"), verbose=True)
+    long = capfd.readouterr()
+    for text in (short, long):
+        assert "\r" not in text.out + text.err
+        assert [line.split(":")[0] for line in text.out.splitlines() if line.startswith("epoch")] == [
+            "epoch 1/2",
+            "epoch 2/2",
+        ]
+    assert "val_top5" in long.out
+    assert "model.stages.0" in long.out
+    assert "val_top5" not in short.out
+    with pytest.raises(VanError, match="quiet and verbose"):
+        van.train(**OPTIONS, output=str(tmp_path / "both"), verbose=True)
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_a_bar_per_epoch(tmp_path):
+    pty = pytest.importorskip("pty")
+    config = tmp_path / "options.yaml"
+    config.write_text(json.dumps({**OPTIONS, "quiet": False, "epochs": 2, "output": str(tmp_path / "run")}))
+    reader, writer = pty.openpty()
+    subprocess.run(["stty", "rows", "40", "cols", "160"], stdin=writer, check=True)
+    with subprocess.Popen(
+        [sys.executable, "-m", "van", "train", "--config", config], stdout=writer, stderr=subprocess.DEVNULL
+    ) as process:
+        os.close(writer)
+        text = b""
+        while process.poll() is None or select.select([reader], [], [], 0)[0]:
+            try:
+                text += os.read(reader, 65536)
+            except OSError:  # the writing end is closed
+                break
+    os.close(reader)
+    for number in (1, 2):
+        assert re.search(
+            rf"Epoch {number}/2: 100%[^\r]* 2/2 \[\S+<00:00[^\r]*loss=\S+, lr=\S+, [^\r]*val_top1=", text.decode()
+        )
+    assert "epoch 1/2:" not in text.decode()
+
+
 @pytest.mark.parametrize(
     ("logger", "words"), [(["wandb"], "visual-attention-network[wandb]"), (["csv", "csv"], "csv twice")]
 )
@@ -61,7 +107,7 @@ def test_what_cannot_be_logged_to_is_refused_before_anything_is_written(tmp_path
 def test_wandb_and_mlflow(tmp_path):
     """In processes of their own: both start threads and warn of what they themselves call."""
     pytest.importorskip("wandb")
-    MlflowClient = pytest.importorskip("mlflow").MlflowClient
+    mlflow = pytest.importorskip("mlflow")
     folder = tmp_path / "run"
     config = tmp_path / "options.yaml"
     config.write_text(json.dumps({**OPTIONS, "epochs": 1, "logger": ["wandb", "mlflow"]}))
@@ -76,7 +122,7 @@ def test_wandb_and_mlflow(tmp_path):
     runs = sorted((folder / "wandb").glob("offline-run-*"))
     assert [run.name.rpartition("-")[2] for run in runs] == [ids["wandb"]] * 2
     assert len(list(runs[0].glob("files/media/images/predictions_*.png"))) == 1
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     run = client.get_run(ids["mlflow"])
     assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
     assert run.data.params["optimization.weight_decay"] == "0.05"

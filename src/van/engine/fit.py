@@ -184,8 +184,8 @@ def train(task: "Task", options: Any) -> Run:
             if leads:
                 report_skipped(folder / SKIPPED, options.quiet)
             if finished and leads:
-                files = _write_results(task, options, learner.model, data, folder, each)
-                logs.pictures([folder / name for name in files if name.endswith(".png")], epochs * steps)
+                plots = _write_results(task, options, learner.model, data, folder, each)
+                logs.pictures([folder / name for name in plots], epochs * steps)
             logs.finished = finished
         if not finished:
             return _run(task, folder, finished=False)
@@ -263,6 +263,7 @@ def _fit(
     from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
     from lightning.pytorch.callbacks.callback import Callback
     from lightning.pytorch.plugins.environments import SLURMEnvironment
+    from lightning.pytorch.utilities.model_summary import summarize
 
     from van.engine.callbacks import (
         AtomicCheckpointIO,
@@ -278,14 +279,16 @@ def _fit(
 
     signals = StopSignals()
     metric, optimization = task.metrics[0], options.optimization
-    terminal = sys.stderr.isatty() and not options.quiet
+    terminal = sys.stdout.isatty() and not options.quiet
+    lines = "none" if terminal or options.quiet else "short"
     columns = ["train_loss", *learner.columns, *(f"val_{m.key}" for m in learner.metrics)]
     columns += ["iteration"] if learner.by_steps else []
-    callbacks: list[Callback] = [
+    callbacks: list[Callback] = [Progress(refresh_rate=max(1, steps // 50))] if terminal else []
+    callbacks += [
         Guard(folder, metric.key),
         Checkpoints(folder / "checkpoints", metric),
         LastCheckpoint(folder / "checkpoints", options.checkpoint_minutes, signals),
-        EpochTable(folder / "metrics.csv", columns, metric, lines=not (terminal or options.quiet)),
+        EpochTable(folder / "metrics.csv", columns, metric, "all" if options.verbose else lines),
     ]
     if leads:
         fingerprint = learner.identity["fingerprint"]
@@ -296,8 +299,8 @@ def _fit(
         callbacks.append(StepLog())
     if not options.quiet:
         callbacks.append(LoadingTime(options.batch_size, data.workers, task.unit))
-    if terminal:
-        callbacks.append(Progress(refresh_rate=max(1, steps // 50)))
+    if options.verbose and leads:
+        print(summarize(learner, max_depth=3))
     if optimization.ema_decay is not None:
         callbacks.append(AveragedWeights(optimization.ema_decay))
     if options.early_stopping is not None:
@@ -336,7 +339,7 @@ def _fit(
         return False
     except VanError:
         if terminal:
-            print(file=sys.stderr)  # end the line of the progress bar
+            print()  # end the line of the progress bar
         raise
     except RuntimeError as error:
         if trainer.world_size == 1 or not re.search("gloo|nccl|connection|peer", str(error), re.IGNORECASE):
@@ -350,7 +353,7 @@ def _fit(
 def _write_results(
     task: "Task", options: Any, network: Any, data: "DataModule", folder: Path, each: int | None
 ) -> list[str]:
-    """Write weights, metrics and plots of the best epoch, print the metrics and where things are, and name the files."""
+    """Write weights, metrics and plots of the best epoch, print metrics and places, and return the names of plots."""
     from van.engine.api import load
     from van.engine.plots import curves
     from van.engine.weights import best_tensors
@@ -366,18 +369,18 @@ def _write_results(
     predictor = load(weights, None if options.device == "auto" else options.device, batch_size=data.batch_size)
     evaluation = task.evaluation(predictor, data.split, data.workers)
     evaluation.run(folder, title, options.quiet)
-    files = ["curves.png", *evaluation.files]
-    write_checksums(folder, [WEIGHTS, CONFIG, DESCRIPTION, "metrics.csv", *files])
+    write_checksums(folder, [WEIGHTS, CONFIG, DESCRIPTION, "metrics.csv", "curves.png", *evaluation.files])
+    plots = ["curves.png", *(name for name in evaluation.files if name.endswith(".png"))]
     if never_moved(rows, metric):
         print(f"van train: {advice(metric, rows)}", file=sys.stderr)
     if options.quiet:
-        return files
+        return plots
     best = best_epoch(rows, metric)
     seconds = sum(row["seconds"] for row in rows)
     when = f"best step: {best['iteration']:.0f}" if each is not None else f"best epoch: {best['epoch']:.0f}"
     print(f"{when} of {rows[-1]['iteration' if each is not None else 'epoch']:.0f}; {seconds:.0f} s of training")
     print_files(weights, evaluation.files, options.logger)
-    return files
+    return plots
 
 
 def report_skipped(file: Path, quiet: bool = False) -> int:

@@ -173,8 +173,7 @@ class TrainOptions:
             wandb, mlflow, csv (loss and learning rate by step), or several; [] for none. All write into the run folder;
             WANDB_MODE=online or MLFLOW_TRACKING_URI in the environment send them to a server.
         quiet: Print errors only.
-        verbose: Print also the parts of the network with their parameters, Lightning's own messages, and all losses
-            and metrics of each epoch.
+        verbose: Print also the parts of the network with their parameters, and all losses and metrics of each epoch.
     """
 
     # an option and those that it sets back where it comes from a later source, such as the command line after a file
