@@ -62,12 +62,3 @@ def write_checksums(folder: Path, names: Sequence[str]) -> None:
             if path.is_file():
                 lines.append(f"{checksum(path)}  {path.relative_to(folder).as_posix()}\n")
     write_text(folder / CHECKSUMS, "".join(lines))
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(partial(file.read, 1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

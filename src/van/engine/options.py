@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from van.engine.loggers import check_loggers
 from van.errors import VanError
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
 OnBadImage = Literal["error", "skip"]
 EngineName = Literal["torch", "compiled", "onnxruntime", "openvino", "auto"]
 EnginePrecision = Literal["float32", "bfloat16", "float16"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "csv"]
 
 
 @dataclass
@@ -169,7 +171,11 @@ class TrainOptions:
         seed: The same seed gives the same run on the same machine.
         output: Run folder; by default a numbered one below runs.
         resume: Run folder to continue. Its options stay; options given beside it win.
+        logger: Where losses, metrics, options and plots go besides the tables and plots of the run folder: tensorboard,
+            wandb, mlflow, csv (loss and learning rate by step), or several; [] for none. All write into the run folder;
+            WANDB_MODE=online or MLFLOW_TRACKING_URI in the environment send them to a server.
         quiet: Print errors only.
+        verbose: Print also the parts of the network with their parameters, and all losses and metrics of each epoch.
     """
 
     # an option and those that it sets back where it comes from a later source, such as the command line after a file
@@ -204,7 +210,9 @@ class TrainOptions:
     seed: int = 0
     output: str | None = None
     resume: str | None = None
+    logger: list[LoggerName] = field(default_factory=lambda: ["tensorboard"])
     quiet: bool = False
+    verbose: bool = False
 
     def check(self) -> None:
         """Refuse numbers that could only fail later.
@@ -227,6 +235,9 @@ class TrainOptions:
             raise VanError("sync_batchnorm has no effect where freeze_batchnorm keeps the statistics. Leave one out.")
         if self.compile and self.checkpoint_gradients:
             raise VanError("torch.compile cannot take checkpoint_gradients. Leave out compile or checkpoint_gradients.")
+        if self.quiet and self.verbose:
+            raise VanError("quiet and verbose are both given. Leave one of them out.")
+        check_loggers(self.logger)
         at_least("lr_base_batch", self.optimization.lr_base_batch, 1)
         self.optimization.check(self.scaled_lr)
 
