@@ -2,9 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+from van.errors import DataError
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -38,6 +43,35 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
     write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def new_folder_at(folder: str | Path) -> Iterator[Path]:
+    """Give a folder beside its final place, and put it there when the block has ended without an error.
+
+    Args:
+        folder: Missing or empty.
+
+    Raises:
+        DataError: it holds files, before the block or because another process was faster.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(
+            f"{folder} already exists and is not an empty folder. Choose another folder, or remove this one first."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        beside.chmod(0o755)
+        yield beside
+        beside.replace(folder)
+    except OSError as error:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise DataError(f"Another process wrote to {folder} at the same time. Check its contents.") from error
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_checksums(folder: Path, names: Sequence[str]) -> None:

@@ -1,13 +1,17 @@
 """COCO's JSON: COCO's own layout, Roboflow's, or a JSON beside its images."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from van.data.coco import ROBOFLOW, CocoFiles, CocoKind, CocoSplit, look_for
 from van.data.folders import SPLIT_FOLDERS, Split
 from van.data.labels.base import Need, read_json
 from van.data.labels.json_files import JsonFile
 from van.errors import DataError
+
+if TYPE_CHECKING:
+    from van.data.labels.convert import Target
 
 HOW = "annotations/instances_SPLIT.json (person_keypoints_SPLIT.json for pose), SPLIT/_annotations.coco.json, or a JSON with 'images' and 'categories' beside its images"  # noqa: E501
 
@@ -86,3 +90,28 @@ def _images_of(file: Path, split: Split | None) -> Path:
         looked = ", ".join(map(str, [folder for folder in folders if folder.is_dir()]))
         raise DataError(f"{file}: its first image {first} is in none of {looked}. Put the images beside the JSON.")
     return chosen
+
+
+def write(target: "Target") -> tuple[int, list[str]]:
+    """Write COCO's layout, or one JSON beside the folder images for data without splits.
+
+    Returns:
+        How many objects were written, and sentences about what was left out: nothing is.
+    """
+    kind, written = _kind(target.need), 0
+    for split, content in target.splits.items():
+        target.copy(split, target.folder / ("images" if split == "all" else split))
+        images = [{**image, "file_name": name} for image, name in target.images(split)]
+        annotations = [_without(a, "source", "difficult") for a in content.all_annotations()]
+        if target.need == "boxes":
+            annotations = [_without(a, "segmentation", "keypoints", "num_keypoints") for a in annotations]
+        text = json.dumps({"images": images, "annotations": annotations, "categories": content.categories})
+        name = f"{kind}.json" if split == "all" else f"annotations/{kind}_{split}.json"
+        (target.folder / name).parent.mkdir(exist_ok=True)
+        (target.folder / name).write_text(text + "\n", encoding="utf-8")
+        written += len(annotations)
+    return written, []
+
+
+def _without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in keys}

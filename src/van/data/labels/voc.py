@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
 from van.data.coco import CocoSplit
 from van.data.folders import SPLIT_FOLDERS, Split
@@ -15,7 +17,6 @@ from van.data.labels.base import (
     Objects,
     image_beside,
     in_order,
-    mask_box,
     number,
     read_text,
     read_xml,
@@ -26,6 +27,9 @@ from van.data.labels.base import (
 from van.data.labels.json_files import JsonFile
 from van.data.pairs import read_mask
 from van.errors import DataError
+
+if TYPE_CHECKING:
+    from van.data.labels.convert import Target
 
 HOW = "Annotations/*.xml with JPEGImages and ImageSets/Main/SPLIT.txt, or XML files beside their images"
 
@@ -176,5 +180,102 @@ def _add_masks(part: Objects, file: Path, image: dict[str, Any], records: list[t
     for place, record in records:
         own = pixels == place
         if own.any():
-            record["segmentation"], record["bbox"] = run_lengths(own), mask_box(own)
+            record["segmentation"] = run_lengths(own)
             record["area"] = float(np.count_nonzero(own))
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+_MOST = 254  # objects of an image and classes: 255 marks what is ignored
+
+
+def write(target: "Target") -> tuple[int, list[str]]:
+    """Write Pascal VOC's layout; masks as SegmentationObject and SegmentationClass, crowd regions as difficult.
+
+    Returns:
+        How many objects were written, and sentences about what was left out: nothing is, but of overlapping masks the
+        later one covers the earlier.
+
+    Raises:
+        VanError: keypoints are to be written.
+        DataError: an image has too many objects for masks, or there are too many classes.
+    """
+    from van.data.labels.convert import refuse_keypoints
+
+    refuse_keypoints(target.need, "Pascal VOC")
+    masks, names = target.need == "masks", target.first.class_names
+    if masks and len(names) >= _MOST:
+        raise DataError(f"{target.first.name} has {len(names)} classes, masks of Pascal VOC hold at most {_MOST - 1}.")
+    folders = {name: target.folder / name for name in ("Annotations", "JPEGImages")}
+    folders |= {name: target.folder / name for name in ("SegmentationObject", "SegmentationClass") if masks}
+    for folder in folders.values():
+        folder.mkdir()
+    written = 0
+    for split, content in target.splits.items():
+        target.copy(split, folders["JPEGImages"])
+        for image, name in target.images(split):
+            annotations = content.annotations(image["id"])
+            top = _annotation(image, name, [(names[content.labels[a["category_id"]]], a) for a in annotations], masks)
+            ElementTree.indent(top)
+            path = (folders["Annotations"] / name).with_suffix(".xml")
+            ElementTree.ElementTree(top).write(path, encoding="utf-8")
+            if masks:
+                _write_masks(folders, name, image, annotations, content)
+            written += len(annotations)
+        stems = [Path(name).stem for _, name in target.images(split)]
+        for kind in ("Main", "Segmentation") if masks else ("Main",):
+            lists = target.folder / "ImageSets" / kind
+            lists.mkdir(parents=True, exist_ok=True)
+            (lists / f"{'trainval' if split == 'all' else split}.txt").write_text("".join(f"{s}\n" for s in stems))
+    if masks:
+        (target.folder / "classes.txt").write_text("\n".join(["background", *names]) + "\n", encoding="utf-8")
+    return written, []
+
+
+def _annotation(
+    image: dict[str, Any], name: str, objects: list[tuple[str, dict[str, Any]]], masks: bool
+) -> ElementTree.Element:
+    top = ElementTree.Element("annotation")
+    _add(top, folder="JPEGImages", filename=name)
+    _add(ElementTree.SubElement(top, "size"), width=image["width"], height=image["height"], depth=3)
+    _add(top, segmented=int(masks))
+    for label, annotation in objects:
+        element = ElementTree.SubElement(top, "object")
+        _add(element, name=label, difficult=int(bool(annotation.get("iscrowd"))))
+        x, y, w, h = annotation["bbox"]
+        corners = {"xmin": x, "ymin": y, "xmax": x + w, "ymax": y + h}
+        texts = {key: f"{value:.2f}".rstrip("0").rstrip(".") for key, value in corners.items()}
+        _add(ElementTree.SubElement(element, "bndbox"), **texts)
+    return top
+
+
+def _add(parent: ElementTree.Element, **texts: Any) -> None:
+    for tag, text in texts.items():
+        ElementTree.SubElement(parent, tag).text = str(text)
+
+
+def _write_masks(
+    folders: dict[str, Path], name: str, image: dict[str, Any], annotations: list[dict[str, Any]], split: CocoSplit
+) -> None:
+    from van.data.labels.convert import mask_of
+
+    if len(annotations) > _MOST:
+        raise DataError(f"{split.image_path(image)} has {len(annotations)} objects, masks hold at most {_MOST}.")
+    objects = np.zeros((image["height"], image["width"]), np.uint8)
+    classes = objects.copy()
+    for place, annotation in enumerate(annotations, 1):
+        mask = mask_of(annotation, image)
+        objects[mask], classes[mask] = place, split.labels[annotation["category_id"]] + 1
+    for kind, pixels in (("SegmentationObject", objects), ("SegmentationClass", classes)):
+        picture = Image.fromarray(pixels)
+        picture.putpalette(_palette())
+        picture.save((folders[kind] / name).with_suffix(".png"))
+
+
+def _palette() -> list[int]:
+    """Return Pascal VOC's colors: the bits of a number in turn make those of red, green and blue."""
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(3):
+        for channel in range(3):
+            colors[:, channel] |= (((np.arange(256) >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colors.ravel().tolist()

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 from timm.data.readers.img_extensions import get_img_extensions
 
@@ -15,6 +16,9 @@ from van.data.labels.base import Need, Objects, in_order, number, read_text, spl
 from van.data.labels.json_files import JsonFile
 from van.data.shapes import KEYPOINTS
 from van.errors import DataError
+
+if TYPE_CHECKING:
+    from van.data.labels.convert import Target
 
 HOW = "data.yaml with 'names' and the folders of the splits, or images and labels folders with classes.txt"
 
@@ -294,3 +298,81 @@ def _keypoints(values: list[float], width: int, height: int, shape: Any) -> Iter
         x, y = point[0] * width, point[1] * height
         seen = point[2] if size == 3 and len(point) == 3 else 2 * (x > 0 or y > 0)
         yield from (x if seen else 0.0, y if seen else 0.0, float(seen))
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def write(target: "Target") -> tuple[int, list[str]]:
+    """Write data.yaml, images and label files.
+
+    Returns:
+        How many objects were written, and sentences about what was left out: crowd regions, and objects of classes
+        without keypoints where keypoints are written.
+    """
+    first, written, crowds, others = target.first, 0, 0, 0
+    posed = target.need == "keypoints"
+    labels = {number: i for i, number in enumerate(first.posed_ids if posed else first.category_ids)}
+    for split, content in target.splits.items():
+        below = "" if split == "all" else split
+        target.copy(split, target.folder / "images" / below)
+        folder = target.folder / "labels" / below
+        folder.mkdir(parents=True, exist_ok=True)
+        for image, name in target.images(split):
+            lines = []
+            for annotation in content.annotations(image["id"]):
+                crowds += bool(annotation.get("iscrowd"))
+                others += annotation["category_id"] not in labels
+                if not annotation.get("iscrowd") and annotation["category_id"] in labels:
+                    values = _line(annotation, image, target.need)
+                    lines.append(" ".join([str(labels[annotation["category_id"]]), *map(_text, values)]))
+            (folder / name).with_suffix(".txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            written += len(lines)
+    names = {i: first.class_names[first.labels[number]] for number, i in labels.items()}
+    about: dict[str, Any] = {"path": "."}
+    about |= {"train": "images"} if "all" in target.splits else {split: f"images/{split}" for split in target.splits}
+    if posed:
+        about |= {
+            "kpt_shape": [len(first.keypoint_names), 3],
+            "flip_idx": _flip(first),
+            "kpt_names": {0: first.keypoint_names},
+        }
+        about |= {"skeleton": [[a + 1, b + 1] for a, b in first.skeleton]}
+    text = yaml.safe_dump({**about, "names": names}, sort_keys=False, allow_unicode=True)
+    (target.folder / "data.yaml").write_text(text, encoding="utf-8")
+    notes = [f"{crowds} crowd regions, which YOLO does not have"] if crowds else []
+    return written, notes + ([f"{others} objects of classes without keypoints"] if others else [])
+
+
+def _text(value: float) -> str:
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _flip(split: CocoSplit) -> list[int]:
+    order = list(range(len(split.keypoint_names)))
+    for a, b in split.flip_pairs:
+        order[a], order[b] = b, a
+    return order
+
+
+def _line(annotation: dict[str, Any], image: dict[str, Any], need: Need) -> list[float]:
+    """Return the values behind the class: a box, an outline, or a box with keypoints."""
+    from van.data.labels.convert import mask_of, one_outline, outlines
+
+    width, height = image["width"], image["height"]
+    if need == "masks":
+        parts = annotation["segmentation"]
+        if isinstance(parts, list):
+            arrays = [np.array(part, dtype=float).reshape(-1, 2) for part in parts]
+        else:
+            arrays = outlines(mask_of(annotation, image))
+        outline = one_outline(arrays) if len(arrays) else []
+        return [min(1.0, max(0.0, v / (height if i % 2 else width))) for i, v in enumerate(outline)]
+    x, y, w, h = annotation["bbox"]
+    x1, y1, x, y = min(x + w, width), min(y + h, height), max(x, 0.0), max(y, 0.0)
+    values = [(x + x1) / 2 / width, (y + y1) / 2 / height, (x1 - x) / width, (y1 - y) / height]
+    if need == "keypoints":
+        points = annotation["keypoints"]
+        for i in range(0, len(points), 3):
+            values += [points[i] / width, points[i + 1] / height, points[i + 2]] if points[i + 2] else [0.0, 0.0, 0.0]
+    return values
