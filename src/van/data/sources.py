@@ -475,20 +475,6 @@ def open_data(data: str, root: str | None = None) -> dict[str, Samples]:
     return _open_path(Path(data))
 
 
-def describe_split(splits: dict[str, Samples], fraction: float, seed: int) -> dict[str, Any]:
-    """Return what it takes to split data without a validation split in the same way again.
-
-    Args:
-        splits: What `open_data` returned.
-        fraction: Fraction of the validation images.
-        seed: Of the split.
-
-    Returns:
-        val_fraction, seed and images, which JSON can hold; empty where the data has splits of its own.
-    """
-    return {"val_fraction": fraction, "seed": seed, "images": len(splits["all"])} if "all" in splits else {}
-
-
 def check(splits: Mapping[str, Samples], decode: bool = True, workers: int | None = None) -> list[Problem]:
     """List the problems of all splits of a data set; see `van.data.samples.find_problems` and `open_data`."""
     problems = []

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from van.data.splits import Division
 from van.engine.loggers import check_loggers
 from van.errors import VanError
 
@@ -145,6 +146,11 @@ class TrainOptions:
             a step are left out.
         lr: Highest learning rate; see also optimization.lr_base_batch.
         optimization: Optimizer and schedule.
+        val_fraction: Share of the images held out for validation where the data has no split of its own; the weights
+            remember which.
+        folds: For cross-validation, the number of equal parts of data without a split of its own, one of which is held
+            out instead of val_fraction.
+        fold: Which of the folds is held out, from 1.
         on_bad_image: What to do with images and annotations that cannot be used: error stops with what is wrong, skip
             leaves them out and trains on another image instead. Skipped files are counted and listed in skipped.txt in
             the run folder; more than a tenth of the images of a split is an error.
@@ -192,6 +198,9 @@ class TrainOptions:
     accumulate: int = 1
     lr: float = 1e-4
     optimization: Optimization = field(default_factory=Optimization)
+    val_fraction: float = 0.2
+    folds: int | None = None
+    fold: int | None = None
     on_bad_image: OnBadImage = "error"
     check_data: bool = False
     precision: Precision = "32-true"
@@ -229,6 +238,13 @@ class TrainOptions:
         at_least("limit_batches", self.limit_batches, 1)
         if not self.lr > 0:
             raise VanError(f"lr is {self.lr}, expected a number above 0.")
+        if not 0 < self.val_fraction < 1:
+            raise VanError(f"val_fraction is {self.val_fraction}, expected a number between 0 and 1.")
+        at_least("folds", self.folds, 2)
+        if (self.folds is None) != (self.fold is None):
+            raise VanError(f"folds is {self.folds} and fold {self.fold}, expected both or neither.")
+        if self.folds is not None and self.fold is not None and not 1 <= self.fold <= self.folds:
+            raise VanError(f"fold is {self.fold}, expected a number from 1 to {self.folds}.")
         if self.progressive_size is not None and (self.progressive_size < 32 or self.progressive_size % 32):
             raise VanError(f"progressive_size is {self.progressive_size}, expected a multiple of 32.")
         if self.sync_batchnorm and self.freeze_batchnorm:
@@ -240,6 +256,11 @@ class TrainOptions:
         check_loggers(self.logger)
         at_least("lr_base_batch", self.optimization.lr_base_batch, 1)
         self.optimization.check(self.scaled_lr)
+
+    @property
+    def division(self) -> Division:
+        """How data without a validation split is divided."""
+        return Division(self.val_fraction, self.seed, self.folds, self.fold)
 
     @property
     def effective_batch(self) -> int:
@@ -347,7 +368,8 @@ class EvaluateOptions(InferenceOptions):
     Attributes:
         data: Labeled images, in the formats that training takes.
         data_root: Where named and built-in data sets are stored; by default the folder data.
-        split: train, val, or all for data without splits.
+        split: train, val or all; by default val, which for data without splits is the part that the weights were not
+            trained on, and everything where the weights do not say.
         on_bad_image: What to do with images and annotations that cannot be used: error stops with what is wrong, skip
             decodes all images first and leaves bad ones out of the metrics. They are counted and listed in skipped.txt
             in the output folder; more than a tenth of the images is an error.

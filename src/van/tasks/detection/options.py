@@ -1,7 +1,6 @@
 """Options of object detection and instance segmentation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import DetectionAugmentation
 from van.engine.options import EvaluateOptions, SliceInference, TrainOptions, at_least, within
@@ -16,7 +15,8 @@ class DetectionTrainOptions(TrainOptions):
     """Options of training a detector.
 
     Attributes:
-        data: shapes (built in), or a folder in COCO format: COCO's own layout, or Roboflow's.
+        data: shapes (built in), or a folder or label file in the format of COCO, YOLO, Pascal VOC, LabelMe, CVAT, Label
+            Studio or Open Images, which is recognized; see docs/data.md.
         model: Architecture, backbone, image sizes.
         num_classes: Number of classes, to be checked against the data.
         keep_empty: Train on images without objects too; --no-keep-empty leaves them out, as MMDetection does.
@@ -48,11 +48,8 @@ class DetectionEvaluateOptions(EvaluateOptions):
     """Options of evaluating a detector. The metrics count all detections, whatever their score.
 
     Attributes:
-        data: shapes (built in), or a folder in COCO format; classes are matched by name.
-        split: train or val.
+        data: shapes (built in), or data in the formats that training takes; classes are matched by name.
     """
-
-    split: Literal["train", "val"] = "val"  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 @dataclass

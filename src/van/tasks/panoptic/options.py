@@ -1,7 +1,6 @@
 """Options of panoptic segmentation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import PanopticAugmentation
 from van.engine.options import EvaluateOptions, Inference, PredictOptions, StepOptions, within
@@ -64,11 +63,9 @@ class PanopticEvaluateOptions(EvaluateOptions):
     """Options of evaluating panoptic segmentation.
 
     Attributes:
-        split: train or val.
         batch_size: Images of one size that are seen together.
     """
 
-    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 

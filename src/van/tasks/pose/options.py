@@ -1,7 +1,6 @@
 """Options of pose estimation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import PoseAugmentation
 from van.engine.options import EvaluateOptions, PredictOptions, SliceInference, TrainOptions, at_least, within
@@ -41,14 +40,12 @@ class PoseEvaluateOptions(EvaluateOptions):
 
     Attributes:
         data: shapes (built in), or a folder in COCO format with person_keypoints annotations.
-        split: train or val.
         boxes: JSON file with a detector's results on these images, in COCO's results format; by default the annotated
             boxes.
         score_threshold: Boxes of that file with a lower score are left out.
         batch_size: Persons per batch.
     """
 
-    split: Literal["train", "val"] = "val"  # pyright: ignore[reportIncompatibleVariableOverride]
     boxes: str | None = None
     score_threshold: float = 0.0
     batch_size: int = 64

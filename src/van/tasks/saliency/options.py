@@ -1,7 +1,6 @@
 """Options of saliency."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import SaliencyAugmentation
 from van.engine.options import EvaluateOptions, Inference, PredictOptions, StepOptions
@@ -46,11 +45,9 @@ class SaliencyEvaluateOptions(EvaluateOptions):
     """Options of evaluating saliency.
 
     Attributes:
-        split: train, val, or all for a folder without splits.
         batch_size: Images of one size that are seen together.
     """
 
-    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 
