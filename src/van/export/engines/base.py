@@ -151,6 +151,19 @@ class Engine:
         self.precision = precision or source.file_precision or "float32"
         self.device = device
 
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        method: str,
+        file: Path | None,
+        file_precision: str | None,
+        precision: str | None,
+        device: torch.device,
+    ) -> "Engine":
+        """Return an engine for a network or an exported file; arguments as those of Source and Engine."""
+        return cls(Source(network, method, file, file_precision), precision, device)
+
     def __call__(self, *inputs: torch.Tensor) -> Any:
         """Return what the network's own method returns; floating-point outputs are float32."""
         raise NotImplementedError
