@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from van.data.images import ImageLike
 from van.data.loaders import STREAMS
@@ -110,7 +110,7 @@ class ParquetSamples(Samples):
             from pyarrow.parquet import ParquetFile
 
             try:
-                self._open[key] = ParquetFile(fsspec.open(file).open(), pre_buffer=True)
+                self._open[key] = ParquetFile(cast(Any, fsspec.open(file)).open(), pre_buffer=True)
             except (OSError, ArrowInvalid) as error:
                 raise DataError(f"{file} cannot be read as a Parquet file ({error}). Get it again.") from error
         return self._open[key]

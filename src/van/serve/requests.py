@@ -19,7 +19,7 @@ from van.engine.options import ServeOptions
 from van.errors import DataError
 
 if TYPE_CHECKING:
-    from van.data.images import PreparedImage
+    from van.data.inputs import PreparedImage
 
 # those that Pillow decodes by itself; EPS, for one, would start Ghostscript
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -126,7 +126,7 @@ def prepare(upload: Upload, options: ServeOptions, make: Callable[[Any], Any], m
     Raises:
         HTTPException: it cannot be decoded, or is too large.
     """
-    from van.data.images import ImageFiles
+    from van.data.inputs import ImageFiles, Waiting
 
     name = upload.name or upload.number
     try:
@@ -145,7 +145,7 @@ def prepare(upload: Upload, options: ServeOptions, make: Callable[[Any], Any], m
                 "smaller image.",
             )
         image.filename = upload.name or ""
-        found = ImageFiles([image], make, mode)[0]
+        found = ImageFiles(make, mode)[Waiting(image, upload.name, name)]
     if isinstance(found, DataError):
         raise HTTPException(422, str(found))
     found.path = upload.name

@@ -150,7 +150,12 @@ def proposals(rpn: Any, images: torch.Tensor, maps: Sequence[torch.Tensor], size
     levels = [(level.shape[-2], level.shape[-1]) for level in maps]
     found = []
     for number, (logits, coded, anchors) in enumerate(
-        zip(objectness, deltas, anchors_of(rpn.anchor_generator, *images.shape[-2:], levels), strict=True)
+        zip(
+            objectness,
+            deltas,
+            anchors_of(rpn.anchor_generator, images.shape[-2], images.shape[-1], levels),
+            strict=True,
+        )
     ):
         batch, per_place, high, wide = logits.shape
         scores = permute_and_flatten(logits, batch, per_place, 1, high, wide).flatten(1).sigmoid()

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -194,7 +194,7 @@ class KnownBoxes:
         self._by_path: dict[str, list[_Box]] = {}
         for number, entry in enumerate(content if isinstance(content, list) else [content]):
             try:
-                known, key, detections = self._by_id, entry.get("image_id"), [entry]
+                known, key, detections = self._by_id, cast(Any, entry).get("image_id"), [entry]
                 if "image_id" not in entry:
                     known, key = self._by_path, str(Path(entry["image"]).resolve())
                     detections = entry.get("objects", [])  # none where the image could not be read
