@@ -2,6 +2,7 @@ import asyncio
 import base64
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ def in_json(*images: bytes) -> str:
 
 def bomb() -> bytes:
     """A PNG of a few bytes whose header promises 30000 x 30000 pixels."""
-    return png()[:16] + (30000).to_bytes(4, "big") * 2 + png()[24:]
+    head = b"IHDR" + (30000).to_bytes(4, "big") * 2 + png()[24:29]
+    return png()[:12] + head + zlib.crc32(head).to_bytes(4, "big") + png()[33:]
 
 
 def test_every_form_of_a_request_gives_what_the_predictor_gives(service, weights):
@@ -64,7 +66,9 @@ def test_concurrent_requests_are_batched_and_each_gets_its_own_results(service, 
 @pytest.mark.parametrize(
     ("content", "headers", "status", "words"),
     [
-        pytest.param(b"x=1", {"content-type": "application/x-www-form-urlencoded"}, 415, "expected multipart", id="form"),
+        pytest.param(
+            b"x=1", {"content-type": "application/x-www-form-urlencoded"}, 415, "expected multipart", id="form"
+        ),
         pytest.param(b"x", {}, 415, "not given", id="no-type"),
         pytest.param(b"", PNG, 422, "empty", id="empty"),
         pytest.param(b"no image", PNG, 422, "known format", id="text"),
@@ -161,7 +165,8 @@ def test_full_queue_time_out_and_clients_that_leave(service):
         await until(lambda: waiting() == 1)
         running.options.timeout = 0.2
         late = await post()
-        assert (late.status_code, waiting()) == (504, 1)
+        assert late.status_code == 504
+        await until(lambda: waiting() == 1)
         gate.opened.set()
         return [answer.status_code for answer in await asyncio.gather(*jobs)], running.active
 
@@ -173,7 +178,7 @@ def test_full_queue_time_out_and_clients_that_leave(service):
 def test_client_that_leaves_frees_its_place(service):
     """Over ASGI directly: httpx cancels the application's task, a server sends it a message."""
 
-    async def scenario(_, running):
+    async def scenario(client, running):
         gate, sent, left = Gate(running.predictor), [], asyncio.Event()
 
         async def receive():
@@ -189,7 +194,7 @@ def test_client_that_leaves_frees_its_place(service):
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
         scope |= {"path": "/predict", "raw_path": b"/predict", "query_string": b"", "root_path": ""}
         scope |= {"headers": [(b"content-type", b"image/png")], "client": ("test", 1), "server": ("van", 80)}
-        job = asyncio.ensure_future(running.app(scope, receive, send))
+        job = asyncio.ensure_future(client._transport.app(scope, receive, send))
         await until(lambda: gate.batches)
         left.set()
         await asyncio.wait_for(job, 10)
@@ -313,7 +318,11 @@ def test_model_metrics_and_schema(service):
 
 def test_grey_rotated_and_transparent_images(service, weights):
     images = []
-    for mode, options in (("L", {}), ("RGBA", {}), ("RGB", {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"})):
+    for mode, options in (
+        ("L", {}),
+        ("RGBA", {}),
+        ("RGB", {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"}),
+    ):
         file = io.BytesIO()
         pixels = np.random.default_rng(0).integers(0, 255, (20, 30, len(mode) if mode != "L" else 1), np.uint8)
         Image.fromarray(pixels.squeeze()).save(file, "PNG" if mode == "RGBA" else "JPEG", **options)
