@@ -45,25 +45,31 @@ class Gate:
         return self.predict(items, sizes)
 
 
+def serving(scenario, load, options, wait=True):
+    """Run a scenario, which gets a client and the service, against the application."""
+    app = create_app(load, options)
+
+    async def body():
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://van", timeout=30) as client,
+        ):
+            if wait:
+                await until(lambda: app.state.service.state == "ready")
+            return await scenario(client, app.state.service)
+
+    return asyncio.run(body())
+
+
 @pytest.fixture
 def service(weights):
-    """Run a scenario, which gets a client and the service, against the application: service(scenario, **options)."""
+    """Serve the small classifier: service(scenario, **options); see serving."""
     from van import load
 
     def run(scenario, loading=None, **changes):
-        app = create_app(loading or (lambda: load(weights)), replace(ServeOptions(weights=str(weights)), **changes))
-
-        async def body():
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with (
-                app.router.lifespan_context(app),
-                httpx.AsyncClient(transport=transport, base_url="http://van", timeout=30) as client,
-            ):
-                if loading is None:
-                    await until(lambda: app.state.service.state == "ready")
-                return await scenario(client, app.state.service)
-
-        return asyncio.run(body())
+        options = replace(ServeOptions(weights=str(weights)), **changes)
+        return serving(scenario, loading or (lambda: load(weights)), options, wait=loading is None)
 
     return run
 

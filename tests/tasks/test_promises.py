@@ -1,6 +1,8 @@
 """What every task promises: one test for each promise."""
 
+import base64
 import csv
+import io
 import json
 import shutil
 import stat
@@ -345,3 +347,37 @@ class TestInference:
         assert status == 1
         assert "cut.safetensors" in err
         assert len(err.strip().splitlines()) <= 2
+
+
+class TestServe:
+    def test_service_answers_as_the_predictor(self, run_of, task, images):
+        from tests.serve.conftest import serving
+
+        from van.serve import ServeOptions
+
+        pytest.importorskip("fastapi")
+        folder, paths = run_of(task).folder, sorted(images.glob("*.png"))
+
+        async def scenario(client, _):
+            files = [("images", (path.name, path.read_bytes())) for path in paths]
+            answer = await client.post("/predict?maps=true", files=files)
+            about = await client.get("/model")
+            broken = await client.post(
+                "/predict", content=(images / "broken.jpg").read_bytes(), headers={"content-type": "image/jpeg"}
+            )
+            return answer, about.json(), broken.status_code
+
+        answer, about, broken = serving(scenario, lambda: van.load(folder), ServeOptions(weights=str(folder)))
+        assert (answer.status_code, about["task"], broken) == (200, task, 422)
+        for entry, path, expected in zip(answer.json()["results"], paths, van.load(folder)(paths), strict=True):
+            maps = entry.pop("maps")
+            assert alike(entry, {**read_back(expected.to_dict()), "image": path.name})
+            assert maps.keys() == expected.maps().keys()
+            for name, image in expected.maps().items():
+                got = np.asarray(Image.open(io.BytesIO(base64.b64decode(maps[name]))), np.int64)
+                assert np.mean(np.abs(got - np.asarray(image)) > 1) < 0.01
+
+
+def read_back(entry: dict) -> dict:
+    """What JSON makes of a dictionary."""
+    return json.loads(json.dumps(entry))
