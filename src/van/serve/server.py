@@ -17,6 +17,7 @@ from van.engine.options import ServeOptions
 from van.errors import VanError
 
 _CONNECTIONS = 512
+_IDLE = 75  # seconds until an unused connection is closed; proxies commonly keep theirs for 60
 _SPARE = 5  # seconds beyond the time-out to send the answer
 
 
@@ -113,6 +114,7 @@ def run(app: FastAPI, options: ServeOptions) -> int:
         log_level="error",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_IDLE,
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=int(options.timeout) + _SPARE,
     )
