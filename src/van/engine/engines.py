@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from van.export.engines.base import Engine
     from van.models.weight_file import Header
 
 # Where each engine's class is; nothing is imported before it is asked for
@@ -27,8 +26,8 @@ FORMATS: dict[str, EngineName] = {".onnx": "onnxruntime", ".xml": "openvino", ".
 """Endings of exported files, each with the engine that runs it by default."""
 
 
-def engine_class(name: str) -> "type[Engine]":
-    """Return the class of an engine.
+def engine_class(name: str) -> Any:
+    """Return the class of an engine, a subclass of van.export.engines.base.Engine.
 
     Args:
         name: A key of ENGINES.
@@ -76,7 +75,7 @@ def put_in_place(
     device: "torch.device",
     file: Path | None = None,
     header: "Header | None" = None,
-) -> "Engine":
+) -> Any:
     """Let an engine compute a network from now on.
 
     Args:
@@ -93,11 +92,9 @@ def put_in_place(
     Raises:
         VanError: the engine is not available, or cannot compute this network, on this device or in this precision.
     """
-    from van.export.engines.base import Source
-
     owner, method = _place_of(network)
-    source = Source(owner, method, file, header.export.get("precision") if file and header else None)
-    engine = engine_class(name)(source, precision, device)
+    file_precision = header.export.get("precision") if file and header else None
+    engine = engine_class(name).of(owner, method, precision, device, file, file_precision)
     if file:
         _drop_parameters(owner)
     cast(Any, owner).__dict__[method] = engine  # beside the method of the class, and not as a submodule

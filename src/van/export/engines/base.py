@@ -151,6 +151,19 @@ class Engine:
         self.precision = precision or source.file_precision or "float32"
         self.device = device
 
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        method: str,
+        precision: str | None,
+        device: torch.device,
+        file: Path | None = None,
+        file_precision: str | None = None,
+    ) -> "Engine":
+        """Return an engine for a method of a network; see Source and Engine."""
+        return cls(Source(network, method, file, file_precision), precision, device)
+
     def __call__(self, *inputs: torch.Tensor) -> Any:
         """Return what the network's own method returns; floating-point outputs are float32."""
         raise NotImplementedError
