@@ -162,7 +162,7 @@ class DrawnSplit(SemanticSplit):
 
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "DrawnSplit":
         """Return the split without the images of some indices."""
-        kept = super().without(images)
+        kept: Any = super().without(images)
         gone = set(images)
         return replace(kept, ids=tuple(number for i, number in enumerate(self.ids) if i not in gone))
 

@@ -13,7 +13,7 @@ import numpy as np
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
 
-from van.data.checks import Problem, header_size
+from van.data.checks import Problem, header_size, listed
 from van.data.coco import CocoFiles, CocoSplit
 from van.data.folders import SPLIT_FOLDERS, Split, files_below
 from van.errors import DataError
@@ -129,7 +129,8 @@ def splits_of(
     ids = {name: first_id + i for i, name in enumerate(categories)}
     name = next(iter(parts.values())).name if parts else "The data"
     if not ids:
-        raise DataError(f"{name} has no labeled object, and names no class.")
+        wrong = [problem for part in parts.values() for problem in part.problems]
+        raise DataError("\n".join([f"{name} has no labeled object that can be used.", *filter(None, [listed(wrong)])]))
     records: list[dict[str, Any]] = [{"id": number, "name": name, **pose} for name, number in ids.items()]
     if need == "keypoints":
         if not pose.get("keypoints"):

@@ -193,7 +193,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def one_outline(parts: list[np.ndarray]) -> list[float]:
-    """Join outlines (N, 2) to one by lines without width, there and back; filled by the even-odd rule it is the same."""
+    """Join outlines (N, 2) to one by lines without width, there and back; filled by the even-odd rule."""
     joined = [*parts[0], parts[0][0]] if len(parts) > 1 else list(parts[0])
     for part in parts[1:]:
         joined += [*part, part[0], parts[0][0]]

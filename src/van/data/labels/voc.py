@@ -144,7 +144,9 @@ def _read_file(part: Objects, xml: Path, index: ImageIndex, root: Path, masks: b
             label = (element.findtext("name") or "").strip()
             if not label:
                 raise ValueError("the object has no name")
-            more = {"difficult": 1, "iscrowd": 1} if (element.findtext("difficult") or "0").strip() == "1" else {}
+            more: dict[str, Any] = (
+                {"difficult": 1, "iscrowd": 1} if (element.findtext("difficult") or "0").strip() == "1" else {}
+            )
             records.append((place, part.add(image, label, source, box=_box(element, official), **more)))
         except ValueError as error:
             part.problem(source, str(error), image)

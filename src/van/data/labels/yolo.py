@@ -362,7 +362,7 @@ def _line(annotation: dict[str, Any], image: dict[str, Any], need: Need) -> list
     width, height = image["width"], image["height"]
     if need == "masks":
         parts = annotation["segmentation"]
-        if isinstance(parts, list):
+        if isinstance(parts, list) and len(parts) == 1:
             arrays = [np.array(part, dtype=float).reshape(-1, 2) for part in parts]
         else:
             arrays = outlines(mask_of(annotation, image))
