@@ -58,7 +58,7 @@ class Objects:
 
     def problem(self, file: str | Path, what: str, image: dict[str, Any] | None = None) -> None:
         """Note what is wrong in a label file; without the problem's image the rest can be used."""
-        self.problems.append(Problem(str(file), what, image and image["id"]))
+        self.problems.append(Problem(str(file), what, image["id"] if image else None))
 
     def add(
         self,
@@ -326,7 +326,7 @@ def read_xml(path: Path, only_root: bool = False) -> Element:
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     parser.EntityDeclHandler = refuse
-    parser.ExternalEntityRefHandler = refuse
+    parser.ExternalEntityRefHandler = refuse  # pyright: ignore[reportAttributeAccessIssue]
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 16):

@@ -113,7 +113,7 @@ def convert_labels(
     with new_folder_at(dst) as folder:
         target = Target(folder, need, kept, _names(kept))
         written, notes = writer.write(target)
-    sizes = {name: len(split) for name, split in kept.items()}
+    sizes: dict[Split, int] = {name: len(split) for name, split in kept.items()}
     return Converted(labels.format, sizes, written, left_out + notes)
 
 

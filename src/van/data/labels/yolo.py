@@ -363,7 +363,7 @@ def _line(annotation: dict[str, Any], image: dict[str, Any], need: Need) -> list
     width, height = image["width"], image["height"]
     if need == "masks":
         parts = annotation["segmentation"]
-        if isinstance(parts, list) and len(parts) == 1:
+        if isinstance(parts, list):
             arrays = [np.array(part, dtype=float).reshape(-1, 2) for part in parts]
         else:
             arrays = outlines(mask_of(annotation, image))
