@@ -1,6 +1,7 @@
 """uvicorn around the application: slow clients are cut off, and stopping waits for what was accepted."""
 
 import asyncio
+import logging
 import signal
 import socket
 import warnings
@@ -103,6 +104,7 @@ def run(app: FastAPI, options: ServeOptions) -> int:
     """
     listener = _listen(options)
     warnings.filterwarnings("ignore", module="PIL")  # about large images and odd metadata
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for each broken form
     config = uvicorn.Config(
         app,
         http=type("Protocol", (_Protocol,), {"seconds": options.timeout + _SPARE}),
