@@ -64,7 +64,9 @@ def test_concurrent_requests_are_batched_and_each_gets_its_own_results(service, 
 @pytest.mark.parametrize(
     ("content", "headers", "status", "words"),
     [
-        pytest.param(b"x=1", {"content-type": "application/x-www-form-urlencoded"}, 415, "expected multipart", id="form"),
+        pytest.param(
+            b"x=1", {"content-type": "application/x-www-form-urlencoded"}, 415, "expected multipart", id="form"
+        ),
         pytest.param(b"x", {}, 415, "not given", id="no-type"),
         pytest.param(b"", PNG, 422, "empty", id="empty"),
         pytest.param(b"no image", PNG, 422, "known format", id="text"),
@@ -313,7 +315,11 @@ def test_model_metrics_and_schema(service):
 
 def test_grey_rotated_and_transparent_images(service, weights):
     images = []
-    for mode, options in (("L", {}), ("RGBA", {}), ("RGB", {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"})):
+    for mode, options in (
+        ("L", {}),
+        ("RGBA", {}),
+        ("RGB", {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"}),
+    ):
         file = io.BytesIO()
         pixels = np.random.default_rng(0).integers(0, 255, (20, 30, len(mode) if mode != "L" else 1), np.uint8)
         Image.fromarray(pixels.squeeze()).save(file, "PNG" if mode == "RGBA" else "JPEG", **options)
