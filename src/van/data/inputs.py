@@ -313,7 +313,7 @@ def _waiting(source: Any, name: str | None, sent: bool) -> Waiting:
             except DataError as error:
                 source = Unlisted(name or "The image", str(error))
         elif hasattr(source, "read"):
-            source = source.read()
+            source = cast(Any, source).read()
     return Waiting(source, path, name)
 
 
