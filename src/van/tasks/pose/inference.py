@@ -185,7 +185,7 @@ class KnownBoxes:
         self.path = path
         try:
             lines = Path(path).suffix.lower() == ".jsonl"
-            content = list(read_records(path)) if lines else json.loads(Path(path).read_text(encoding="utf-8"))
+            content: Any = list(read_records(path)) if lines else json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
         except ValueError as error:
