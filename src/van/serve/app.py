@@ -12,13 +12,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from html import escape
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from PIL import Image
 from starlette.requests import ClientDisconnect
@@ -235,6 +236,7 @@ def create(load: "Callable[[], Predictor]", options: ServeOptions) -> FastAPI:
         version=__version__,
         summary="What is on images.",
         lifespan=service.running,
+        docs_url=None,  # these pages load scripts from the Internet
         redoc_url=None,
     )
     app.state.service = service
@@ -276,7 +278,37 @@ def create(load: "Callable[[], Predictor]", options: ServeOptions) -> FastAPI:
         """Return counters in the format of Prometheus."""
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(_page(app.openapi()))
+
     return app
+
+
+def _page(schema: dict[str, Any]) -> str:
+    """Return the schema as a page that needs nothing but itself."""
+    parts = []
+    for path, methods in schema["paths"].items():
+        for method, about in methods.items():
+            takes = "".join(f"<li>{escape(kind)}</li>" for kind in about.get("requestBody", {}).get("content", ()))
+            given = "".join(
+                f"<li><code>?{escape(one['name'])}=</code> {escape(one.get('description', ''))}</li>"
+                for one in about.get("parameters", ())
+            )
+            statuses = "".join(
+                f"<li>{status}: {escape(one['description'])}</li>" for status, one in about["responses"].items()
+            )
+            parts.append(
+                f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(about['description'])}</p><ul>{given}</ul>"
+                + (f"<p>Content types:</p><ul>{takes}</ul>" if takes else "")
+                + f"<p>Statuses:</p><ul>{statuses}</ul>"
+            )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>van</title>"
+        "<style>body{font:1rem sans-serif;max-width:45rem;margin:2rem auto}</style>"
+        f"<h1>van {escape(__version__)}</h1><p>For programs: <a href=openapi.json>openapi.json</a>.</p>"
+        + "".join(parts)
+    )
 
 
 def _threads() -> int:
