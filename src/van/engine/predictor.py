@@ -47,6 +47,7 @@ class Predictor:
         engine: What computes the network in its place; None where that is PyTorch in float32.
         inference: Options of inference.
         extra: What else the weight file says, such as names of keypoints.
+        header: What the weight file says.
         state: What the task keeps for this predictor, such as a second network.
         asked: Engine and precision that were asked for, where they are not those of a file; a second network takes the
             same ones.
@@ -73,6 +74,7 @@ class Predictor:
         self.task = task
         self.class_names = list(header.class_names or ())
         self.extra = header.extra
+        self.header = header
         self.batch_size = batch_size
         stored = upgraded({"inference": header.extra.get("inference") or {}}, task.name)["inference"]
         self.inference: Any = _changed(task.inference, stored, changes or {})
