@@ -50,11 +50,14 @@ class Format:
         ending: Of its files.
         packages: What it takes to write and check one.
         traces: Whether it holds what the network computes, and not its weights alone.
+        fixed_up_to: Images that it was traced with and that have a side of at most so many pixels are the only ones
+            that it computes: inside the network they shrink to one pixel.
     """
 
     ending: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     traces: ClassVar[bool] = True
+    fixed_up_to: ClassVar[int] = 0
 
     def check(self) -> None:
         """Refuse to begin where a package is missing.
@@ -112,8 +115,11 @@ def write_checked(
             graph = predictor.task.graph(predictor, preprocess, postprocess).eval()
             size = _traced_size(graph, image_size)
             about |= {"image_size": list(size)}
-            kind.write(trace(graph, size, header), folder / path.name)
-            compare(graph, kind.open(folder / path.name), size)
+            fixed = min(size) <= kind.fixed_up_to
+            about["fixed_size"] = fixed
+            with torch.no_grad():
+                kind.write(trace(graph, size, header, fixed), folder / path.name)
+                compare(graph, kind.open(folder / path.name), size, fixed)
         else:
             kind.write_weights(header, predictor.model.state_dict(), folder / path.name)  # type: ignore[attr-defined]
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
@@ -134,13 +140,14 @@ def _traced_size(graph: Graph, asked: tuple[int, int] | None) -> tuple[int, int]
     return high, wide
 
 
-def trace(graph: Graph, size: tuple[int, int], header: Header) -> Traced:
+def trace(graph: Graph, size: tuple[int, int], header: Header, fixed: bool = False) -> Traced:
     """Record what a network computes, with dynamic batch, height and width.
 
     Args:
         graph: What is computed. A fused copy of its network is recorded.
         size: Height and width of the images.
         header: What the file says.
+        fixed: Whether height and width are not dynamic.
 
     Raises:
         VanError: it cannot be recorded.
@@ -150,7 +157,11 @@ def trace(graph: Graph, size: tuple[int, int], header: Header) -> Traced:
     if any(isinstance(module, VANStage) for module in graph.network.modules()):
         fused.network = fuse(graph.network)
     inputs = graph.inputs(2 if graph.batched else 1, size)
-    axes = tuple(dict.fromkeys(names, torch.export.Dim.DYNAMIC) for names in graph.dynamic_shapes())  # type: ignore[attr-defined]
+    dynamic: Any = torch.export.Dim.DYNAMIC  # type: ignore[attr-defined]
+    axes = tuple(
+        {axis: dynamic for axis, name in names.items() if name == "batch" or not fixed}
+        for names in graph.dynamic_shapes()
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own code
@@ -161,25 +172,25 @@ def trace(graph: Graph, size: tuple[int, int], header: Header) -> Traced:
     return Traced(graph, program, header)
 
 
-def compare(graph: Graph, run: Any, size: tuple[int, int]) -> None:
+def compare(graph: Graph, run: Any, size: tuple[int, int], fixed: bool = False) -> None:
     """Run a file and the network on random images of three sizes, and two batch sizes where there are batches.
 
     Args:
         graph: The network.
         run: Runs the file; see Format.open.
         size: Height and width that it was traced with.
+        fixed: Whether there are no other sizes.
 
     Raises:
         VanError: they differ.
     """
     more = graph.multiple if graph.multiple > 1 else 5
-    sizes = [size, (size[0] + more, size[1]), (size[0], size[1] + 3 * more)]
+    sizes = [size] * 3 if fixed else [size, (size[0] + more, size[1]), (size[0], size[1] + 3 * more)]
     bound = BOUNDS["whole" if graph.preprocess or graph.postprocess else "core"]
     for number, image_size in enumerate(sizes):
         batch = 1 + number % 2 if graph.batched else 1
         inputs = graph.inputs(batch, image_size, seed=number)
-        with torch.no_grad():
-            expected = graph(*inputs)
+        expected = graph(*inputs)
         try:
             found = [torch.as_tensor(one) for one in run([one.numpy() for one in inputs])]
         except Exception as error:  # each runtime has its own classes

@@ -13,6 +13,7 @@ class TorchFormat(Format):
     """A .pt2 file, which torch.export.load reads."""
 
     ending = ".pt2"
+    fixed_up_to = 32
 
     def write(self, traced: Traced, path: Path) -> None:
         """Write the file; see Format. Its extra files are `van`, the header, and `names`, the class names, as JSON."""
