@@ -45,6 +45,7 @@ def close(ours, theirs):
     return (ours != theirs).mean() < 0.01 if ours.size else True
 
 
+@pytest.mark.slow  # exporters take 5 to 60 s for a network
 @pytest.mark.parametrize("engine", RUNTIMES)
 def test_engine_finds_what_pytorch_finds(task, engine, run_of, data):
     run = run_of(task)

@@ -19,6 +19,7 @@ COMMANDS = {
     "make-data": "Write a small built-in data set in standard formats",
     "check-data": "List what is wrong with a data set",
     "convert-data": "Write labels of objects in another format",
+    "export": "Write weights as ONNX, OpenVINO or torch.export files",
     "convert": "Convert a weight file to another layout",
     "explain": "Show which parts of an image a prediction depends on",
     "receptive-field": "Measure the effective receptive field of networks",

@@ -162,7 +162,7 @@ class DrawnSplit(SemanticSplit):
 
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "DrawnSplit":
         """Return the split without the images of some indices."""
-        kept = super().without(images)
+        kept: Any = super().without(images)
         gone = set(images)
         return replace(kept, ids=tuple(number for i, number in enumerate(self.ids) if i not in gone))
 
@@ -356,7 +356,9 @@ def _voc_splits(root: Path, classes: str | Path | None, ignore_index: int) -> di
         names = read_classes(file) if file else ["background", *CLASSES]
     index = ImageIndex(root / "JPEGImages", root / "images")
     masks = {path.stem: path for path in map(Path, sorted(files_below(folder, [".png"]), key=natural_key))}
-    listed = {split: stems for split, (_, stems) in listed_splits(root, "Segmentation").items()} or {"all": list(masks)}
+    listed: dict[Split, list[str]] = {
+        split: stems for split, (_, stems) in listed_splits(root, "Segmentation").items()
+    } or {"all": list(masks)}
     splits: dict[Split, SemanticSplit] = {}
     for split, stems in listed.items():
         pairs = [(index.find(stem), masks.get(stem)) for stem in stems]

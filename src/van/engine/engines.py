@@ -27,7 +27,7 @@ FORMATS: dict[str, EngineName] = {".onnx": "onnxruntime", ".xml": "openvino", ".
 
 
 def engine_class(name: str) -> Any:
-    """Return the class of an engine: a van.export.engines.base.Engine.
+    """Return the class of an engine, a subclass of van.export.engines.base.Engine.
 
     Args:
         name: A key of ENGINES.
@@ -93,8 +93,8 @@ def put_in_place(
         VanError: the engine is not available, or cannot compute this network, on this device or in this precision.
     """
     owner, method = _place_of(network)
-    written = header.export.get("precision") if file and header else None
-    engine = engine_class(name).of(owner, method, file, written, precision, device)
+    file_precision = header.export.get("precision") if file and header else None
+    engine = engine_class(name).of(owner, method, precision, device, file, file_precision)
     if file:
         _drop_parameters(owner)
     cast(Any, owner).__dict__[method] = engine  # beside the method of the class, and not as a submodule

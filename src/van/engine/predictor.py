@@ -47,7 +47,10 @@ class Predictor:
         engine: What computes the network in its place; None where that is PyTorch in float32.
         inference: Options of inference.
         extra: What else the weight file says, such as names of keypoints.
+        header: What the weight file says.
         state: What the task keeps for this predictor, such as a second network.
+        asked: Engine and precision that were asked for, where they are not those of a file; a second network takes the
+            same ones.
         mode: PIL mode of the images that the task prepares.
 
     Raises:
@@ -71,6 +74,7 @@ class Predictor:
         self.task = task
         self.class_names = list(header.class_names or ())
         self.extra = header.extra
+        self.header = header
         self.batch_size = batch_size
         stored = upgraded({"inference": header.extra.get("inference") or {}}, task.name)["inference"]
         self.inference: Any = _changed(task.inference, stored, changes or {})
@@ -80,6 +84,9 @@ class Predictor:
         self.model: Any = network
         self.state: dict[str, Any] = {}
         self.mode = "RGB"
+        plain = engine == "torch" and precision in (None, "float32") and file is None
+        self.engine: Any = None
+        self.asked = {} if plain or file else {"engine": engine, "precision": precision}
         task.ready(self)
         if file and self.model is not network and "boxes" in self.model.core_outputs:
             raise VanError(
@@ -87,8 +94,8 @@ class Predictor:
                 "iou and max_detections cannot be changed. Change them with the weight file, or leave them out."
             )
         self.model = to_device(self.model, self.device)
-        plain = engine == "torch" and precision in (None, "float32") and file is None
-        self.engine = None if plain else put_in_place(self.model, engine, precision, self.device, file, header)
+        if not plain:
+            self.engine = put_in_place(self.model, engine, precision, self.device, file, header)
 
     @torch.inference_mode()
     def predict(self, items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:

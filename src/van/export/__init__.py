@@ -7,12 +7,19 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
-from van.errors import VanError, WeightsError
+from van.errors import VanError, WeightsError, nearest
 
-FORMATS = {"onnx": "van.export.onnx:export_onnx"}
-"""What writes each format: a function of the network, the path, the image size (H, W) and the class names."""
+FormatName = Literal["onnx", "openvino", "torch", "safetensors"]
+
+FORMATS: dict[str, str] = {
+    "onnx": "van.export.onnx:OnnxFormat",
+    "openvino": "van.export.openvino:OpenVINOFormat",
+    "torch": "van.export.torch:TorchFormat",
+    "safetensors": "van.export.safetensors:SafetensorsFormat",
+}
+"""Where each format's class is, a van.export.formats.Format; nothing is imported before it is asked for."""
 
 
 def export(
@@ -20,37 +27,45 @@ def export(
     format: str = "onnx",
     output: str | Path | None = None,
     image_size: tuple[int, int] | None = None,
+    preprocess: bool = False,
+    postprocess: bool = False,
 ) -> Path:
-    """Write trained weights in a format that other software runs.
+    """Write trained weights in a format that other software runs; the file is run and compared before it is kept.
 
     Args:
-        weights: Weight file in any known layout, run folder, or name of published weights such as van_b0; of a
-            classifier.
-        format: onnx.
+        weights: Weight file in any known layout, run folder, or name of published weights such as van_b0.
+        format: onnx, openvino, torch (torch.export) or safetensors (weights alone).
         output: New file; by default the weight file with the ending of the format.
-        image_size: Height and width that the network is traced with; by default those it was trained with.
+        image_size: Height and width of the images that the network is traced with; images of other sizes can be
+            computed all the same. By default those it was trained with.
+        preprocess: Put the preprocessing into the file: it takes images of bytes, of any size.
+        postprocess: Put the postprocessing into the file: it returns results.
 
     Returns:
         The path of the file.
 
     Raises:
-        VanError: there is no such format, the output exists, a package is missing, or the weights cannot be read or are
-            not those of a classifier.
+        VanError: there is no such format, the output exists, a package is missing, the weights cannot be read, the
+            network cannot be exported with these options, or what the file computes differs from the network.
     """
     from van.engine.api import header_of, load
-    from van.tasks.classification.task import TASK
+    from van.export.formats import write_checked
 
     if format not in FORMATS:
-        raise VanError(f"There is no export format {format!r}, expected one of {', '.join(FORMATS)}.")
-    if (task := header_of(weights).task) != TASK.name:
-        raise WeightsError(f"{weights} was trained for {task}, but {format} files are for the task {TASK} only.")
-    path = Path(output) if output is not None else _beside(Path(weights)).with_suffix(f".{format}")
-    if path.is_file():
+        raise VanError(
+            f"There is no export format {format!r}, expected one of {', '.join(FORMATS)}.{nearest(format, FORMATS)}"
+        )
+    if header_of(weights).export:
+        raise WeightsError(f"{weights} is an exported file. Give the weight file that it was exported from.")
+    module, _, name = FORMATS[format].partition(":")
+    kind = getattr(import_module(module), name)()
+    path = Path(output) if output is not None else _beside(Path(weights)).with_suffix(kind.ending)
+    if path.suffix.lower() != kind.ending:
+        raise VanError(f"{path} does not end in {kind.ending}, as {format} files do. Give another output.")
+    if path.exists():
         raise VanError(f"{path} exists. Give another output.")
-    predictor = load(weights, "cpu")
-    size = image_size or tuple(predictor.extra["preprocessing"]["input_size"][1:])
-    module, _, function = FORMATS[format].partition(":")
-    return getattr(import_module(module), function)(predictor.model, path, size, predictor.class_names)
+    kind.check()
+    return write_checked(kind, load(weights, "cpu"), path, image_size, preprocess, postprocess)
 
 
 def _beside(weights: Path) -> Path:

@@ -16,6 +16,7 @@ from html import escape
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from van.engine.predictor import Predictor
 
 _MOST_PREPARERS = 4
+_WARM_UP = 3.0  # seconds
 _BINARY = {"type": "string", "format": "binary"}
 _BODY = {
     "requestBody": {
@@ -142,8 +144,12 @@ class Service:
         torch.set_num_threads(threads)
         image = Image.new("RGB", (256, 256), "gray").convert(predictor.mode)
         item = predictor.task.prepare(predictor)(image)
-        for count in {1, self.options.max_batch}:
-            predictor.predict([item] * count, [(256, 256)] * count)
+        seconds = 0.0
+        for count in (1, 1, self.options.max_batch):
+            if seconds * count < _WARM_UP:  # large networks need no more than one image
+                start = perf_counter()
+                predictor.predict([item] * count, [(256, 256)] * count)
+                seconds = perf_counter() - start
         return predictor
 
     def _compute(self, batch: list[Any]) -> list[Result]:

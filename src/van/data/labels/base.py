@@ -13,7 +13,7 @@ import numpy as np
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
 
-from van.data.checks import Problem, header_size
+from van.data.checks import Problem, header_size, listed
 from van.data.coco import CocoFiles, CocoSplit
 from van.data.folders import SPLIT_FOLDERS, Split, files_below
 from van.errors import DataError
@@ -58,7 +58,7 @@ class Objects:
 
     def problem(self, file: str | Path, what: str, image: dict[str, Any] | None = None) -> None:
         """Note what is wrong in a label file; without the problem's image the rest can be used."""
-        self.problems.append(Problem(str(file), what, image and image["id"]))
+        self.problems.append(Problem(str(file), what, image["id"] if image else None))
 
     def add(
         self,
@@ -129,7 +129,8 @@ def splits_of(
     ids = {name: first_id + i for i, name in enumerate(categories)}
     name = next(iter(parts.values())).name if parts else "The data"
     if not ids:
-        raise DataError(f"{name} has no labeled object, and names no class.")
+        wrong = [problem for part in parts.values() for problem in part.problems]
+        raise DataError("\n".join([f"{name} has no labeled object that can be used.", *filter(None, [listed(wrong)])]))
     records: list[dict[str, Any]] = [{"id": number, "name": name, **pose} for name, number in ids.items()]
     if need == "keypoints":
         if not pose.get("keypoints"):
@@ -325,7 +326,7 @@ def read_xml(path: Path, only_root: bool = False) -> Element:
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     parser.EntityDeclHandler = refuse
-    parser.ExternalEntityRefHandler = refuse
+    parser.ExternalEntityRefHandler = refuse  # pyright: ignore[reportAttributeAccessIssue]
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 16):

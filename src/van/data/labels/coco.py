@@ -41,7 +41,7 @@ def read(root: Path, found: list[Path], need: Need) -> dict[Split, CocoSplit]:
         names: tuple[Split, ...] = ("train", "val")
         layout = {split: files for split in names if (files := look_for(root, split, kind))}
         if layout:
-            splits = {split: CocoSplit(files, kind) for split, files in layout.items()}
+            splits: dict[Split, CocoSplit] = {split: CocoSplit(files, kind) for split, files in layout.items()}
             return splits if "train" not in splits or "val" in splits else {"all": splits["train"]}
     if len(found) == 1:
         return {"all": CocoSplit(CocoFiles(_images_of(found[0], None), found[0]), kind)}

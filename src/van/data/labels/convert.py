@@ -113,7 +113,7 @@ def convert_labels(
     with new_folder_at(dst) as folder:
         target = Target(folder, need, kept, _names(kept))
         written, notes = writer.write(target)
-    sizes = {name: len(split) for name, split in kept.items()}
+    sizes: dict[Split, int] = {name: len(split) for name, split in kept.items()}
     return Converted(labels.format, sizes, written, left_out + notes)
 
 
@@ -193,7 +193,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def one_outline(parts: list[np.ndarray]) -> list[float]:
-    """Join outlines (N, 2) by lines without width, there and back: filled by the even-odd rule they are the same."""
+    """Join outlines (N, 2) to one by lines without width, there and back; filled by the even-odd rule."""
     joined = [*parts[0], parts[0][0]] if len(parts) > 1 else list(parts[0])
     for part in parts[1:]:
         joined += [*part, part[0], parts[0][0]]

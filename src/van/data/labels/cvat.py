@@ -83,7 +83,8 @@ def read(root: Path, found: list[Path], need: Need) -> dict[Split, CocoSplit]:
         raise DataError(
             f"{found[0]}: some images have a subset of train or val and some have not. Give all of them one."
         )
-    ordered = {split: parts[split] for split in ("train", "val", "all") if split in parts}
+    names: tuple[Split, ...] = ("train", "val", "all")
+    ordered: dict[Split, Objects] = {split: parts[split] for split in names if split in parts}
     if set(ordered) in ({"train"}, {"val"}):
         ordered = {"all": next(iter(ordered.values()))}
     return splits_of(ordered, need, classes, keypoints=points)
@@ -103,7 +104,8 @@ def _read_image(
     if path is None:
         part.problem(f"{file}, line {element.line}", f"there is no image {name!r}", image)
         return
-    for shape in sorted(element, key=lambda shape: int(shape.get("z_order") or 0)):
+    shapes: list[Any] = sorted(element, key=lambda shape: int(shape.get("z_order") or 0))
+    for shape in shapes:
         source = f"{file}, line {shape.line}"
         if shape.tag == "tag":
             continue

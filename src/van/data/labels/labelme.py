@@ -41,9 +41,10 @@ def read(root: Path, found: list[Path], need: Need) -> dict[Split, CocoSplit]:
 
     Points belong to the rectangle or polygon of the same group, and their labels are the names of the keypoints.
     """
-    folders = split_folders(root if root.is_dir() else root.parent)
+    folders: dict[Split, Path] = split_folders(root if root.is_dir() else root.parent)
     if not any(found[0].is_relative_to(folder) for folder in folders.values()):
-        folders = {"all": found[0].parent}
+        folders.clear()
+        folders["all"] = found[0].parent
     contents: dict[Split, list[tuple[Path, Any]]] = {}
     parts: dict[Split, Objects] = {}
     for split, folder in folders.items():

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from van.data.coco import CocoSplit
 from van.data.folders import SPLIT_FOLDERS, Split
@@ -44,7 +45,8 @@ def read(root: Path, found: list[Path], need: Need) -> dict[Split, CocoSplit]:
     files: dict[Split, Path] = {}
     for path in found:
         words = path.stem.lower().replace("_", "-").split("-")
-        split: Split = next((s for s in ("train", "val") if set(words) & set(SPLIT_FOLDERS[s])), "all")
+        splits: tuple[Split, ...] = ("train", "val")
+        split: Split = next((s for s in splits if set(words) & set(SPLIT_FOLDERS[s])), "all")
         if split == "val" and split in files and "test" in words:
             continue  # validation comes before test
         if split in files and not (split == "val" and "test" in files[split].stem):
@@ -97,7 +99,7 @@ def _read_file(path: Path, index: ImageIndex, names: dict[str, str]) -> Objects:
             if not row["LabelName"]:
                 raise ValueError("it has no LabelName")
             width, height = image["width"] or 0, image["height"] or 0
-            group = {"iscrowd": 1} if row.get("IsGroupOf") == "1" else {}
+            group: dict[str, Any] = {"iscrowd": 1} if row.get("IsGroupOf") == "1" else {}
             box = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
             part.add(image, names.get(row["LabelName"], row["LabelName"]), source, box=box, **group)
         except ValueError as error:

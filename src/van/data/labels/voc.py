@@ -73,11 +73,12 @@ def listed_splits(root: Path, kind: str) -> dict[Split, tuple[Path, list[str]]]:
     """
     folder = root / "ImageSets" / kind
     lists: dict[Split, tuple[Path, list[str]]] = {}
-    for split, names in (
-        ("train", SPLIT_FOLDERS["train"]),
-        ("val", SPLIT_FOLDERS["val"]),
-        ("all", ("trainval", "default")),
-    ):
+    known: dict[Split, tuple[str, ...]] = {
+        "train": SPLIT_FOLDERS["train"],
+        "val": SPLIT_FOLDERS["val"],
+        "all": ("trainval", "default"),
+    }
+    for split, names in known.items():
         file = next((folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()), None)
         if file:
             lists[split] = file, [words[0] for line in read_text(file).splitlines() if (words := line.split())]
@@ -129,7 +130,7 @@ def _read_file(part: Objects, xml: Path, index: ImageIndex, root: Path, masks: b
     path = image_beside(xml) or index.find(name, xml.stem)
     size = top.find("size")
     try:
-        stated = None if size is None else tuple(int(number(size.findtext(k), k)) for k in ("width", "height"))
+        stated: Any = None if size is None else tuple(int(number(size.findtext(k), k)) for k in ("width", "height"))
     except ValueError:
         stated = None
     image = part.image(path or xml.with_name(name or f"{xml.stem}.jpg"), stated if stated and all(stated) else None)
@@ -144,7 +145,9 @@ def _read_file(part: Objects, xml: Path, index: ImageIndex, root: Path, masks: b
             label = (element.findtext("name") or "").strip()
             if not label:
                 raise ValueError("the object has no name")
-            more = {"difficult": 1, "iscrowd": 1} if (element.findtext("difficult") or "0").strip() == "1" else {}
+            more: dict[str, Any] = (
+                {"difficult": 1, "iscrowd": 1} if (element.findtext("difficult") or "0").strip() == "1" else {}
+            )
             records.append((place, part.add(image, label, source, box=_box(element, official), **more)))
         except ValueError as error:
             part.problem(source, str(error), image)

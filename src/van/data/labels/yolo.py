@@ -277,7 +277,8 @@ def _object(
         if posed:
             found["keypoints"] = list(_keypoints(values[4:], width, height, shape))
         return int(words[0]), found
-    outline = [v * (height if i % 2 else width) for i, v in enumerate(values)]
+    # a corner at 18.5 must not become 18.49999: masks are rounded there
+    outline = [round(v * (height if i % 2 else width), 4) for i, v in enumerate(values)]
     return int(words[0]), {"polygons": [outline]}
 
 
@@ -345,7 +346,7 @@ def write(target: "Target") -> tuple[int, list[str]]:
 
 
 def _text(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+    return f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _flip(split: CocoSplit) -> list[int]:

@@ -156,12 +156,12 @@ class Engine:
         cls,
         network: nn.Module,
         method: str,
-        file: Path | None,
-        file_precision: str | None,
         precision: str | None,
         device: torch.device,
+        file: Path | None = None,
+        file_precision: str | None = None,
     ) -> "Engine":
-        """Return an engine for a network or an exported file; arguments as those of Source and Engine."""
+        """Return an engine for a method of a network; see Source and Engine."""
         return cls(Source(network, method, file, file_precision), precision, device)
 
     def __call__(self, *inputs: torch.Tensor) -> Any:

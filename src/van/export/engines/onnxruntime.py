@@ -1,18 +1,15 @@
 """ONNX Runtime, on CPUs."""
 
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 
 from van.errors import VanError
 from van.export.checks import package
-from van.export.engines import cache
 from van.export.engines.base import Source
-from van.export.engines.runtime import Arrays, Plan, RuntimeEngine, dynamic_axes, example_of
+from van.export.engines.runtime import Arrays, Plan, RuntimeEngine, onnx_model
 
 
 class OnnxRuntimeEngine(RuntimeEngine):
@@ -67,29 +64,6 @@ class OnnxRuntimeEngine(RuntimeEngine):
 
     def _converted(self, like: Arrays) -> str | bytes:
         """Return the network as an ONNX file, from the cache if it is there, or its content."""
-        if self._model is not None:
-            return self._model
-        key = cache.key_of("onnx", self.source.digest(), self.source.batched, len(like))
-        if not (folder := cache.find(key)):
-            example = example_of(like, self.source.batched)
-            core = self.source.fused()
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the exporter's own code
-                program = torch.onnx.export(
-                    core,
-                    example,
-                    dynamo=True,
-                    verbose=False,
-                    dynamic_shapes=dynamic_axes(example, self.source.batched),
-                )
-            program = cast(torch.onnx.ONNXProgram, program)
-            folder = cache.store(key, lambda folder: _save(program, folder))
-            if folder is None:  # a file that is removed at once would do as well, but networks beyond 2 GB are unlikely
-                self._model = program.model_proto.SerializeToString()
-                return self._model
-        self._model = str(folder / "model.onnx")
+        if self._model is None:
+            self._model = onnx_model(self.source, like)
         return self._model
-
-
-def _save(program: Any, folder: Path) -> None:
-    program.save(folder / "model.onnx")

@@ -1,5 +1,6 @@
 """OpenVINO, on CPUs."""
 
+import io
 import queue
 import warnings
 from collections import deque
@@ -14,7 +15,7 @@ from van.errors import VanError
 from van.export.checks import package
 from van.export.engines import cache
 from van.export.engines.base import Source, refuse_float16_on_cpu
-from van.export.engines.runtime import Arrays, Plan, RuntimeEngine, dynamic_axes, example_of
+from van.export.engines.runtime import Arrays, Plan, RuntimeEngine, dynamic_axes, example_of, onnx_model
 
 _HINTS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": "bf16"}
 
@@ -96,13 +97,14 @@ class OpenVINOEngine(RuntimeEngine):
                 cache.discard(key)
         openvino = package("openvino")
         example = example_of(like, self.source.batched)
-        core = self.source.fused()
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # OpenVINO's converter warns about versions of torch
-            program = torch.export.export(
-                core, example, dynamic_shapes=dynamic_axes(example, self.source.batched), strict=False
-            )
-            model = openvino.convert_model(program)
+        core, axes = self.source.fused(), dynamic_axes(example, self.source.batched)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # OpenVINO's converter warns about versions of torch
+                model = openvino.convert_model(torch.export.export(core, example, dynamic_shapes=axes))
+        except Exception:  # of torch, sympy or OpenVINO; ONNX can do more, such as NMS
+            onnx = onnx_model(self.source, like)
+            model = self._core.read_model(onnx if isinstance(onnx, str) else io.BytesIO(onnx))
         cache.store(key, lambda folder: openvino.serialize(model, folder / "model.xml"))
         self._model = model
         return model

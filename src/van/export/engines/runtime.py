@@ -3,15 +3,17 @@
 import statistics
 import threading
 import time
+import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 
+from van.export.checks import package
 from van.export.engines import cache
 from van.export.engines.base import Engine, Source, unpacked
 
@@ -184,3 +186,30 @@ def dynamic_axes(inputs: Sequence[torch.Tensor], batched: bool) -> tuple[tuple[d
     auto = torch.export.Dim.AUTO  # type: ignore[attr-defined]
     batch = {0: auto} if batched else {}
     return (tuple({**batch, **({2: auto, 3: auto} if x.ndim == 4 else {})} for x in inputs),)
+
+
+def onnx_model(source: Source, like: Arrays) -> str | bytes:
+    """Return a network as the path of an ONNX file in the cache, or as the content of one where there is no cache.
+
+    Args:
+        source: The network.
+        like: Inputs.
+
+    Raises:
+        VanError: a package that writes ONNX files is missing.
+    """
+    for name in ("onnx", "onnxscript"):
+        package(name)
+    key = cache.key_of("onnx", source.digest(), source.batched, len(like))
+    folder = cache.find(key)
+    if folder is None:
+        example = example_of(like, source.batched)
+        core, axes = source.fused(), dynamic_axes(example, source.batched)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter's own code
+            program = torch.onnx.export(core, example, dynamo=True, verbose=False, dynamic_shapes=axes)
+        program = cast(torch.onnx.ONNXProgram, program)
+        folder = cache.store(key, lambda folder: program.save(folder / "model.onnx"))
+        if folder is None:
+            return program.model_proto.SerializeToString()
+    return str(folder / "model.onnx")

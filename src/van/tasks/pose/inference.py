@@ -185,7 +185,7 @@ class KnownBoxes:
         self.path = path
         try:
             lines = Path(path).suffix.lower() == ".jsonl"
-            content = list(read_records(path)) if lines else json.loads(Path(path).read_text(encoding="utf-8"))
+            content: Any = list(read_records(path)) if lines else json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
         except ValueError as error:
@@ -268,8 +268,7 @@ def open_detector(weights: str, predictor: "Predictor") -> "Predictor":
     if not {"boxes", "labels", "scores"} <= {field.name for field in fields(task.result)}:
         raise VanError(f"{weights} is for the task {task}, which finds no boxes. Give weights of a detector.")
     # the same engine computes both networks, unless one of them is an exported file
-    own = None if header.export or predictor.engine is None or predictor.engine.source.file else predictor.engine
-    asked: dict[str, Any] = {} if own is None else {"engine": own.name, "precision": own.precision}
+    asked: dict[str, Any] = {} if header.export else dict(predictor.asked)
     if predictor.inference.slice is not None:
         asked |= {"slice": predictor.inference.slice, "overlap": predictor.inference.overlap}
     detector = load(weights, str(predictor.device), predictor.batch_size, **asked, score_threshold=0.0)
