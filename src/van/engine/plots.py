@@ -270,6 +270,33 @@ def bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], ti
     return figure
 
 
+@rc_context({"font.family": FONTS})
+def reliability(bins: np.ndarray, title: str) -> Figure:
+    """Draw a reliability diagram: accuracy by confidence, and how many images there are of each.
+
+    Args:
+        bins: Number of images, mean confidence and accuracy of bins of equal width, NaN where empty, shape (bins, 3).
+        title: Line above the diagram.
+    """
+    figure = Figure(figsize=(5.6, 6.2), dpi=_DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure.suptitle(plain_text(title, 55))
+    width = 1 / len(bins)
+    middles = (np.arange(len(bins)) + 0.5) * width
+    counts, confidences, accuracies = bins.T
+    upper.bar(middles, accuracies, 0.92 * width, color=SKY, label="accuracy")
+    upper.plot([0, 1], [0, 1], "--", color="black", lw=1, label="calibrated")
+    upper.plot(confidences, accuracies, "o", color=RED, markersize=4, label="at the mean confidence", clip_on=False)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    upper.legend(loc="upper left", frameon=False, fontsize=9)
+    lower.bar(middles, counts, 0.92 * width, color=BLUE)
+    lower.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
+    lower.yaxis.get_major_locator().set_params(integer=True)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------------------- sheets
 
 

@@ -207,7 +207,7 @@ class DetectionEvaluation(Evaluation):
         types, ap50 = self.errors.types(), self.errors.ap50()
         matrix = confusion(
             self.errors.confusion(threshold), [*names, "background"],
-            f"{title}: score {threshold:g} or more, {kind} IoU 0.5 or more", "objects",
+            f"{title}: score {threshold:g} or more", "objects",
         )  # fmt: skip
         precision = class_curves(
             np.linspace(0, 1, 101), self.errors.precision(), names,
