@@ -288,7 +288,7 @@ def reliability(bins: np.ndarray, title: str) -> Figure:
     upper.plot([0, 1], [0, 1], "--", color="black", lw=1, label="calibrated")
     upper.plot(confidences, accuracies, "o", color=RED, markersize=4, label="at the mean confidence", clip_on=False)
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    upper.legend(loc="upper left", frameon=False, fontsize=9)
+    upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
     lower.bar(middles, counts, 0.92 * width, color=BLUE)
     lower.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
     lower.yaxis.get_major_locator().set_params(integer=True)
