@@ -10,6 +10,7 @@ import torch.distributed as dist
 from van.data.coco import CocoFiles, CocoSplit
 from van.engine.coco import KEYS, CocoEvaluator, coco_metrics
 from van.errors import DataError, VanError
+from van.tasks.detection.errors import DetectionErrors
 
 mask_tools = pytest.importorskip("faster_coco_eval.core.mask")
 
@@ -113,6 +114,20 @@ def test_agrees_with_pycocotools(kind, seed, open_truth):
     assert tuple(values) == KEYS[kind]
     assert list(values.values()) == pytest.approx(list(expected), abs=1e-9)
     assert 0.05 < values["AP"] < 0.95  # a case that can tell
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_overlaps_lead_to_the_same_ap50(kind, seed, open_truth):
+    truth, results = made_up(seed=seed)
+    evaluator = open_truth(truth, kind)
+    evaluator.update(results)
+    images = list(evaluator.overlaps())
+    assert [image.image_id for image in images] == [image["id"] for image in truth["images"]]
+    assert any(image.ignored.any() for image in images)
+    expected = evaluator.compute()["AP50"]
+    assert DetectionErrors(images, evaluator.category_ids).ap50() == pytest.approx(expected, abs=1e-3)
+    assert len(next(evaluator.overlaps(most=0)).found) == 0
 
 
 def test_perfect_results(open_truth):

@@ -1,7 +1,8 @@
 """COCO's metrics for boxes, masks and keypoints, computed by faster-coco-eval, for all tasks that use them."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,27 @@ def coco_metrics(kind: Kind, label: str, prefix: str = "") -> tuple[Metric, ...]
         prefix: What stands before its key, such as "mask_" in "mask_AP50".
     """
     return tuple(Metric(prefix + key, f"{label} {key}") for key in KEYS[kind])
+
+
+@dataclass
+class ImageOverlaps:
+    """Results and objects of one image.
+
+    Attributes:
+        image_id: Id of the image.
+        found: Category of each result, best first, shape (N,).
+        scores: Score of each result, shape (N,).
+        true: Category of each object, without crowd regions, shape (M,).
+        ious: Intersection over union of results and objects, shape (N, M).
+        ignored: Whether more than half of a result lies in a crowd region of its category, shape (N,).
+    """
+
+    image_id: int
+    found: np.ndarray
+    scores: np.ndarray
+    true: np.ndarray
+    ious: np.ndarray
+    ignored: np.ndarray
 
 
 class CocoEvaluator:
@@ -150,6 +172,38 @@ class CocoEvaluator:
             }
             rows.append({"class": name, "id": number, "objects": objects.count(number), **values})
         return rows
+
+    def overlaps(self, most: int = 100) -> Iterator[ImageOverlaps]:
+        """Iterate over the images with their results and objects, boxes or masks.
+
+        Args:
+            most: How many results of an image count, the best.
+        """
+        from faster_coco_eval.core import mask as functions
+
+        found: dict[int, list[dict[str, Any]]] = {number: [] for number in self.image_ids}
+        for result in self.results:
+            found[result["image_id"]].append(result)
+        true: dict[int, list[dict[str, Any]]] = {number: [] for number in self.image_ids}
+        for annotation in self.content["annotations"]:
+            true[annotation["image_id"]].append(annotation)
+        for number in self.image_ids:
+            results = sorted(found[number], key=lambda result: -result["score"])[:most]
+            objects = sorted(true[number], key=lambda one: one["iscrowd"])
+            count = sum(not one["iscrowd"] for one in objects)
+            kinds = np.array([result["category_id"] for result in results], dtype=int)
+            classes = np.array([one["category_id"] for one in objects], dtype=int)
+            ious = np.zeros((len(results), len(objects)))
+            if results and objects:
+                if self.kind == "segm":
+                    shapes = [result["segmentation"] for result in results]
+                    others = [self._truth.annToRLE(one) for one in objects]
+                else:
+                    shapes, others = ([one["bbox"] for one in part] for part in (results, objects))
+                ious = np.asarray(functions.iou(shapes, others, [one["iscrowd"] for one in objects]))
+            crowds = (ious[:, count:] > 0.5) & (kinds[:, None] == classes[None, count:])
+            scores = np.array([result["score"] for result in results], dtype=float)
+            yield ImageOverlaps(number, kinds, scores, classes[:count], ious[:, :count], crowds.any(1))
 
     def write_results(self, path: str | Path) -> Path:
         """Write the results in COCO's results format, and return the path."""

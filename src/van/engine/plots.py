@@ -174,13 +174,14 @@ def _mark_best(panel: Axes, rows: Sequence[Mapping[str, float | None]], metric: 
 
 
 @rc_context({"font.family": FONTS})
-def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, unit: str = "images") -> Figure:
     """Draw a confusion matrix, with counts, percentages and names up to 30 classes.
 
     Args:
-        matrix: Numbers of images by true class (rows) and predicted class (columns), shape (classes, classes).
+        matrix: Numbers by true class (rows) and predicted class (columns), shape (classes, classes).
         class_names: Name of each class.
         title: Line above the matrix.
+        unit: What is counted; pixels are shown in percent only.
     """
     count = len(class_names)
     is_named = count <= _NAMED_CLASSES
@@ -195,17 +196,104 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
     if not is_named:
         axes.set(xlabel="predicted class (index)", ylabel="true class (index)")
         return figure
-    axes.set(xlabel="predicted class", ylabel="true class (images)")
+    axes.set(xlabel="predicted class", ylabel=f"true class ({unit})")
     names = [plain_text(name, 18) for name in class_names]
     is_long = max(map(len, names)) > 3
     axes.set_xticks(range(count), names, rotation=60 if is_long else 0, ha="right" if is_long else "center")
     axes.set_yticks(range(count), [f"{name} ({total})" for name, total in zip(names, totals[:, 0], strict=True)])
     for row, column in np.argwhere(matrix > 0):
         share = "<1" if percent[row, column] < 0.5 else f"{percent[row, column]:.0f}"
+        text = f"{share} %" if unit == "pixels" else f"{matrix[row, column]}\n{share} %"
         axes.text(
-            column, row, f"{matrix[row, column]}\n{share} %", ha="center", va="center",
+            column, row, text, ha="center", va="center",
             fontsize=8 if count <= 12 else 7, color="white" if percent[row, column] > 50 else "black",
         )  # fmt: skip
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------- curves of detection
+
+_CURVES = 10  # up to which each class has a curve of its own
+
+
+@rc_context({"font.family": FONTS})
+def class_curves(
+    places: np.ndarray,
+    rows: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+    labels: tuple[str, str],
+    mark: tuple[float, float, str] | None = None,
+) -> Figure:
+    """Draw a curve for each class, up to ten classes, and their mean.
+
+    Args:
+        places: Places on the horizontal axis, from 0 to 1, shape (P,).
+        rows: Values of each class, from 0 to 1, NaN throughout where a class has none, shape (classes, P).
+        class_names: Name of each class.
+        title: Line above the curves.
+        labels: Names of the two axes.
+        mark: A point to mark, and its name in the legend.
+    """
+    figure = Figure(figsize=(7.2, 4.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(plain_text(title, 70))
+    defined = [k for k in range(len(rows)) if not np.isnan(rows[k]).any()]
+    if 1 < len(defined) <= _CURVES:
+        for k, (colour, style) in zip(defined, itertools.cycle(_LINES)):
+            axes.plot(places, rows[k], color=colour, linestyle=style, lw=1.2, label=plain_text(class_names[k], 24))
+    if defined:
+        name = f"mean of {len(defined)} classes" if len(defined) > 1 else plain_text(class_names[defined[0]], 24)
+        axes.plot(places, rows[defined].mean(axis=0), color="black", lw=2.4, label=name)
+    if mark:
+        axes.plot(*mark[:2], "*", color=RED, markersize=13, linestyle="none", label=mark[2], clip_on=False)
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    return figure
+
+
+@rc_context({"font.family": FONTS})
+def bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], title: str, label: str) -> Figure:
+    """Draw horizontal bars with a text behind each, the first on top."""
+    figure = Figure(figsize=(8.4, 0.5 * len(names) + 1.4), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(plain_text(title, 80))
+    places = range(len(names))
+    axes.barh(places, values, color=BLUE)
+    for place, value, text in zip(places, values, texts, strict=True):
+        axes.annotate(text, (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_yticks(places, [plain_text(name, 50) for name in names])
+    axes.invert_yaxis()
+    axes.set(xlabel=label, xlim=(0, 1.35 * max([*values, 1e-9])))
+    return figure
+
+
+@rc_context({"font.family": FONTS})
+def reliability(bins: np.ndarray, title: str) -> Figure:
+    """Draw a reliability diagram: accuracy by confidence, and how many images there are of each.
+
+    Args:
+        bins: Number of images, mean confidence and accuracy of bins of equal width, NaN where empty, shape (bins, 3).
+        title: Line above the diagram.
+    """
+    figure = Figure(figsize=(5.6, 6.2), dpi=_DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure.suptitle(plain_text(title, 55))
+    width = 1 / len(bins)
+    middles = (np.arange(len(bins)) + 0.5) * width
+    counts, confidences, accuracies = bins.T
+    upper.bar(middles, accuracies, 0.92 * width, color=SKY, label="accuracy")
+    upper.plot([0, 1], [0, 1], "--", color="black", lw=1, label="calibrated")
+    upper.plot(confidences, accuracies, "o", color=RED, markersize=4, label="at the mean confidence", clip_on=False)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
+    lower.bar(middles, counts, 0.92 * width, color=BLUE)
+    lower.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
+    lower.yaxis.get_major_locator().set_params(integer=True)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
     return figure
 
 

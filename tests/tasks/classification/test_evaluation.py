@@ -2,12 +2,14 @@ import csv
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from van.errors import DataError
-from van.tasks.classification.evaluation import ClassificationEvaluation
+from van.tasks.classification.evaluation import ClassificationEvaluation, calibration
 
 NAMES = ["cat", "dog", "fox", "größer"]
 # six images; nothing is a größer, nothing is taken for a dog
@@ -101,3 +103,34 @@ def test_batches_are_counted_together(classes, tmp_path):
 def test_nothing_to_evaluate(tmp_path):
     with pytest.raises(DataError, match="no images"):
         evaluation_of([]).run(tmp_path, "title", quiet=True)
+
+
+def test_calibration_by_hand():
+    # two bins: 0.5 belongs to the first one
+    confidence, right = np.array([0.4, 0.5, 0.8, 1.0]), np.array([True, False, True, True])
+    error, bins = calibration(confidence, right, bins=2)
+    assert error == pytest.approx((abs(0.9 - 1) + abs(1.8 - 2)) / 4)
+    assert bins == pytest.approx(np.array([[2, 0.45, 0.5], [2, 0.9, 1.0]]))
+
+
+def test_calibration_is_that_of_torchmetrics():
+    generator = torch.Generator().manual_seed(0)
+    probabilities = (3 * torch.randn(200, 4, generator=generator)).softmax(1)
+    target = torch.randint(0, 4, (200,), generator=generator)
+    best = probabilities.max(1)
+    error, bins = calibration(best.values.numpy(), (best.indices == target).numpy())
+    expected = multiclass_calibration_error(probabilities, target, 4, n_bins=15, norm="l1")
+    assert error == pytest.approx(float(expected), abs=1e-6)
+    assert bins[:, 0].sum() == 200
+
+
+def test_most_confident_errors_first(measured, tmp_path):
+    evaluation, _ = measured
+    with (tmp_path / "errors.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((row["image"], row["true"], row["predicted"]) for row in rows) == [
+        ("image 1", "dog", "cat"), ("image 2", "dog", "fox"), ("image 5", "fox", "größer"),
+    ]  # fmt: skip
+    probabilities = [float(row["probability"]) for row in rows]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["ECE"] == pytest.approx(evaluation.calibration()[0])

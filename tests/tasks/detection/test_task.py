@@ -178,6 +178,11 @@ class TestEvaluation:
             names = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
             values = [content[prefix + name] for name in names]
             assert values == pytest.approx(evaluation.stats.tolist(), abs=1e-9)
+        assert [row["type"] for row in content["errors"]] == ["cls", "loc", "both", "dupe", "bkg", "miss"]
+        assert 0 <= content["best_F1"]["threshold"] <= 1
+        for name in ("confusion_matrix.png", "precision_recall.png", "f1_threshold.png", "errors.png"):
+            assert (run_of(task).folder / name).is_file()
+        assert (run_of(task).folder / "worst_images.csv").read_text().startswith("image,objects,correct,wrong_class")
         assert sum(row["objects"] for row in content["per_class"]) == sum(
             not a["iscrowd"] for a in truth.dataset["annotations"]
         )

@@ -1,6 +1,8 @@
 """How good a classifier is: accuracies, metrics per class, confusion matrix."""
 
+import csv
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,6 +18,29 @@ from van.tasks.classification.metrics import TOP1, accuracies
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_BINS = 15  # of confidences, as in Guo et al., 2017
+_ERRORS = 1000  # images in errors.csv
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = _BINS) -> tuple[float, np.ndarray]:
+    """Return the expected calibration error (Guo et al., 2017, arXiv 1706.04599, equation 3), and what it comes from.
+
+    Args:
+        confidence: Probability of the best class of each image, shape (N,).
+        right: Whether it is the true one, shape (N,).
+        bins: Number of bins of equal width.
+
+    Returns:
+        The error from 0 to 1; and number of images, mean confidence and accuracy of each bin, NaN where it is empty,
+        shape (bins, 3).
+    """
+    # a bin contains its upper end
+    places = np.clip(np.ceil(confidence.astype(float) * bins).astype(int) - 1, 0, bins - 1)
+    counts, sums, hits = (np.bincount(places, w, minlength=bins) for w in (None, confidence, right))
+    means = [np.divide(part, counts, out=np.full(bins, np.nan), where=counts > 0) for part in (sums, hits)]
+    return float(np.abs(sums - hits).sum() / max(1, len(confidence))), np.stack([counts, *means], axis=1)
 
 
 class AccuracyEvaluator(State):
@@ -118,13 +143,40 @@ class ClassificationEvaluation(Evaluation):
             for name, count, p, r, f in columns
         ]
 
+    def calibration(self) -> tuple[float, np.ndarray]:
+        """Return the expected calibration error and its bins; see the function of the same name."""
+        return calibration(self.confidence, self.labels == self.top[:, 0])
+
+    def report(self, values: Mapping[str, float]) -> dict[str, Any]:
+        """Return the accuracies and the expected calibration error."""
+        return {**super().report(values), "ECE": round(self.calibration()[0], 6)}
+
+    def lines(self, values: Mapping[str, float]) -> list[str]:
+        """Return the accuracies, and the expected calibration error."""
+        error = f"calibration error (ECE, {_BINS} bins) {100 * self.calibration()[0]:.2f} %"
+        return [*super().lines(values), error]
+
+    def write(self, folder: Path) -> list[str]:
+        """Write the most confident errors."""
+        wrong = np.flatnonzero(self.labels != self.top[:, 0])
+        wrong = wrong[np.argsort(-self.confidence[wrong], kind="stable")][:_ERRORS]
+        with (folder / "errors.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "true", "predicted", "probability"])
+            for i in wrong.tolist():
+                true, found = (self.class_names[int(label)] for label in (self.labels[i], self.top[i, 0]))
+                writer.writerow([self.split.name(i), true, found, round(float(self.confidence[i]), 6)])
+        return ["errors.csv"]
+
     def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
-        """Return the confusion matrix and a sheet of predictions."""
-        from van.engine.plots import confusion
+        """Return the confusion matrix, a reliability diagram and a sheet of predictions."""
+        from van.engine.plots import confusion, reliability
 
         line = f"{title}: {TOP1.label} {TOP1.text(values['top1'])}"
         matrix = confusion(self.confusion(), self.class_names, line)
-        return {"confusion_matrix": matrix, "predictions": self._sheet(self.split, title)}
+        error, bins = self.calibration()
+        diagram = reliability(bins, f"{title}: ECE {100 * error:.2f} %")
+        return {"confusion_matrix": matrix, "reliability": diagram, "predictions": self._sheet(self.split, title)}
 
     def _sheet(self, samples: Samples, title: str) -> "Figure":
         """Draw some of the images: the most confident errors, over all classes, then correct predictions."""

@@ -1,6 +1,8 @@
 """How good a detector is: COCO's metrics for boxes and masks, and a sheet of predictions beside the annotations."""
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,14 @@ from van.engine.coco import CocoEvaluator
 from van.engine.evaluation import Evaluation, line_of, spread
 from van.engine.predictor import Predictor
 from van.networks.detection.slices import in_slices
+from van.tasks.detection.errors import GRID, TYPES, DetectionErrors
 from van.tasks.detection.metrics import BOX, MASK
 from van.tasks.detection.results import Detections
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_WORST = 100  # images in worst_images.csv
 _SHEET = 12  # images on the sheet of predictions
 _MASK_THRESHOLD = 0.5  # probability from which a pixel belongs to an object
 _SLICE_IOU = 0.5  # for architectures without suppression of their own
@@ -161,13 +165,69 @@ class DetectionEvaluation(Evaluation):
         """Return precision and recall of each kind on a line of their own."""
         return [line_of(self.metrics[start : start + 6], values) for start in range(0, len(self.metrics), 6)]
 
+    @cached_property
+    def errors(self) -> DetectionErrors:
+        """What is wrong with the boxes, or the masks where they are measured."""
+        evaluator = self.evaluator.masks or self.evaluator.boxes
+        return DetectionErrors(evaluator.overlaps(), evaluator.category_ids)
+
+    @cached_property
+    def best(self) -> dict[str, float]:
+        """The score threshold with the highest F1, and that F1; see DetectionErrors."""
+        return self.errors.best()
+
+    def report(self, values: Mapping[str, float]) -> dict[str, Any]:
+        """Return the metrics, the threshold with the highest F1, and the error types."""
+        content = super().report(values)
+        return {**content, "best_F1": self.best, "errors": self.errors.types()} if self.best else content
+
     def write(self, folder: Path) -> list[str]:
-        """Write all detections in COCO's results format."""
+        """Write all detections in COCO's results format, and the images with the most errors."""
         (self.evaluator.masks or self.evaluator.boxes).write_results(folder / "detections.json")
-        return ["detections.json"]
+        if not self.best:
+            return ["detections.json"]
+        paths = self.split.paths()
+        with (folder / "worst_images.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "objects", "correct", "wrong_class", "missed", "false"])
+            for row in self.errors.worst(self.best["threshold"])[:_WORST]:
+                number = row.pop("image_id")
+                writer.writerow([paths[number].name if number in paths else number, *row.values()])
+        return ["detections.json", "worst_images.csv"]
 
     def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
-        """Return a sheet of some images with objects: annotations beside predictions."""
+        """Return the confusion matrix, curves, error types, and a sheet of annotations beside predictions."""
+        return {**(self._error_plots(title) if self.best else {}), **self._sheet(title)}
+
+    def _error_plots(self, title: str) -> "dict[str, Figure]":
+        from van.engine.plots import bars, class_curves, confusion
+
+        names, kind = self.evaluator.class_names, "mask" if self.masks else "box"
+        threshold, best = self.best["threshold"], self.best["F1"]
+        types, ap50 = self.errors.types(), self.errors.ap50()
+        matrix = confusion(
+            self.errors.confusion(threshold), [*names, "background"],
+            f"{title}: score {threshold:g} or more", "objects",
+        )  # fmt: skip
+        precision = class_curves(
+            np.linspace(0, 1, 101), self.errors.precision(), names,
+            f"{title}: {kind} AP50 {100 * ap50:.2f} %", ("recall", f"precision at {kind} IoU 0.5"),
+        )  # fmt: skip
+        mark = f"best F1 {100 * best:.1f} %\nat threshold {threshold:g}"
+        f1 = class_curves(
+            GRID, self.errors.f1(), names, f"{title}: best threshold {threshold:g}",
+            ("score threshold", f"F1 at {kind} IoU 0.5"), (threshold, best, mark),
+        )  # fmt: skip
+        errors = bars(
+            [f"{row['type']}: {TYPES[row['type']]}" for row in types],
+            [100 * row["dAP50"] for row in types],
+            [f"{100 * row['dAP50']:.2f} ({row['count']})" for row in types],
+            f"{title}: errors at {kind} AP50 {100 * ap50:.2f} %",
+            "AP50 gained if only these errors were fixed (points), number of errors in brackets",
+        )  # fmt: skip
+        return {"confusion_matrix": matrix, "precision_recall": precision, "f1_threshold": f1, "errors": errors}
+
+    def _sheet(self, title: str) -> "dict[str, Figure]":
         from van.data.images import read_image
         from van.engine.drawing import draw_boxes
         from van.engine.plots import PANEL, sheet

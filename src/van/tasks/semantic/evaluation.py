@@ -122,10 +122,10 @@ class SemanticEvaluation(Evaluation):
         return self.evaluator.per_class()
 
     def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
-        """Return a sheet of images with their true and predicted labels."""
+        """Return the confusion matrix, and a sheet of images with their true and predicted labels."""
         from van.data.images import read_image
         from van.engine.drawing import class_legend, draw_classes
-        from van.engine.plots import PANEL, sheet
+        from van.engine.plots import PANEL, confusion, sheet
 
         groups = []
         for place in spread(len(self.split), _SHEET):
@@ -136,4 +136,5 @@ class SemanticEvaluation(Evaluation):
             groups.append([image, *drawn])
         line = f"{title}: {METRICS[0].label} {METRICS[0].text(values['mIoU'])}"
         figure = sheet(groups, ("image", "truth", "prediction"), line, class_legend(self.predictor.class_names))
-        return {"predictions": figure}
+        matrix = confusion(self.evaluator.confusion.cpu().numpy(), self.predictor.class_names, line, "pixels")
+        return {"confusion_matrix": matrix, "predictions": figure}
