@@ -40,6 +40,15 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_checksums(folder: Path, names: Sequence[str]) -> None:
     """Write SHA256SUMS, which `sha256sum --check SHA256SUMS` reads.
 
@@ -51,9 +60,5 @@ def write_checksums(folder: Path, names: Sequence[str]) -> None:
     for given in (folder / name for name in names):
         for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
             if path.is_file():
-                digest = hashlib.sha256()
-                with path.open("rb") as file:
-                    for block in iter(partial(file.read, 1 << 20), b""):
-                        digest.update(block)
-                lines.append(f"{digest.hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+                lines.append(f"{checksum(path)}  {path.relative_to(folder).as_posix()}\n")
     write_text(folder / CHECKSUMS, "".join(lines))

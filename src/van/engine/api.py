@@ -11,7 +11,7 @@ from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, t
 from van.engine.registry import get_task
 from van.engine.run import Run, read_run_config, run_folder
 from van.engine.task import Task
-from van.errors import VanError
+from van.errors import VanError, WeightsError
 
 if TYPE_CHECKING:
     from van.engine.predictor import Predictor
@@ -66,24 +66,45 @@ def evaluate(
     return run_evaluation(*inference_options("evaluate", config, given))
 
 
-def load(weights: "str | Path", device: str | None = None, batch_size: int = 8, **inference: Any) -> "Predictor":
+def load(
+    weights: "str | Path",
+    device: str | None = None,
+    batch_size: int = 8,
+    engine: str | None = None,
+    precision: str | None = None,
+    **inference: Any,
+) -> "Predictor":
     """Return a predictor for any task.
 
     Args:
-        weights: Weight file of any known layout, run folder, or name of published weights such as van_b0.
-        device: cpu, cuda, mps, ...; None takes a GPU if there is one.
+        weights: Weight file of any known layout, run folder, exported file (.onnx, .xml, .pt2), or name of published
+            weights such as van_b0.
+        device: cpu, cuda, mps, ...; None takes a GPU if there is one and the engine computes on it.
         batch_size: Images per batch.
+        engine: What computes the network: torch, compiled (torch.compile), onnxruntime, openvino, or auto, which is the
+            fastest of those installed; None is torch, and for an exported file the one of its format.
+        precision: Precision of the arithmetic: float32, bfloat16 or float16; None is float32, and for an exported file
+            that of the file.
         **inference: Options of inference that differ from those in the weight file, such as score_threshold=0.3.
 
     Raises:
-        VanError: the weights cannot be read or are for a network that this version cannot build, the device is not
-            available, or an option is unknown or out of range.
+        VanError: the weights cannot be read or are for a network that this version cannot build, the device or engine
+            is not available, or an option is unknown or out of range.
     """
     from van.engine.predictor import Predictor
 
-    task = get_task(header_of(weights).task)
-    network, header = task.load(weights)
-    return Predictor(task, network, header, device, batch_size, inference)
+    header = header_of(weights)
+    task = get_task(header.task)
+    if not header.export:
+        network, header = task.load(weights)
+        return Predictor(task, network, header, device, batch_size, inference, engine, precision)
+    if inside := [name for name in ("preprocess", "postprocess", "features") if header.export.get(name)]:
+        raise WeightsError(
+            f"{weights} was exported with {' and '.join(inside)}, for programs of your own. Export the weights without "
+            "it, or load the weight file."
+        )
+    file = Path(weights)
+    return Predictor(task, task.skeleton(header), header, device, batch_size, inference, engine, precision, file)
 
 
 def header_of(weights: str | Path) -> "Header":
@@ -275,7 +296,7 @@ def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[st
     from van.engine.run import check_output, new_folder
 
     check_output(options.output)
-    predictor = load(options.weights, options.device, options.batch_size, **changes)
+    predictor = load(options.weights, options.device, options.batch_size, options.engine, options.precision, **changes)
     task.configure(predictor, options)
     split, notes = task.open_split(options, predictor)  # which says which split it is, where nobody asked for one
     folder = new_folder(options.output, f"evaluate-{Path(options.data).name or 'data'}")
@@ -288,5 +309,7 @@ def run_evaluation(task: Task, options: Any, changes: dict[str, Any]) -> dict[st
     title = f"{Path(options.weights).name} on {options.data} ({options.split})"
     values = evaluation.run(folder, title, options.quiet)
     if not options.quiet:
+        if predictor.engine is not None:
+            print(f"engine: {predictor.computed_by}")
         print(f"results: {folder}: {' '.join(evaluation.files + [SKIPPED] * bool(evaluation.skipped))}")
     return values

@@ -8,6 +8,8 @@ from van.errors import VanError
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
 OnBadImage = Literal["error", "skip"]
+EngineName = Literal["torch", "compiled", "onnxruntime", "openvino", "auto"]
+EnginePrecision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass
@@ -296,10 +298,14 @@ class InferenceOptions:
     """Options of evaluation and prediction that every task has.
 
     Attributes:
-        weights: Weight file, run folder, or name of published weights such as van_b0.
+        weights: Weight file, run folder, exported file, or name of published weights such as van_b0.
         batch_size: Images per batch.
         workers: Processes that load images; by default one per processor, at most 8, and none for a few images.
         device: cpu, cuda, mps, ...; by default a GPU if there is one.
+        engine: What computes the network: torch, compiled (torch.compile), onnxruntime, openvino, or auto, which is the
+            fastest one here; by default torch, and for an exported file the one of its format.
+        precision: Precision of the arithmetic: float32, bfloat16 or float16; by default float32, and for an exported
+            file that of the file.
         output: Where results go; by default a numbered folder below runs.
         quiet: Print errors only; results are in files.
     """
@@ -308,6 +314,8 @@ class InferenceOptions:
     batch_size: int = 8
     workers: int | None = None
     device: str | None = None
+    engine: EngineName | None = None
+    precision: EnginePrecision | None = None
     output: str | None = None
     quiet: bool = False
 

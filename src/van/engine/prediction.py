@@ -44,7 +44,7 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
     from van.engine.api import load
 
     paths = list_images(options.images)
-    predictor = load(options.weights, options.device, options.batch_size, **changes)
+    predictor = load(options.weights, options.device, options.batch_size, options.engine, options.precision, **changes)
     task.configure(predictor, options)
     workers = loading_processes(options.workers, len(paths))
     name = Path(options.weights).resolve()
@@ -69,6 +69,8 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
     finally:
         if writer:
             writer.close()
+    if predictor.engine is not None and not options.quiet:
+        print(f"van predict: computed by {predictor.computed_by}", file=sys.stderr)
     if writer and not options.quiet:
         where = output if to_file else f"{folder}: predictions.json and the pictures"
         print(f"{len(paths) - broken} image{'' if len(paths) - broken == 1 else 's'}: {where}")

@@ -15,6 +15,7 @@ from van.data.images import ImageFiles, ImageLike
 from van.data.loaders import as_is
 from van.data.processes import loading_errors
 from van.engine.device import pick_device, to_device
+from van.engine.engines import default_engine, device_for, put_in_place
 from van.engine.options import Inference, at_least
 from van.engine.result import Result
 from van.engine.task import Task
@@ -33,19 +34,24 @@ class Predictor:
         device: Where to compute; None takes a GPU if there is one.
         batch_size: Images per batch.
         changes: Options of inference that differ from those in the weight file; None is no change.
+        engine: What computes the network, a key of van.engine.engines.ENGINES; None is torch, or the one of a file.
+        precision: float32, bfloat16 or float16; None is float32, or that of an exported file.
+        file: Exported file that holds the weights; None takes those of the network.
 
     Attributes:
         task: What the network was trained for; print it, or read task.name.
         model: The network, in evaluation mode.
         class_names: Names in the order of the labels.
         device: Where it computes.
+        engine: What computes the network in its place; None where that is PyTorch in float32.
         inference: Options of inference.
         extra: What else the weight file says, such as names of keypoints.
         state: What the task keeps for this predictor, such as a second network.
         mode: PIL mode of the images that the task prepares.
 
     Raises:
-        VanError: the device is not available, or an option is unknown, out of range or does not go with the network.
+        VanError: the device or the engine is not available, or an option is unknown, out of range or does not go with
+            the network.
     """
 
     def __init__(
@@ -56,6 +62,9 @@ class Predictor:
         device: torch.device | str | None = None,
         batch_size: int = 8,
         changes: dict[str, Any] | None = None,
+        engine: str | None = None,
+        precision: str | None = None,
+        file: Path | None = None,
     ) -> None:
         at_least("batch_size", batch_size, 1)
         self.task = task
@@ -65,12 +74,20 @@ class Predictor:
         stored = upgraded({"inference": header.extra.get("inference") or {}}, task.name)["inference"]
         self.inference: Any = _changed(task.inference, stored, changes or {})
         self.inference.check()
-        self.device = pick_device(device)
+        engine = default_engine(engine, file)
+        self.device = pick_device(device_for(engine, device))
         self.model: Any = network
         self.state: dict[str, Any] = {}
         self.mode = "RGB"
         task.ready(self)
+        if file and self.model is not network and "boxes" in self.model.core_outputs:
+            raise VanError(
+                f"{file.name} holds the suppression and selection of boxes with the options that it was exported with: "
+                "iou and max_detections cannot be changed. Change them with the weight file, or leave them out."
+            )
         self.model = to_device(self.model, self.device)
+        plain = engine == "torch" and precision in (None, "float32") and file is None
+        self.engine = None if plain else put_in_place(self.model, engine, precision, self.device, file, header)
 
     @torch.inference_mode()
     def predict(self, items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
@@ -128,7 +145,12 @@ class Predictor:
         return results[0] if one else results
 
     def __repr__(self) -> str:
-        return f"<{self.task} predictor, {len(self.class_names)} classes, on {self.device}>"
+        return f"<{self.task} predictor, {len(self.class_names)} classes, on {self.device}, {self.computed_by}>"
+
+    @property
+    def computed_by(self) -> str:
+        """Name and precision of the engine, such as "openvino, bfloat16"."""
+        return str(self.engine or "torch, float32")
 
 
 def _changed(kind: type[Inference], stored: dict[str, Any], changes: dict[str, Any]) -> Inference:

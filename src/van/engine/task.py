@@ -129,6 +129,19 @@ class Task:
 
         return rebuild(self, weights)
 
+    def skeleton(self, header: "Header") -> "nn.Module":
+        """Return the network of an exported file: what its core does is in the file, the rest is done by the network.
+
+        Args:
+            header: Of the file.
+
+        Raises:
+            VanError: this version cannot build it.
+        """
+        from van.networks.registry import from_dict
+
+        return from_dict(self.name, header.model).build(self.outputs(header))
+
     def ready(self, predictor: "Predictor") -> None:
         """Check options of inference against a new predictor, and do what they ask for once; by default nothing.
 

@@ -183,6 +183,12 @@ class ClassificationTask(Task):
         extra["preprocessing"] = timm.data.resolve_model_data_config(network)
         return network, Header(self.name, names, model, extra)
 
+    def skeleton(self, header: "Header") -> "nn.Module":
+        """Return an empty network: everything that a classifier does is in the file."""
+        from torch import nn
+
+        return nn.Module()
+
     def ready(self, predictor: "Predictor") -> None:
         """Read images in grey where the network has one channel.
 

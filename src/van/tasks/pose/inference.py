@@ -260,10 +260,14 @@ def open_detector(weights: str, predictor: "Predictor") -> "Predictor":
     """
     from van.engine.api import get_task, header_of, load
 
-    task, person = get_task(header_of(weights).task), predictor.class_names[0]
+    header = header_of(weights)
+    task, person = get_task(header.task), predictor.class_names[0]
     if not {"boxes", "labels", "scores"} <= {field.name for field in fields(task.result)}:
         raise VanError(f"{weights} is for the task {task}, which finds no boxes. Give weights of a detector.")
-    detector = load(weights, str(predictor.device), predictor.batch_size, score_threshold=0.0)
+    # the same engine computes both networks, unless one of them is an exported file
+    own = None if header.export or predictor.engine is None or predictor.engine.source.file else predictor.engine
+    asked = {} if own is None else {"engine": own.name, "precision": own.precision}
+    detector = load(weights, str(predictor.device), predictor.batch_size, **asked, score_threshold=0.0)
     if person not in detector.class_names:
         raise VanError(
             f"The detector {weights} finds {', '.join(detector.class_names[:10])}, but the poses are those of "
