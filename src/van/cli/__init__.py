@@ -17,6 +17,7 @@ COMMANDS = {
     "models": "List the variants of VAN, their size and their published weights",
     "make-data": "Write a small built-in data set in standard formats",
     "check-data": "List what is wrong with a data set",
+    "export": "Write trained weights for other software: ONNX, OpenVINO, torch.export",
     "convert": "Convert a weight file to another layout",
     "explain": "Show which parts of an image a prediction depends on",
     "receptive-field": "Measure the effective receptive field of networks",

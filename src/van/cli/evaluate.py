@@ -5,7 +5,7 @@ from van.cli.selecting import select
 
 
 def run(arguments: list[str], command: str = "evaluate") -> int:
-    """Measure trained weights on labeled images, or run them on others; see van.evaluate and van.load."""
+    """Measure trained weights on labeled images, run them on others, or export them."""
     from van.engine.api import inference_options, inference_parser, run_evaluation
     from van.engine.config import read_config
 
@@ -21,5 +21,10 @@ def run(arguments: list[str], command: str = "evaluate") -> int:
         from van.engine.prediction import predict
 
         return predict(task, options, changes)
+    if command == "export":
+        from van.export.writing import write
+
+        write(task, options, changes)
+        return 0
     run_evaluation(task, options, changes)
     return 0

@@ -242,7 +242,7 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
     Options of inference stand beside the others, and by default are those of the weight file.
 
     Args:
-        command: "evaluate" or "predict".
+        command: "evaluate", "predict" or "export".
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
@@ -250,7 +250,11 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
     about = task.inference.__doc__ if task else ""
     changes = make_dataclass("Changes", own, kw_only=True, namespace={"__doc__": about})
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})
-    what = "Measure trained weights on labeled images" if command == "evaluate" else "Run a model on images"
+    what = {
+        "evaluate": "Measure trained weights on labeled images",
+        "predict": "Run a model on images",
+        "export": "Write trained weights in a format that other software runs",
+    }[command]
     about = f"{what}. Task: {task.name}." if task else f"{what}. With --weights, --help shows the options of its task."
     if own:
         about += f" By default {', '.join(name for name, *_ in own)} are as in the weight file."
@@ -264,7 +268,7 @@ def inference_options(
     """Return the task of the weights, the options, and the changes of inference that all sources give together.
 
     Args:
-        command: "evaluate" or "predict".
+        command: "evaluate", "predict" or "export".
         config: YAML files.
         options: By keyword, weights among them unless a file has them.
         arguments: Of the command line, except for what options hold.

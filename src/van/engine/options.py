@@ -9,6 +9,8 @@ from van.errors import VanError
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
 OnBadImage = Literal["error", "skip"]
 EngineName = Literal["torch", "compiled", "onnxruntime", "openvino", "auto"]
+ExportFormat = Literal["onnx", "openvino", "torch", "safetensors"]
+ExportPrecision = Literal["float32"]
 EnginePrecision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -363,6 +365,42 @@ class PredictOptions(InferenceOptions):
         super().check()
         if not self.images:
             raise VanError("No images are given. Name image files or folders.")
+
+
+@dataclass(kw_only=True)
+class ExportOptions:
+    """Options of export that every task has.
+
+    Attributes:
+        weights: Weight file in any known layout, run folder, or name of published weights such as van_b0.
+        format: onnx, openvino, torch (a program of torch.export, .pt2) or safetensors (a weight file).
+        output: New file; by default beside the weight file, with the ending of the format.
+        image_size: Height and width that the file is meant for; others stay possible.
+        preprocess: Put scaling, normalization and padding into the file, which then takes bytes.
+        postprocess: Put decoding into the file, which then returns results.
+        features: Export the backbone of a classifier, which returns four maps.
+        precision: Of the weights in the file: float32.
+        quiet: Print errors only.
+    """
+
+    weights: str
+    format: ExportFormat = "onnx"
+    output: str | None = None
+    image_size: list[int] | None = None
+    preprocess: bool = False
+    postprocess: bool = False
+    features: bool = False
+    precision: ExportPrecision = "float32"
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Refuse numbers that could only fail later.
+
+        Raises:
+            VanError: image_size is no height and width.
+        """
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
+            raise VanError(f"image_size is {self.image_size}, expected height and width.")
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.metric import Metric
-from van.engine.options import CheckOptions, EvaluateOptions, Inference, PredictOptions, TrainOptions
+from van.engine.options import CheckOptions, EvaluateOptions, ExportOptions, Inference, PredictOptions, TrainOptions
 from van.engine.result import FolderWriter, Result
 from van.errors import DataError, VanError
 
@@ -35,6 +35,7 @@ class Task:
         evaluate_options: Options of evaluation.
         predict_options: Options of prediction.
         check_options: Options of checking data.
+        export_options: Options of export.
         inference: Options of inference, which evaluation and prediction can change.
         predict_only: Those of them that mean nothing to evaluation.
         results_in_folder: Whether `van predict` writes a folder of pictures unless told otherwise.
@@ -54,6 +55,7 @@ class Task:
     evaluate_options: ClassVar[type[EvaluateOptions]] = EvaluateOptions
     predict_options: ClassVar[type[PredictOptions]] = PredictOptions
     check_options: ClassVar[type[CheckOptions]] = CheckOptions
+    export_options: ClassVar[type[ExportOptions]] = ExportOptions
     inference: ClassVar[type[Inference]] = Inference
     predict_only: ClassVar[tuple[str, ...]] = ()
     results_in_folder: ClassVar[bool] = True

@@ -4,60 +4,38 @@
 """
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from van.errors import VanError, WeightsError
 
-FORMATS = {"onnx": "van.export.onnx:export_onnx"}
-"""What writes each format: a function of the network, the path, the image size (H, W) and the class names."""
-
-
-def export(
-    weights: str | Path,
-    format: str = "onnx",
-    output: str | Path | None = None,
-    image_size: tuple[int, int] | None = None,
-) -> Path:
+def export(weights: str | Path, format: str = "onnx", output: str | Path | None = None, **options: Any) -> Path:
     """Write trained weights in a format that other software runs.
 
+    Everything that `van export` can do; options have the same names. The file is run and compared with the network
+    before it is kept.
+
     Args:
-        weights: Weight file in any known layout, run folder, or name of published weights such as van_b0; of a
-            classifier.
-        format: onnx.
-        output: New file; by default the weight file with the ending of the format.
-        image_size: Height and width that the network is traced with; by default those it was trained with.
+        weights: Weight file in any known layout, run folder, or name of published weights such as van_b0.
+        format: onnx, openvino, torch (a program of torch.export) or safetensors.
+        output: New file; by default beside the weight file, with the ending of the format.
+        **options: image_size, preprocess, postprocess, features, precision, and options of inference that differ from
+            those in the weight file; see van.engine.options.ExportOptions.
 
     Returns:
         The path of the file.
 
     Raises:
-        VanError: there is no such format, the output exists, a package is missing, or the weights cannot be read or are
-            not those of a classifier.
+        VanError: an option or the weights cannot be used, the output exists, a package is missing, or the file does not
+            agree with the network. Nothing has been written then.
     """
-    from van.engine.api import header_of, load
-    from van.tasks.classification.task import TASK
+    from van.engine.api import inference_options
+    from van.export.writing import write
 
-    if format not in FORMATS:
-        raise VanError(f"There is no export format {format!r}, expected one of {', '.join(FORMATS)}.")
-    if (task := header_of(weights).task) != TASK.name:
-        raise WeightsError(f"{weights} was trained for {task}, but {format} files are for the task {TASK} only.")
-    path = Path(output) if output is not None else _beside(Path(weights)).with_suffix(f".{format}")
-    if path.is_file():
-        raise VanError(f"{path} exists. Give another output.")
-    predictor = load(weights, "cpu")
-    size = image_size or tuple(predictor.extra["preprocessing"]["input_size"][1:])
-    module, _, function = FORMATS[format].partition(":")
-    return getattr(import_module(module), function)(predictor.model, path, size, predictor.class_names)
-
-
-def _beside(weights: Path) -> Path:
-    """Return the weight file; for the name of published weights a file in the working folder."""
-    from van.models.weight_file import WEIGHTS_FILE
-
-    return weights / WEIGHTS_FILE if weights.is_dir() else weights
+    given = {"weights": str(weights), "format": format, "quiet": True, **options}
+    if output is not None:
+        given["output"] = str(output)
+    return write(*inference_options("export", None, given))
 
 
 class _Callable(ModuleType):
