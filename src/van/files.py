@@ -2,9 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+from van.errors import DataError
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -47,6 +52,35 @@ def checksum(path: Path) -> str:
         for block in iter(partial(file.read, 1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def new_folder_at(folder: str | Path) -> Iterator[Path]:
+    """Give a folder beside its final place, and put it there when the block has ended without an error.
+
+    Args:
+        folder: Missing or empty.
+
+    Raises:
+        DataError: it holds files, before the block or because another process was faster.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(
+            f"{folder} already exists and is not an empty folder. Choose another folder, or remove this one first."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        beside.chmod(0o755)
+        yield beside
+        beside.replace(folder)
+    except OSError as error:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise DataError(f"Another process wrote to {folder} at the same time. Check its contents.") from error
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_checksums(folder: Path, names: Sequence[str]) -> None:

@@ -60,9 +60,9 @@ def test_what_is_said_twice_is_measured_once():
         ({"models": []}, ["Nothing to measure"]),
         ({"tasks": []}, ["Nothing to measure"]),
         ({"tasks": ["sleeping"]}, ["sleeping", "inference, training"]),
-        ({"modes": ["fast"]}, ["fast", "eager, compiled, fused, openvino"]),
+        ({"modes": ["fast"]}, ["fast", "eager, compiled, fused, onnxruntime, openvino"]),
         ({"modes": ["fused"], "tasks": ["training"]}, ["fused", "for inference"]),
-        ({"modes": ["openvino"], "tasks": ["training"]}, ["openvino", "for inference"]),
+        ({"modes": ["openvino"], "tasks": ["training"]}, ["openvino", "are for inference"]),
         ({"modes": ["compiled"], "models": ["reference:van_b0"]}, ["compiled", "eager mode only"]),
         ({"precisions": ["int8"]}, ["int8", "float32, bfloat16, float16"]),
         ({"precisions": ["float16"]}, ["float16", "Use bfloat16"]),
@@ -126,7 +126,8 @@ def test_what_was_measured_before_an_interruption_is_kept():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_right_paths_pass(precision, monkeypatch):
+def test_right_paths_pass(precision, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     # one block per stage shows the same as all of them, and converts in a third of the time
     monkeypatch.setitem(VARIANTS, "van_b0", {**VARIANTS["van_b0"], "depths": (1, 1, 1, 1)})
     results = measured(

@@ -141,7 +141,7 @@ def test_no_such_data(van, tmp_path, task):
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["nowhere", "--task", "detection"], 1, "nowhere is not a folder"),
+        (["nowhere", "--task", "detection"], 1, "nowhere does not exist"),
         (["data", "--task", "detection", "--workers", "-1"], 1, "workers is -1"),
         (["data", "--task", "detectoin"], 1, "Did you mean detection"),
         (["data", "--format.classes", "x.txt"], 2, "--task"),

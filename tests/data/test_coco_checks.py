@@ -48,7 +48,7 @@ def content():
 
 def usable(split, on_bad_image, masks=False):
     """Return ids of images and annotations that are left, and the notes."""
-    kept, notes = usable_split(split.files.annotations.parent.parent, "train", on_bad_image, split.kind, masks)
+    kept, notes = usable_split(split, on_bad_image, masks)
     return *ids(kept), notes
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from van.data.checks import ImageSizes
-from van.data.images import ImageFiles, list_images, mode_for, read_image
+from van.data.images import list_images, mode_for, read_image
 from van.data.pairs import read_mask
 from van.data.panoptic import read_ids
 from van.errors import DataError
@@ -155,7 +155,6 @@ def test_pixels_that_are_not_finite_are_named(tmp_path, value):
     Image.fromarray(np.array([[0.5, value]], np.float32)).save(tmp_path / "depth.tiff")
     with pytest.raises(DataError, match=r"depth\.tiff has pixels that are NaN or infinite"):
         read_image(tmp_path / "depth.tiff")
-    assert isinstance(ImageFiles([tmp_path / "depth.tiff"], np.asarray, keep=True)[0], DataError)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes in folders are POSIX's")
@@ -393,29 +392,3 @@ def test_urls_are_named_as_given():
     for function in (read_image, lambda url: list_images([url])):
         with pytest.raises(DataError, match=r"https://host/a\.jpg is a URL"):
             function("https://host/a.jpg")
-
-
-class TestImageFiles:
-    def test_an_image_is_decoded_once_and_kept_where_asked_for(self, tmp_path, monkeypatch):
-        path = tmp_path / "a.png"
-        Image.new("RGB", (6, 4), (255, 0, 0)).save(path)
-        opened = []
-        original = Image.open
-        monkeypatch.setattr(Image, "open", lambda *args, **options: opened.append(args) or original(*args, **options))
-        for mode, keep in (("RGB", False), ("RGB", True), ("L", False), ("L", True)):
-            opened.clear()
-            one = ImageFiles([path], lambda image: (image.mode, image.size), mode, keep)[0]
-            assert (one.item, one.size, one.path) == ((mode, (6, 4)), (4, 6), str(path))
-            assert len(opened) == 1
-            assert (
-                (one.image.mode == "RGB" and one.image.getpixel((0, 0)) == (255, 0, 0)) if keep else one.image is None
-            )
-
-    def test_errors_stand_in_for_broken_images(self, tmp_path):
-        (tmp_path / "b.png").write_bytes(b"nothing")
-        files = ImageFiles([np.zeros((2, 2), np.uint8), str(tmp_path / "b.png"), b"nothing"], np.asarray)
-        assert files[0].path is None
-        assert files[0].item.shape == (2, 2, 3)
-        assert isinstance(files[1], DataError)
-        assert "b.png" in str(files[1])
-        assert "Image 3 of 3" in str(files[2])

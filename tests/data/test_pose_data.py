@@ -61,8 +61,8 @@ def person(number=1, image_id=1, box=(18, 8, 44, 44), keypoints=None, **changes)
     return {**new, "keypoints": keypoints, "num_keypoints": count, **changes}
 
 
-def split_of(folder) -> CocoSplit:
-    return CocoSplit(find_split(folder, "val", "person_keypoints"), "person_keypoints")
+def split_of(folder, split="val") -> CocoSplit:
+    return CocoSplit(find_split(folder, split, "person_keypoints"), "person_keypoints")
 
 
 class TestGeometry:
@@ -150,7 +150,7 @@ class TestHalfBody:
 
 class TestDataset:
     def test_crop_and_keypoints_without_changes(self, write):
-        dataset, notes = open_persons(write([person()]), "val", (64, 48))
+        dataset, notes = open_persons(split_of(write([person()]), "val"), (64, 48))
         item = dataset[0]
         assert notes == []
         assert item["image"].shape == (3, 64, 48)
@@ -164,9 +164,9 @@ class TestDataset:
 
     def test_mirror_swaps_left_and_right(self, write):
         folder = write([person()])
-        straight = open_persons(folder, "train", (64, 64))[0][0]
+        straight = open_persons(split_of(folder, "train"), (64, 64))[0][0]
         only_flip = PoseAugmentation(scale=0, rotation_probability=0, hflip=1, half_body=0)
-        mirrored = open_persons(folder, "train", (64, 64), only_flip)[0][0]
+        mirrored = open_persons(split_of(folder, "train"), (64, 64), only_flip)[0][0]
         assert torch.equal(mirrored["image"], straight["image"].flip(2))
         expected = straight["keypoints"].clone()
         expected[:, 0] = 63 - expected[:, 0]
@@ -174,7 +174,7 @@ class TestDataset:
         torch.testing.assert_close(mirrored["keypoints"], expected[order], atol=1e-3, rtol=0)
 
     def test_changes_keep_keypoints_on_the_image(self, write):
-        dataset, _ = open_persons(write([person()]), "train", (64, 48), PoseAugmentation())
+        dataset, _ = open_persons(split_of(write([person()]), "train"), (64, 48), PoseAugmentation())
         points = np.array(body()).reshape(17, 3)
         swapped = points[[0, *(i for pair in PAIRS for i in reversed(pair))]]
         torch.manual_seed(0)
@@ -197,10 +197,10 @@ class TestDataset:
     def test_half_bodies_have_other_crops(self, write):
         folder = write([person()])
         only_half = PoseAugmentation(scale=0, rotation_probability=0, hflip=0, half_body=1)
-        whole = open_persons(folder, "train", (64, 48))[0][0]["matrix"]
-        assert not torch.allclose(open_persons(folder, "train", (64, 48), only_half)[0][0]["matrix"], whole)
+        whole = open_persons(split_of(folder, "train"), (64, 48))[0][0]["matrix"]
+        assert not torch.allclose(open_persons(split_of(folder, "train"), (64, 48), only_half)[0][0]["matrix"], whole)
         few = write([person(keypoints=body(visible=8))])
-        assert torch.allclose(open_persons(few, "train", (64, 48), only_half)[0][0]["matrix"], whole)
+        assert torch.allclose(open_persons(split_of(few, "train"), (64, 48), only_half)[0][0]["matrix"], whole)
 
     def test_centers_are_shifted_by_a_share_of_the_crop(self):
         only_shift = PoseAugmentation(
@@ -250,8 +250,8 @@ class TestWhoIsTaken:
     def test_wrong_count_of_keypoints_is_refused_or_skipped(self, write):
         folder = write([person(1), person(7, keypoints=body()[:48])])
         with pytest.raises(DataError, match="7"):
-            open_persons(folder, "val", (64, 48))
-        dataset, notes = open_persons(folder, "val", (64, 48), on_bad_image="skip")
+            open_persons(split_of(folder, "val"), (64, 48))
+        dataset, notes = open_persons(split_of(folder, "val"), (64, 48), on_bad_image="skip")
         assert len(dataset) == 1
         assert len(notes) == 1
         with pytest.raises(DataError, match="annotation 7 has 48 numbers for 17 keypoints"):
@@ -259,7 +259,7 @@ class TestWhoIsTaken:
 
     def test_a_broken_image_is_named(self, write):
         folder = write([person()])
-        dataset, _ = open_persons(folder, "val", (64, 48))
+        dataset, _ = open_persons(split_of(folder, "val"), (64, 48))
         (folder / "val" / "1.png").write_bytes(b"nothing")
         with pytest.raises(DataError, match=r"val/1\.png"):
             dataset[0]
@@ -284,7 +284,7 @@ class TestDetectorBoxes:
     def test_crops_come_from_them(self, write):
         folder = write([person()])
         self.detections(folder, {})
-        dataset, _ = open_persons(folder, "val", (64, 48), boxes=folder / "boxes.json")
+        dataset, _ = open_persons(split_of(folder, "val"), (64, 48), boxes=folder / "boxes.json")
         assert dataset[0]["score"] == 0.7
         assert not dataset[0]["keypoints"][:, 2].any()
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from van.data.samples import ImageDataset, Samples, SampleSubset, find_problems, split_samples
+from van.data.splits import Division
 from van.errors import DataError
 
 
@@ -26,11 +27,11 @@ def names(samples):
 
 def test_split_is_stratified_seeded_and_whole():
     samples = squares([40, 20, 10])
-    train, val = split_samples(samples, 0.3, seed=1)
+    train, val = split_samples(samples, Division(0.3, 1))
     assert [val.labels.count(c) for c in range(3)] == [12, 6, 3]
     assert sorted(names(train) + names(val)) == sorted(names(samples))
-    assert names(split_samples(samples, 0.3, seed=1)[1]) == names(val)
-    assert names(split_samples(samples, 0.3, seed=2)[1]) != names(val)
+    assert names(split_samples(samples, Division(0.3, 1))[1]) == names(val)
+    assert names(split_samples(samples, Division(0.3, 2))[1]) != names(val)
 
 
 def test_subset_keeps_names_labels_and_images():
@@ -46,12 +47,12 @@ def test_subset_keeps_names_labels_and_images():
 
 def test_split_of_a_class_with_one_image():
     with pytest.raises(DataError, match="'class 1' has only one image, but a split needs two"):
-        split_samples(squares([5, 1]), 0.5, seed=0)
+        split_samples(squares([5, 1]), Division(0.5))
 
 
 def test_split_with_a_fraction_that_is_too_small():
     with pytest.raises(DataError, match=r"7 images of 3 classes cannot be split with --val-fraction 0\.1"):
-        split_samples(squares([3, 2, 2]), 0.1, seed=0)
+        split_samples(squares([3, 2, 2]), Division(0.1))
 
 
 def test_dataset_decodes_into_the_mode():

@@ -48,7 +48,7 @@ def fit(tmp_path, metric, values, resume=None, callbacks=(), lr=0.1):
     ).plan(len(values), 1)  # fmt: skip
     data = DataLoader(TensorDataset(torch.ones(4, 2), torch.ones(4)), 4)
     keep = [Checkpoints(tmp_path, metric), Checkpoints(tmp_path)]
-    table = EpochTable(tmp_path / "metrics.csv", ("train_loss", f"val_{metric.key}"), metric, lines=True)
+    table = EpochTable(tmp_path / "metrics.csv", ("train_loss", f"val_{metric.key}"), metric, "short")
     trainer = lightning.Trainer(
         max_epochs=len(values), accelerator="cpu", logger=False, enable_progress_bar=False, num_sanity_val_steps=0,
         enable_model_summary=False, callbacks=[*keep, table, *callbacks],

@@ -9,10 +9,21 @@ from tests.engine import toy_detector, toy_task
 
 import van
 from van.data.shapes import make_shapes
+from van.engine import registry as tasks
 from van.engine.registry import register_task
+from van.networks import registry as networks
 from van.networks.registry import register
 
 BACKBONE = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """What these tests register is unknown to the others."""
+    monkeypatch.setattr(tasks, "_TASKS", dict(tasks._TASKS))
+    monkeypatch.setattr(
+        networks, "_ARCHITECTURES", {task: dict(known) for task, known in networks._ARCHITECTURES.items()}
+    )
 
 
 @pytest.fixture(scope="module")

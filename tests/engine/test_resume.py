@@ -104,7 +104,13 @@ def test_a_killed_run_goes_on_inside_the_epoch(tmp_path, reference):
 
 
 @pytest.mark.parametrize(
-    ("stop", "workers"), [(signal.SIGTERM, 1), (signal.SIGHUP, 0), (signal.SIGINT, 1), (signal.SIGINT, 0)]
+    ("stop", "workers"),
+    [
+        (signal.SIGTERM, 1),
+        (signal.SIGINT, 1),
+        pytest.param(signal.SIGHUP, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_signals_save(tmp_path, stop, workers, reference):
     """They go to the whole group, loading processes included."""

@@ -45,7 +45,13 @@ def blocks_of(model):
     return [block for stage in model.stages for block in stage.blocks]
 
 
-@pytest.fixture(scope="module", params=PARAMETERS)
+LARGE = ("van_b3", "van_b4", "van_b5", "van_b6")
+
+
+# B3 to B6 differ from the others in numbers only, and take most of the time
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in PARAMETERS]
+)
 def name(request):
     return request.param
 
@@ -60,6 +66,7 @@ def model(name):
 class TestEveryVAN:
     """What timm's own tests ask of a model, for each registered VAN."""
 
+    @pytest.mark.parametrize("name", PARAMETERS)
     def test_parameter_count(self, name):
         model = timm.create_model(name, device="meta")
         assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]

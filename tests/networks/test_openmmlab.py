@@ -207,7 +207,7 @@ def test_predict_and_evaluate_take_the_file(published, tmp_path, monkeypatch, ca
     (tmp_path / "data/classes.txt").write_text("sky\ncat\n")
     common = ["--weights", str(path), "--scales", "0.125", "--workers", "0"]
     assert main(["predict", "data/images", *common, "--output", "found"]) == 0
-    (entry,) = json.loads((tmp_path / "found/predictions.json").read_text())
+    (entry,) = map(json.loads, (tmp_path / "found/predictions.jsonl").read_text().splitlines())
     assert entry["labels"] == ["wall", "sky", "tree", "cat", "cup", "car"]
     with Image.open("found/a_classes.png") as image:
         found = np.asarray(image)

@@ -1,25 +1,100 @@
-"""What every task promises about exported files: they agree with the network, and van.load runs them."""
+"""What every exported file promises, whatever its task and format."""
+
+import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import van
 from van.errors import VanError
+from van.models.weight_file import read_header
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "safetensors": ".safetensors"}
+FAST = {("classification", "onnx"), ("classification", "torch"), ("classification", "safetensors")}
 
 
-@pytest.mark.slow  # exporters take 5 to 60 s for a network
-@pytest.mark.parametrize("inside", [False, True], ids=["core", "whole"])
-@pytest.mark.parametrize("format", SUFFIXES)
-def test_exported_files_agree_with_the_network(task, format, inside, run_of, data, tmp_path):
-    run = run_of(task)
-    options = {"preprocess": inside, "postprocess": inside, "image_size": [64, 96]}
-    file = van.export(run.folder, format, tmp_path / f"a{SUFFIXES[format]}", **options)
-    if inside:
-        with pytest.raises(VanError, match="was exported with preprocess and postprocess"):
-            van.load(file)
-        return
-    images = [np.random.default_rng(i).integers(0, 256, (64, 72 + i, 3), dtype=np.uint8) for i in range(2)]
-    for ours, theirs in zip(van.load(file)(images), van.load(run.folder, "cpu")(images), strict=True):
-        assert ours.summary() == theirs.summary()
+def cases():
+    from tests.tasks.conftest import TINY
+
+    for task in TINY:
+        for form in ENDINGS:
+            yield pytest.param(task, form, marks=[] if (task, form) in FAST else pytest.mark.slow, id=f"{task}-{form}")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return str(tmp_path / "photo.png")
+
+
+def numbers(value):
+    """All numbers of a result, in order."""
+    if isinstance(value, dict):
+        return [n for key in sorted(value) for n in numbers(value[key])]
+    if isinstance(value, list | tuple):
+        return [n for one in value for n in numbers(one)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("task", "form"), list(cases()))
+def test_an_exported_file_is_a_weight_file(run_of, task, form, photo, tmp_path):
+    folder = run_of(task).folder
+    path = van.export(folder, form, tmp_path / f"file{ENDINGS[form]}")
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+    assert read_header(path).task == task
+    expected, found = van.load(folder, "cpu")(photo).to_dict(), van.load(path, "cpu")(photo).to_dict()
+    assert numbers(found) == pytest.approx(numbers(expected), abs=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("form", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize(
+    "task", ["classification", "detection", "instances", "pose", "semantic", "panoptic", "saliency"]
+)
+def test_pre_and_postprocessing_can_be_inside(run_of, task, form, tmp_path):
+    path = van.export(run_of(task).folder, form, tmp_path / f"file{ENDINGS[form]}", preprocess=True, postprocess=True)
+    with pytest.raises(VanError, match=r"was exported with preprocess and postprocess"):
+        van.load(path)
+
+
+def test_a_file_with_everything_inside_needs_numpy_alone(run_of, photo, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder = run_of("classification").folder
+    path = van.export(folder, "onnx", tmp_path / "file.onnx", preprocess=True, postprocess=True)
+    session = onnxruntime.InferenceSession(str(path))
+    assert [(one.name, one.shape) for one in session.get_inputs()] == [("images", ["batch", 3, "height", "width"])]
+    names = json.loads(session.get_modelmeta().custom_metadata_map["names"])
+    image = np.asarray(Image.open(photo)).transpose(2, 0, 1)[None]
+    [probabilities] = session.run(["probabilities"], {"images": image})
+    expected = van.load(folder, "cpu")(photo)
+    assert names[int(probabilities[0].argmax())] == expected.classes[0]
+    assert probabilities[0].max() == pytest.approx(float(expected.probabilities[0]), abs=5e-3)
+
+
+def test_a_file_that_differs_is_not_kept(run_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("van.export.formats.BOUNDS", {"core": -1.0, "whole": -1.0})
+    with pytest.raises(VanError, match=r"The file is not kept: on 1 x .* its output logits differs"):
+        van.export(run_of("classification").folder, "torch", tmp_path / "file.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_written(run_of, tmp_path, cli):
+    folder = run_of("classification").folder
+    (tmp_path / "there.onnx").touch()
+    for arguments, message in [
+        (("--format", "tflite"), "--format"),
+        (("--output", "x.pt2"), "x.pt2 does not end in .onnx"),
+        (("--output", "there.onnx"), "there.onnx exists"),
+        (("--format", "safetensors", "--output", "x.safetensors", "--preprocess"), "hold weights alone"),
+        (("--image-size", "0", "64"), "image_size is (0, 64)"),
+    ]:
+        status, _, errors = cli("export", folder, *arguments)
+        assert status != 0
+        assert message in errors
+        assert "Traceback" not in errors
+    assert [one.name for one in tmp_path.iterdir()] == ["there.onnx"]
+    assert not list(folder.glob("*.onnx"))

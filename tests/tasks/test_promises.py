@@ -16,6 +16,7 @@ from tests.tasks.conftest import TINY
 import van
 from van.engine.api import train_options
 from van.engine.registry import get_task, task_names
+from van.engine.result import read_records
 from van.models.weight_file import read_header, read_weights
 
 FILES = (
@@ -267,7 +268,7 @@ class TestInference:
         assert status == 1
         assert "broken.jpg" in err
         assert "1 of 3 images could not be read" in err
-        entries = read(Path("out/predictions.json"))
+        entries = list(read_records("out/predictions.jsonl"))
         assert ["error" in entry for entry in entries] == [False, False, True]
         predictor = van.load(run_of(task).folder)
         for entry, result in zip(entries, predictor([images / "0.png", images / "1.png"]), strict=False):

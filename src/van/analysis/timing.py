@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from van import ops
 from van.analysis.counting import complexity
+from van.engine.engines import engine_class
 from van.errors import VanError, nearest
 from van.export.fuse import fuse
-from van.export.openvino import OpenVINOEngine
 from van.models import create_model
 from van.models.reference import ReferenceVAN
 from van.models.variants import VARIANTS
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TASKS = ("inference", "training")
-MODES = ("eager", "compiled", "fused", "openvino")
+ENGINES = ("onnxruntime", "openvino")  # which compute the network in place of PyTorch, on CPUs
+MODES = ("eager", "compiled", "fused", *ENGINES)
 PRECISIONS = ("float32", "bfloat16", "float16")
 DIRECTIONS = ("forward", "input_gradient", "weight_gradient", "forward_backward")
 # Largest accepted difference relative to the largest number of the reference. VAN-B0 and B2 differ by 1e-6 in float32
@@ -67,9 +68,10 @@ class Case:
         model: A VAN variant, "reference:VARIANT" for the plain network in NCHW ("reference:VARIANT:channels_last" in
             that layout), or any other name that timm knows.
         task: "inference", or "training": one step of forward pass, backward pass and AdamW.
-        mode: "eager", "compiled" (torch.compile), or for inference "fused" (layers folded) or "openvino" (on CPUs).
+        mode: "eager", "compiled" (torch.compile), or for inference "fused" (layers folded), or "onnxruntime" or
+            "openvino", the engines of van.load, on CPUs.
         precision: "float32", "bfloat16" or "float16"; weights of that type for inference (in OpenVINO its own choice of
-            layers that compute so), autocast for training.
+            layers that compute so; ONNX Runtime has float32 only), autocast for training.
         batch_size: Images per step.
         image_size: Height and width.
         device: cpu, cuda or cuda:NUMBER.
@@ -259,8 +261,8 @@ def plan(
 ) -> list[Case]:
     """Return all valid combinations of settings as cases.
 
-    The plain reference runs in eager mode only; only VANs can be fused; fused and openvino are for inference, openvino
-    on the CPU.
+    The plain reference runs in eager mode only; only VANs can be fused; fused and engines are for inference, engines on
+    the CPU, and onnxruntime in float32.
 
     Args:
         models: See Case.
@@ -295,8 +297,8 @@ def plan(
         if not any(case.mode == mode for case in cases):
             raise VanError(
                 f"mode {mode!r} fits none of {', '.join(models)} for {' and '.join(tasks)} on {device}: the plain "
-                "reference runs in eager mode only, only VANs can be fused, fused and openvino are for inference, "
-                "openvino on the CPU. Leave the mode out or add a model."
+                "reference runs in eager mode only, only VANs can be fused, fused and engines are for inference, "
+                "engines on the CPU, onnxruntime in float32. Leave the mode out or add a model."
             )
     return cases
 
@@ -304,8 +306,9 @@ def plan(
 def _exists(case: Case) -> bool:
     if case.is_reference:
         return case.mode == "eager"
-    if case.mode == "openvino":
-        return case.task == "inference" and case.device == "cpu"
+    if case.mode in ENGINES:
+        computes = case.mode == "openvino" or case.precision == "float32"
+        return case.task == "inference" and case.device == "cpu" and computes
     return case.mode != "fused" or (case.task == "inference" and case.variant is not None)
 
 
@@ -476,8 +479,10 @@ def _network(case: Case) -> _Network:
     model.train(case.task == "training")
     if case.mode == "fused":
         model = fuse(model)  # in float32, so that folded weights are rounded once
-    if case.mode == "openvino":
-        return _Network(case, model, OpenVINOEngine(model, x, case.precision), x, labels)
+    if case.mode in ENGINES:
+        engine = engine_class(case.mode).of(model, "forward", case.precision, x.device)
+        engine.prepare(x)  # with the plan that measures best, as after some batches
+        return _Network(case, model, engine, x, labels)
     if case.task == "inference":
         model, x = model.to(getattr(torch, case.precision)), x.to(getattr(torch, case.precision))
     if case.layout == "channels_last":
@@ -571,7 +576,7 @@ def _prepare_network(result: Result[Case], expected: dict[Any, Any], warmup: int
         network.step()
     if network.optimizer:
         network.optimizer.zero_grad()
-    if case.mode != "openvino":  # which allocates for itself
+    if case.mode not in ENGINES:  # which allocate for themselves
         result.memory = peak_memory(network.step, case.device, network.bytes_held())
     return network.step
 

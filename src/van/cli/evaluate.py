@@ -5,7 +5,7 @@ from van.cli.selecting import select
 
 
 def run(arguments: list[str], command: str = "evaluate") -> int:
-    """Measure trained weights on labeled images, run them on others, or export them."""
+    """Measure trained weights on labeled images, run them on others, or serve them; see van.evaluate and van.load."""
     from van.engine.api import inference_options, inference_parser, run_evaluation
     from van.engine.config import read_config
 
@@ -21,10 +21,9 @@ def run(arguments: list[str], command: str = "evaluate") -> int:
         from van.engine.prediction import predict
 
         return predict(task, options, changes)
-    if command == "export":
-        from van.export.writing import write
+    if command == "serve":
+        from van.serve import serve
 
-        write(task, options, changes)
-        return 0
+        return serve(options, changes)
     run_evaluation(task, options, changes)
     return 0

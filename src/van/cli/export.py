@@ -1,9 +1,38 @@
 """`van export`."""
 
-from van.cli import evaluate
+from van.cli.selecting import call
+from van.export import FormatName
 
 
-def run(arguments: list[str]) -> int:
-    """Write trained weights in a format that other software runs; see van.export."""
-    first = arguments[:1] if arguments and not arguments[0].startswith("-") else []
-    return evaluate.run([*(["--weights", *first] if first else []), *arguments[len(first) :]], "export")
+def export(
+    weights: str,
+    *,
+    format: FormatName = "onnx",
+    output: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    preprocess: bool = False,
+    postprocess: bool = False,
+) -> None:
+    """Write trained weights in a format that other software runs. The file is compared with the network first.
+
+    Args:
+        weights: Weight file, run folder, or name of published weights such as van_b0.
+        format: onnx, openvino, torch (torch.export, .pt2) or safetensors (the weights alone).
+        output: New file; by default the weight file with the ending of the format.
+        image_size: Height and width that the network is traced with; images of other sizes can be computed all the
+            same. By default those it was trained with.
+        preprocess: Put the preprocessing into the file, which then takes images of bytes, of any size.
+        postprocess: Put the postprocessing into the file, which then returns results.
+    """
+    from van.export import export as write
+
+    path = write(weights, format, output, image_size, preprocess, postprocess)
+    size = sum(
+        file.stat().st_size for file in path.parent.glob(f"{path.stem}.*") if file.suffix in (path.suffix, ".bin")
+    )
+    print(f"{path}: {size / 1e6:.1f} MB" + ("" if format == "safetensors" else ", run and compared with the network"))
+
+
+def run(arguments: list[str]) -> None:
+    """Export weights."""
+    call(export, arguments, "export")

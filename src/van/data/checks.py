@@ -27,6 +27,7 @@ class Problem:
         image: Image to leave out: its id where images have ids, else its index. None if that would not help.
         annotation: Id of the annotation to leave out instead.
         fatal: Whether leaving out images and annotations does not help.
+        source: Place of the annotation in a file of a format without ids, such as "a.txt, line 3".
     """
 
     file: str
@@ -34,9 +35,11 @@ class Problem:
     image: int | None = None
     annotation: int | None = None
     fatal: bool = False
+    source: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}{'' if self.annotation is None else f', annotation {self.annotation}'}: {self.what}"
+        number = "" if self.annotation is None else f", annotation {self.annotation}"
+        return f"{self.source or self.file + number}: {self.what}"
 
 
 class Checked(Protocol):
@@ -160,7 +163,7 @@ class ImageSizes(Dataset):
     def __getitem__(self, index: int) -> tuple[str, int, int]:
         path = self.paths[index]
         try:
-            width, height = (None if self.decode else _header_size(path)) or read_image(path).size
+            width, height = (None if self.decode else header_size(path)) or read_image(path).size
         except DataError as error:
             return said(error, path), 0, 0
         return "", width, height
@@ -171,7 +174,7 @@ def said(error: DataError, file: str) -> str:
     return str(error).removeprefix(file).lstrip(":, ").rstrip(".")
 
 
-def _header_size(path: str) -> tuple[int, int] | None:
+def header_size(path: str) -> tuple[int, int] | None:
     """Return width and height without decoding, with EXIF's rotation; None if that does not work."""
     try:
         refuse_special(path)

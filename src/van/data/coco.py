@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
+from van.data.checks import Problem
 from van.data.folders import Split
 from van.data.images import read_image
 from van.errors import DataError, VanError
@@ -22,7 +23,7 @@ CocoKind = Literal["instances", "person_keypoints", "panoptic"]
 """What is annotated: the first word in the name of a COCO annotation file."""
 
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation")}
-_ROBOFLOW = "_annotations.coco.json"
+ROBOFLOW = "_annotations.coco.json"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ def find_split(root: str | Path, split: Split, kind: CocoKind = "instances") -> 
     """
     if split == "all":
         raise DataError(f"{root} is data in COCO's layout, which has the splits train and val. Choose one of them.")
-    found = _look_for(Path(root), split, kind)
+    found = look_for(Path(root), split, kind)
     if found is None:
         names = _SPLIT_FOLDERS[split]
-        roboflow = "" if kind == "panoptic" else f" and {' or '.join(f'{name}/{_ROBOFLOW}' for name in names)}"
+        roboflow = "" if kind == "panoptic" else f" and {' or '.join(f'{name}/{ROBOFLOW}' for name in names)}"
         raise DataError(
             f"{root} has no {kind} annotations for {split}. Looked for annotations/{kind}_{split}2017.json (or another "
             f"year, or none){roboflow}."
@@ -75,11 +76,16 @@ def find_splits(root: str | Path, kind: CocoKind = "instances") -> dict[Split, C
         DataError: there is none, or one has no folder of images.
     """
     splits: tuple[Split, ...] = ("train", "val")
-    found: dict[Split, CocoFiles] = {split: files for split in splits if (files := _look_for(Path(root), split, kind))}
+    found: dict[Split, CocoFiles] = {split: files for split in splits if (files := look_for(Path(root), split, kind))}
     return found or {"train": find_split(root, "train", kind)}
 
 
-def _look_for(root: Path, split: Split, kind: CocoKind) -> CocoFiles | None:
+def look_for(root: Path, split: Split, kind: CocoKind) -> CocoFiles | None:
+    """Return the files of a split; None if there are none. See `find_split`.
+
+    Raises:
+        DataError: the root is not a folder, or annotations have no folder of images.
+    """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Give the folder with the annotations and images.")
     names = _SPLIT_FOLDERS[split]
@@ -96,8 +102,8 @@ def _look_for(root: Path, split: Split, kind: CocoKind) -> CocoFiles | None:
             raise DataError(f"{root / 'annotations' / match[0]} has no images: none of {looked} is a folder.")
         return CocoFiles(images, root / "annotations" / match[0])
     folders = [] if kind == "panoptic" else [root / name for name in names]
-    folder = next((folder for folder in folders if (folder / _ROBOFLOW).is_file()), None)
-    return CocoFiles(folder, folder / _ROBOFLOW) if folder else None
+    folder = next((folder for folder in folders if (folder / ROBOFLOW).is_file()), None)
+    return CocoFiles(folder, folder / ROBOFLOW) if folder else None
 
 
 def _records(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
@@ -115,9 +121,13 @@ class CocoSplit:
     Args:
         files: Images and annotations; see `find_split`.
         kind: What is annotated; "person_keypoints" needs a category with keypoints.
+        content: What the annotation file would hold, where the annotations come from files of another format; see
+            van.data.labels.
+        problems: What is wrong in these files.
 
     Attributes:
         name: What to call the split: its annotation file.
+        problems: What is wrong in the files that the annotations come from.
         images: Records of the images, sorted by id.
         class_names: Names in the order of the category ids: the position in this list is the label.
         category_ids: Category id of each label.
@@ -131,10 +141,20 @@ class CocoSplit:
         DataError: the file is missing or not a COCO annotation file.
     """
 
-    def __init__(self, files: CocoFiles, kind: CocoKind = "instances") -> None:
+    def __init__(
+        self,
+        files: CocoFiles,
+        kind: CocoKind = "instances",
+        content: dict[str, Any] | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
         self.files = files
         self.name = str(files.annotations)
         self.kind: CocoKind = kind
+        self.problems = list(problems)
+        if content is not None:
+            self._take(content)
+            return
         try:
             content = json.loads(files.annotations.read_bytes())
         except OSError as error:
@@ -177,6 +197,8 @@ class CocoSplit:
         places = {name: i for i, name in enumerate(self.keypoint_names)}
         mirrored = [(i, name.replace("left", "right")) for name, i in places.items() if "left" in name]
         self.flip_pairs = [(i, places[name]) for i, name in mirrored if name in places]
+        if order := posed.get("flip_idx"):
+            self.flip_pairs = [(i, j) for i, j in enumerate(order) if i < j]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -198,11 +220,16 @@ class CocoSplit:
         """Return the file of a record of `images`."""
         return self.files.images / image["file_name"]
 
+    def paths(self) -> dict[int, Path]:
+        """Return the files of the images by id."""
+        return {image["id"]: self.image_path(image) for image in self.images}
+
     def without(self, images: Collection[int] = (), annotations: Collection[int] = ()) -> "CocoSplit":
         """Return the split without the images of some ids, with all their annotations, and without some annotations."""
         drop, gone = set(annotations), set(images)
         split = object.__new__(CocoSplit)
         split.files, split.name, split.kind = self.files, self.name, self.kind
+        split.problems = [problem for problem in self.problems if problem.image is None or problem.image not in gone]
         split._take(
             {
                 **self._content,

@@ -3,14 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from van.data.checks import ImageSizes, Problem, without_problems
-from van.data.coco import CocoKind, CocoSplit, find_split, segmentation_error
+from van.data.coco import CocoSplit, segmentation_error
 from van.data.folders import OnBadImage, Split
 from van.data.loaders import loading_processes
 from van.errors import DataError
@@ -103,7 +102,7 @@ def find_problems(
         workers: Loading processes; None takes one per processor, at most 8, and none for few images.
         masks: Whether every object must have a mask; by default if any has one.
     """
-    problems: list[Problem] = []
+    problems: list[Problem] = list(split.problems)
     annotations = list(split.all_annotations())
     if not annotations:
         problems.append(Problem(split.name, "it has no annotations", fatal=True))
@@ -137,7 +136,8 @@ def find_problems(
             file, errors = split.name, [f"image {image_id} is not among the images of the file"]
         elif all(sizes[image_id]):  # nothing is known about an image that is missing and has no size in the JSON
             errors = _annotation_errors(split, annotation, sizes[image_id], masks)
-        problems += [Problem(file, what, annotation=number, fatal=number is None) for what in errors if what]
+        source = annotation.get("source")
+        problems += [Problem(file, what, None, number, number is None, source) for what in errors if what]
     return problems
 
 
@@ -149,22 +149,18 @@ def check(
 
 
 def usable_split(
-    folder: str | Path,
-    split: Split,
+    whole: CocoSplit,
     on_bad_image: OnBadImage = "error",
-    kind: CocoKind = "instances",
     masks: bool = False,
     decode: bool = False,
     workers: int | None = None,
 ) -> tuple[CocoSplit, list[str]]:
-    """Read the annotations of a split without what cannot be used.
+    """Return the annotations of a split without what cannot be used.
 
     Args:
-        folder: Folder of the data set; see van.data.coco.find_split.
-        split: "train" or "val".
+        whole: All annotations; see van.data.labels.open_labels.
         on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves
             them out.
-        kind: What is annotated.
         masks: Whether every object must have a mask.
         decode: Decode every image; otherwise damage behind the header of a file is missed.
         workers: Loading processes; see `find_problems`.
@@ -173,9 +169,8 @@ def usable_split(
         The split, and notes that say what was left out.
 
     Raises:
-        DataError: the data cannot be read; or there are problems and on_bad_image is "error" or they are too many.
+        DataError: there are problems and on_bad_image is "error" or they are too many.
     """
-    whole = CocoSplit(find_split(folder, split, kind), kind)
     kept, notes = without_problems(whole, find_problems(whole, decode, workers, masks), on_bad_image)
     if not any(True for _ in kept.all_annotations()):
         raise DataError(f"{whole.name} has no annotations left without those that have problems:\n{notes[0]}")

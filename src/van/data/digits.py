@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from van.data.samples import Samples, split_samples
+from van.data.splits import Division
 
 
 class DigitSamples(Samples):
@@ -27,4 +28,4 @@ class DigitSamples(Samples):
 
 def load_split() -> tuple[Samples, Samples]:
     """Return the training split (1,437 images) and the validation split (360): always the same, stratified by digit."""
-    return split_samples(DigitSamples(), 0.2, seed=0)
+    return split_samples(DigitSamples(), Division())

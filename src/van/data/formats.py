@@ -1,5 +1,6 @@
 """Options that say how the files of a data set are to be read, free of torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +29,8 @@ class SemanticFormat:
     reduce_zero_label: bool | None = None
     ignore_index: int = IGNORED
 
-    def find(self, folder: str | Path, split: Split) -> "SemanticSplit":
-        """Find the images and masks of a split; see find_semantic."""
-        from van.data.semantic import find_semantic
+    def find(self, folder: str | Path) -> "Callable[[], dict[Split, SemanticSplit]]":
+        """Find images and labels, and return what reads the splits; see recognize_semantic."""
+        from van.data.semantic import recognize_semantic
 
-        return find_semantic(folder, split, self.classes, self.reduce_zero_label, self.ignore_index)
-
-    def find_splits(self, folder: str | Path) -> "dict[Split, SemanticSplit]":
-        """Find all splits of a folder; see find_semantic_splits."""
-        from van.data.semantic import find_semantic_splits
-
-        return find_semantic_splits(folder, self.classes, self.reduce_zero_label, self.ignore_index)
+        return recognize_semantic(folder, self.classes, self.reduce_zero_label, self.ignore_index)

@@ -4,17 +4,15 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from timm.data.readers.img_extensions import add_img_extensions, get_img_extensions
 from timm.utils import natural_key
-from torch.utils.data import Dataset
 
 from van.data.folders import files_below, refuse_special, refuse_url
 from van.errors import DataError
@@ -77,7 +75,7 @@ def read_image(source: ImageLike, mode: str | None = "RGB", name: str | None = N
         name = name or "The tensor"
         source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()  # NumPy has no bfloat16
     if isinstance(source, np.ndarray):
-        return _one_mode(_from_array(source, name or "The array"), mode)
+        return one_mode(_from_array(source, name or "The array"), mode)
     if isinstance(source, Image.Image):
         return _decode(source, mode, name or str(getattr(source, "filename", "")) or "The image")
     if isinstance(source, str | Path):
@@ -119,12 +117,13 @@ def _decode(image: Image.Image, mode: str | None, name: str) -> Image.Image:
                 f"{name} has pixels that are NaN or infinite. Replace them by the value of black or white, or remove "
                 "the file."
             )
-        return _one_mode(ImageOps.exif_transpose(image), mode)
+        return one_mode(ImageOps.exif_transpose(image), mode)
     except _BROKEN as error:
         raise DataError(f"{name} cannot be decoded, the file is broken ({error}). Remove or replace it.") from error
 
 
-def _one_mode(image: Image.Image, mode: str | None) -> Image.Image:
+def one_mode(image: Image.Image, mode: str | None) -> Image.Image:
+    """Return a decoded image in another color mode; see read_image."""
     if mode is None:
         return image
     if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these instead of scaling
@@ -188,57 +187,3 @@ def list_images(paths: Sequence[str | Path]) -> list[str]:
         else:
             found.append(str(path))
     return found
-
-
-@dataclass
-class PreparedImage:
-    """An image that was decoded once.
-
-    Attributes:
-        item: What the preparation made of it.
-        size: Height and width of the image in pixels.
-        path: Its path; None where it did not come from a file.
-        image: The RGB image itself, where it was to be kept.
-    """
-
-    item: Any
-    size: tuple[int, int]
-    path: str | None = None
-    image: Image.Image | None = None
-
-
-class ImageFiles(Dataset):
-    """Images that are decoded once each; an item is a PreparedImage, or the DataError of an image that is broken.
-
-    Args:
-        images: Paths, or anything else that read_image takes.
-        prepare: Turns a PIL image into what a network takes, such as a tensor.
-        mode: PIL mode of the images that prepare gets.
-        keep: Keep the RGB images too, to draw on.
-    """
-
-    def __init__(
-        self, images: Sequence[ImageLike], prepare: Callable[[Any], Any], mode: str = "RGB", keep: bool = False
-    ) -> None:
-        self.images = images
-        self.prepare = prepare
-        self.mode = mode
-        self.keep = keep
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> PreparedImage | DataError:
-        try:
-            source = self.images[index]
-            path = str(source) if isinstance(source, str | Path) else None
-            named = path or getattr(source, "filename", None) or getattr(source, "name", None)
-            name = None if named or len(self) == 1 else f"Image {index + 1} of {len(self)}"
-            image = kept = read_image(source, None if self.keep else self.mode, name)
-            if self.keep:
-                image, kept = _one_mode(image, self.mode), _one_mode(image, "RGB")
-            cast(Any, image).filename = path or getattr(source, "filename", "")  # decoding has dropped it
-            item = self.prepare(image)
-            return PreparedImage(item, (image.height, image.width), path, kept if self.keep else None)
-        except DataError as error:
-            return error

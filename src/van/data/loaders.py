@@ -21,6 +21,7 @@ Collate = Callable[[list[Any]], Any]
 
 _FEW = 128  # up to this many images, starting processes takes longer than it saves
 _MOST_PROCESSES = 8
+STREAMS = 32  # of blocks that are read side by side
 
 
 def loading_processes(workers: int | None, images: int | None = None) -> int:
@@ -209,6 +210,60 @@ class StepBatches(TrainBatches):
             generator = torch.Generator().manual_seed(self.seed + turn)
             self._turn = turn, torch.randperm(self.images, generator=generator).tolist()
         return self._turn[1]
+
+
+class BlockBatches(TrainBatches):
+    """Shuffled batches of images in blocks that are read as a whole, such as groups of rows of a Parquet file.
+
+    The blocks are shuffled and dealt to streams, and what a process gets of a batch comes from one stream, shuffled
+    inside its block. Where processes times loading processes divide the number of streams, each block is read by one of
+    them only. The images that do not fill a batch are left out of the epoch; in each they are others.
+
+    Args:
+        blocks: Number of images in each block, in order.
+        batch_size: Images per batch and process.
+        seed: Of the order.
+        processes: How many share the images; None asks torch.distributed.
+        rank: Which of them this is; None asks torch.distributed.
+
+    Raises:
+        DataError: there are not enough images for one batch of every process.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        processes: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(sum(blocks), batch_size, seed, processes, rank)
+        self._refuse_fewer_images_than_processes()
+        self.share = min(batch_size, self.images // self.num_replicas)
+        self.blocks = np.split(np.arange(self.images), np.cumsum(blocks)[:-1])
+
+    def __len__(self) -> int:
+        return self.images // (self.share * self.num_replicas)
+
+    def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        """Return all batches of an epoch over all processes together."""
+        order, whole = self._order(epoch), self.share * self.num_replicas
+        for start in range(0, len(self) * whole, whole):
+            yield [(epoch * len(self) * whole + start + i, order[start + i]) for i in range(whole)]
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = np.random.default_rng((self.seed, epoch))
+        queue = iter(generator.permutation(len(self.blocks)))
+        streams: list[list[int]] = [[] for _ in range(STREAMS)]
+        order: list[int] = []
+        while len(order) < self.images:
+            for stream in streams:
+                while len(stream) < self.share and (block := next(queue, None)) is not None:
+                    stream += generator.permutation(self.blocks[block]).tolist()
+                order += stream[: self.share]
+                del stream[: self.share]
+        return order
 
 
 class OrderedBatches(_BatchSampler):

@@ -14,7 +14,6 @@ from van.data.images import read_image
 from van.errors import DataError
 
 _IMAGE_FOLDERS = ("images", "image", "imgs", "Imgs")
-_HELD_OUT = 5  # without splits, every fifth pair is for validation
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _LOSSY = ("JPEG", "MPO", "JPEG2000")
 
@@ -143,11 +142,11 @@ def _by_name(folder: Path, kind: str) -> tuple[dict[str, Path], list[tuple[Path,
 def find_pairs(folders: Folders, split: Split) -> Pairs:
     """Pair images and masks with the same path below their folders, endings aside, in natural order.
 
-    Without splits, "val" takes every fifth pair, "train" the others, and "all" everything.
-
     Raises:
-        DataError: there is no pair.
+        DataError: there is no pair, or the data has no splits and one is asked for.
     """
+    if folders.whole and split != "all":
+        raise DataError(f"{folders.images} and {folders.masks} have no splits, so there is no {split}. Choose all.")
     images, unpaired = _by_name(folders.images, "image")
     masks, repeated = _by_name(folders.masks, "mask")
     unpaired += repeated
@@ -159,11 +158,6 @@ def find_pairs(folders: Folders, split: Split) -> Pairs:
             f"{folders.images} ({len(images)} images) and {folders.masks} ({len(masks)} masks) have no file name in "
             "common. An image and its mask must have the same name, endings aside: a.jpg and a.png."
         )
-    if folders.whole and split != "all":
-        held_out = set(names[_HELD_OUT - 1 :: _HELD_OUT] or names[-1:])
-        names = [name for name in names if (name in held_out) == (split == "val")]
-        if not names:
-            raise DataError(f"{folders.images} has only one image with a mask, too few for training and validation.")
     return Pairs([images[name] for name in names], [masks[name] for name in names], unpaired)
 
 

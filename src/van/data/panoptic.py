@@ -96,6 +96,10 @@ class PanopticSplit:
     def __len__(self) -> int:
         return len(self.images)
 
+    def paths(self) -> dict[int, Path]:
+        """Return the files of the images by id."""
+        return {image["id"]: self.image_path(image) for image in self.images}
+
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "PanopticSplit":
         """Return the split without the images of some ids."""
         gone = {image["id"] for image in self.coco.images} - {image["id"] for image in self.images}

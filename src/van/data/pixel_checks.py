@@ -1,7 +1,7 @@
 """Checks of semantic, panoptic and saliency data before training."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from van.data.loaders import as_is, loading_processes
 from van.data.pairs import read_mask, sizes_differ
 from van.data.panoptic import PanopticSplit, read_ids
 from van.data.saliency import THRESHOLD, SaliencySplit
-from van.data.semantic import SemanticSplit
+from van.data.semantic import DrawnSplit, SemanticSplit
 from van.errors import DataError
 
 PixelSplit = SemanticSplit | SaliencySplit | PanopticSplit
@@ -43,7 +43,7 @@ def _look_semantic(split: SemanticSplit, index: int, decode: bool) -> _Found:
     errors, size = _size(image, decode)
     counts = np.zeros(len(split.class_names) + 1, np.int64)  # the last one counts ignored pixels
     try:
-        numbers = read_mask(mask)
+        numbers = split.numbers(index)
     except DataError as error:
         return [*errors, _said(error, mask)], counts
     if size and size != numbers.shape:
@@ -161,6 +161,8 @@ class _Looks(Dataset):
 
 def _whole(split: PixelSplit) -> Iterator[Problem]:
     """Yield what is wrong apart from single images and their masks."""
+    if isinstance(split, DrawnSplit):
+        yield from split.problems()
     if not isinstance(split, PanopticSplit):
         for path, what in split.unpaired:
             yield Problem(str(path), what)
@@ -278,22 +280,21 @@ def usable_split(
 
 
 def usable_splits(
-    find: Callable[[Path, Split], _S], folder: Path, on_bad_image: OnBadImage, decode: bool, workers: int | None
+    train: _S, val: _S, on_bad_image: OnBadImage, decode: bool, workers: int | None
 ) -> tuple[_S, _S, list[str]]:
     """Return what can be trained on and validated with, and notes that say what was left out and why.
 
     Args:
-        find: Finds a split in a folder.
-        folder: Of the data set.
+        train: What to train on.
+        val: What to validate with.
         on_bad_image: What to do about images that cannot be used; see usable_split. With "skip" all validation images
             are decoded.
         decode: Decode the training images too, not only their masks.
         workers: Loading processes.
 
     Raises:
-        DataError: a split is missing or cannot be used.
+        DataError: a split cannot be used.
     """
-    train, val = find(folder, "train"), find(folder, "val")  # a missing split should show before the long check
     train, notes = usable_split(train, on_bad_image, decode, workers)
     # what cannot be decoded is replaced while training, but must be out of the metrics from the start
     val, more = usable_split(val, on_bad_image, decode or on_bad_image == "skip", workers, empty_classes=False)

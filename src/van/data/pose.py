@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from van.data.augmentation import PoseAugmentation
 from van.data.coco import CocoSplit
 from van.data.coco_checks import usable_split
-from van.data.folders import OnBadImage, Split
+from van.data.folders import OnBadImage
 from van.data.images import read_image
 from van.errors import DataError
 
@@ -353,8 +353,7 @@ def _inside(box: Sequence[float], image: dict[str, Any]) -> tuple[float, float, 
 
 
 def open_persons(
-    folder: str | Path,
-    split: Split,
+    split: CocoSplit,
     size: Sequence[int],
     augmentation: PoseAugmentation | None = None,
     on_bad_image: OnBadImage = "error",
@@ -366,8 +365,7 @@ def open_persons(
     """Open a split of a data set.
 
     Args:
-        folder: See van.data.coco.find_split.
-        split: "train" or "val".
+        split: Annotations with keypoints; see van.data.labels.open_labels.
         size: Height and width of the crops.
         augmentation: Random changes; None for none.
         on_bad_image: What to do about annotations and images that cannot be used: error refuses them, skip leaves
@@ -383,6 +381,6 @@ def open_persons(
     Raises:
         DataError: the data cannot be used.
     """
-    kept, notes = usable_split(folder, split, on_bad_image, "person_keypoints", decode=decode, workers=workers)
+    kept, notes = usable_split(split, on_bad_image, decode=decode, workers=workers)
     persons = annotated_persons(kept) if boxes is None else detected_persons(kept, boxes, score_threshold)
     return PoseDataset(kept, persons, size, augmentation, boxes), notes

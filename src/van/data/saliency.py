@@ -43,6 +43,10 @@ class SaliencySplit:
     def __len__(self) -> int:
         return len(self.images)
 
+    def paths(self) -> dict[int, Path]:
+        """Return the files of the images by index."""
+        return dict(enumerate(self.images))
+
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SaliencySplit":
         """Return the split without the pairs of some indices, and without unpaired files."""
         gone = set(images)
@@ -69,7 +73,7 @@ def find_saliency(root: str | Path, split: Split) -> SaliencySplit:
 
     Args:
         root: Folder of the data set.
-        split: "train", "val" or "all"; without splits, "val" is every fifth pair.
+        split: "train" or "val", or "all" for data without splits.
 
     Raises:
         DataError: there are no such files.

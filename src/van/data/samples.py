@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -14,6 +14,7 @@ from van.data.checks import Problem, count, left_out, said
 from van.data.folders import OnBadImage
 from van.data.images import ImageLike, read_image
 from van.data.loaders import as_is, loading_processes
+from van.data.splits import Division
 from van.errors import DataError
 
 
@@ -73,13 +74,12 @@ class SampleSubset(Samples):
         return self._samples.name(self._indices[index])
 
 
-def split_samples(samples: Samples, fraction: float, seed: int) -> tuple[Samples, Samples]:
+def split_samples(samples: Samples, division: Division) -> tuple[Samples, Samples]:
     """Split into training and validation samples with the same class frequencies.
 
     Args:
         samples: What to split.
-        fraction: Fraction of the validation samples, between 0 and 1.
-        seed: The same seed gives the same split.
+        division: How.
 
     Raises:
         DataError: a class is too small, or the fraction leaves one split without some class.
@@ -92,12 +92,22 @@ def split_samples(samples: Samples, fraction: float, seed: int) -> tuple[Samples
             "remove the class, or provide train and val folders."
         )
     try:
-        train, val = train_test_split(
-            range(len(samples)), test_size=fraction, stratify=samples.labels, random_state=seed
-        )
+        if division.folds is not None and division.fold is not None:
+            if (least := min(counts.values())) < division.folds:
+                raise ValueError(f"the smallest class has {least} images.")
+            folds = StratifiedKFold(division.folds, shuffle=True, random_state=division.seed)
+            parts = list(folds.split(range(len(samples)), samples.labels))
+            train, val = (part.tolist() for part in parts[division.fold - 1])
+        else:
+            train, val = train_test_split(
+                range(len(samples)),
+                test_size=division.val_fraction,
+                stratify=samples.labels,
+                random_state=division.seed,
+            )
     except ValueError as error:
         raise DataError(
-            f"{len(samples)} images of {len(counts)} classes cannot be split with --val-fraction {fraction}: {error} "
+            f"{len(samples)} images of {len(counts)} classes cannot be split with {division}: {error} "
             "Choose another fraction, or provide train and val folders."
         ) from error
     return SampleSubset(samples, sorted(train)), SampleSubset(samples, sorted(val))

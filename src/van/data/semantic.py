@@ -3,16 +3,21 @@
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from timm.data.readers.img_extensions import get_img_extensions
+from timm.utils import natural_key
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from van.data.folders import Split
+from van.data.checks import Problem
+from van.data.coco import CocoSplit, decode_masks
+from van.data.folders import Split, files_below
 from van.data.formats import IGNORED
 from van.data.images import read_image
 from van.data.pairs import Folders, check_sizes, find_folders, find_pairs, find_splits, read_mask
@@ -20,6 +25,8 @@ from van.errors import DataError
 
 CLASS_FILE = "classes.txt"
 
+_VOC_MASKS = "SegmentationClass"
+_COLOR_FILE = "labelmap.txt"  # of CVAT
 _ADE20K = "objectInfo150.txt"  # ADE20K's own class file
 _MASK_FOLDERS = ("masks", "annotations", "semantic", "labels", "mask")
 _MOST = 254  # 255 marks ignored pixels
@@ -50,6 +57,10 @@ class SemanticSplit:
     def __len__(self) -> int:
         return len(self.images)
 
+    def paths(self) -> dict[int, Path]:
+        """Return the files of the images by index."""
+        return dict(enumerate(self.images))
+
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SemanticSplit":
         """Return the split without the pairs of some indices, and without unpaired files."""
         gone = set(images)
@@ -66,6 +77,14 @@ class SemanticSplit:
         table[[self.ignore_index, IGNORED]] = IGNORED
         return table
 
+    def numbers(self, index: int) -> np.ndarray:
+        """Read the mask of an index as `look_up` takes it, (H, W).
+
+        Raises:
+            DataError: the file is broken or not a mask.
+        """
+        return read_mask(self.masks[index])
+
     def labels(self, index: int) -> np.ndarray:
         """Read the mask of an index.
 
@@ -75,7 +94,7 @@ class SemanticSplit:
         Raises:
             DataError: the file is broken or not a mask, or a value is not a class.
         """
-        numbers = read_mask(self.masks[index])
+        numbers = self.numbers(index)
         labels = self.look_up(numbers)
         if labels.min(initial=0) < 0:
             raise DataError(f"{self.masks[index]} {self.unknown(numbers)}. van check-data lists what is wrong.")
@@ -102,6 +121,93 @@ class SemanticSplit:
             f"has {counts.sum()} pixels with {shown}, expected {first} to {last} for {len(self.class_names)} classes, "
             f"or {self.ignore_index} for ignored pixels{hint}"
         )
+
+
+@dataclass(frozen=True)
+class ColoredSplit(SemanticSplit):
+    """Masks whose colors stand for classes, as CVAT exports them.
+
+    Attributes:
+        colors: Red, green and blue of each class.
+    """
+
+    colors: tuple[tuple[int, ...], ...] = ()
+
+    def numbers(self, index: int) -> np.ndarray:
+        """Return the class of each pixel, (H, W); see SemanticSplit."""
+        pixels = np.asarray(read_image(self.masks[index]), np.int64)
+        codes = pixels @ (65536, 256, 1)
+        known = np.array([np.dot(color, (65536, 256, 1)) for color in self.colors])
+        order = known.argsort(kind="stable")
+        places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+        if (known[places] != codes).any():
+            color = tuple(map(int, pixels[known[places] != codes][0]))
+            raise DataError(f"{self.masks[index]} has pixels of the color {color}, which {_COLOR_FILE} does not list.")
+        return places.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class DrawnSplit(SemanticSplit):
+    """Objects with masks or outlines, drawn into one map of classes in the order of the files.
+
+    Pixels of no object are background, the first class; crowd regions are ignored.
+
+    Attributes:
+        objects: The annotations.
+        ids: Id of each image in them.
+    """
+
+    objects: CocoSplit | None = None
+    ids: tuple[int, ...] = ()
+
+    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "DrawnSplit":
+        """Return the split without the images of some indices."""
+        kept: Any = super().without(images)
+        gone = set(images)
+        return replace(kept, ids=tuple(number for i, number in enumerate(self.ids) if i not in gone))
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong in the label files, with the indices of the images."""
+        places = {number: index for index, number in enumerate(self.ids)}
+        found = [p for p in self._objects.problems if p.image is None or p.image in places]
+        return [replace(p, image=None if p.image is None else places[p.image]) for p in found]
+
+    @property
+    def _objects(self) -> CocoSplit:
+        assert self.objects is not None  # noqa: S101 - a dataclass cannot have a field without a default here
+        return self.objects
+
+    def numbers(self, index: int) -> np.ndarray:
+        """Draw the objects of an image, (H, W); see SemanticSplit."""
+        image = next(image for image in self._objects.images if image["id"] == self.ids[index])
+        height, width = image.get("height"), image.get("width")
+        if not height or not width:
+            raise DataError(f"{self.images[index]} has no size in {self.name}.")
+        drawn = np.zeros((height, width), np.uint8)
+        for annotation in self._objects.annotations(self.ids[index]):
+            source = annotation.get("source") or f"{self.name}, annotation {annotation.get('id')}"
+            number = self._objects.labels.get(annotation.get("category_id"))
+            if number is None:
+                raise DataError(f"{source}: its category {annotation.get('category_id')} is unknown.")
+            try:
+                mask = decode_masks([annotation.get("segmentation")], height, width)[0]
+            except DataError as error:
+                raise DataError(f"{source}: {error}.") from error
+            label = self.class_names.index(self._objects.class_names[number])
+            drawn[mask > 0] = IGNORED if annotation.get("iscrowd") else label
+        return drawn
+
+
+def _drawn(objects: CocoSplit, ignore_index: int) -> DrawnSplit:
+    backgrounds = [name for name in objects.class_names if name.strip("_").lower() == "background"]
+    names = [
+        *(backgrounds[:1] or ["background"]),
+        *(name for name in objects.class_names if name not in backgrounds[:1]),
+    ]
+    paths = [objects.image_path(image) for image in objects.images]
+    ids = tuple(image["id"] for image in objects.images)
+    common: dict[str, Any] = {"ignore_index": ignore_index, "name": objects.name}
+    return DrawnSplit(paths, paths, names, objects=objects, ids=ids, **common)
 
 
 def read_classes(path: str | Path) -> list[str]:
@@ -155,7 +261,7 @@ def find_semantic(
 
     Args:
         root: Folder of the data set.
-        split: "train", "val" or "all"; without splits, "val" is every fifth pair.
+        split: "train" or "val", or "all" for data without splits.
         classes: File with the class names; by default classes.txt in the root or in or beside the folder of the masks,
             or ADE20K's objectInfo150.txt.
         reduce_zero_label: In the masks, 0 marks ignored pixels and the first class is 1; by default only for ADE20K's
@@ -182,9 +288,113 @@ def find_semantic_splits(
     reduce_zero_label: bool | None = None,
     ignore_index: int = IGNORED,
 ) -> dict[Split, SemanticSplit]:
-    """Return the splits of a data set, train before val, or "all" alone; see `find_semantic`."""
-    splits = find_splits(root, _MASK_FOLDERS)
-    return {split: find_semantic(root, split, classes, reduce_zero_label, ignore_index) for split in splits}
+    """Return the splits of a data set, train before val, or "all" alone; see `recognize_semantic`."""
+    return recognize_semantic(root, classes, reduce_zero_label, ignore_index)()
+
+
+def recognize_semantic(
+    root: str | Path,
+    classes: str | Path | None = None,
+    reduce_zero_label: bool | None = None,
+    ignore_index: int = IGNORED,
+) -> Callable[[], dict[Split, SemanticSplit]]:
+    """Find masks of classes, Pascal VOC's or in folders, or else objects with masks in a format of van.data.labels.
+
+    Args:
+        root: Folder of the data set, or its label file.
+        classes: See `find_semantic`, like the others.
+        reduce_zero_label: For masks in folders only.
+        ignore_index: Value in the masks that marks ignored pixels.
+
+    Returns:
+        What reads the splits.
+
+    Raises:
+        DataError: there are neither masks nor objects with masks.
+    """
+    from van.data.labels import find_labels
+
+    root = Path(root)
+    if (root / _VOC_MASKS).is_dir():
+        return partial(_voc_splits, root, classes, ignore_index)
+    reason: DataError | None = None
+    if root.is_dir():
+        try:
+            splits = find_splits(root, _MASK_FOLDERS)
+            masks = [find_folders(root, split, _MASK_FOLDERS).masks for split in splits]
+        except DataError as error:
+            reason = error
+        else:
+            known = get_img_extensions(as_set=True)
+            if any(files_below(folder, known) for folder in masks):
+                return lambda: {
+                    split: find_semantic(root, split, classes, reduce_zero_label, ignore_index) for split in splits
+                }
+    try:
+        labels = find_labels(root, "masks")
+    except DataError as error:
+        if reason is None:
+            raise
+        raise DataError(f"{reason}\n{error}") from error
+    for option, value in (("classes", classes), ("reduce_zero_label", reduce_zero_label)):
+        if value is not None:
+            raise DataError(f"format.{option} is {value}, which {labels.format} does not use. Leave it out.")
+    return lambda: {split: _drawn(objects, ignore_index) for split, objects in labels.read().items()}
+
+
+def _voc_splits(root: Path, classes: str | Path | None, ignore_index: int) -> dict[Split, SemanticSplit]:
+    """Return the splits of Pascal VOC's masks: those of ImageSets/Segmentation, or all masks."""
+    from van.data.labels.base import ImageIndex
+    from van.data.labels.voc import CLASSES, listed_splits
+
+    folder, own = root / _VOC_MASKS, next((p for p in (root / CLASS_FILE, root / _COLOR_FILE) if p.is_file()), None)
+    colors: tuple[tuple[int, ...], ...] = ()
+    if classes is None and own is not None and own.name == _COLOR_FILE:
+        names, colors = _read_colors(own)
+    else:
+        file = classes or own
+        names = read_classes(file) if file else ["background", *CLASSES]
+    index = ImageIndex(root / "JPEGImages", root / "images")
+    masks = {path.stem: path for path in map(Path, sorted(files_below(folder, [".png"]), key=natural_key))}
+    listed: dict[Split, list[str]] = {
+        split: stems for split, (_, stems) in listed_splits(root, "Segmentation").items()
+    } or {"all": list(masks)}
+    splits: dict[Split, SemanticSplit] = {}
+    for split, stems in listed.items():
+        pairs = [(index.find(stem), masks.get(stem)) for stem in stems]
+        unpaired = [
+            (folder / f"{s}.png", "it does not exist") for s, (_, m) in zip(stems, pairs, strict=True) if m is None
+        ]
+        unpaired += [(m, "it has no image in JPEGImages") for i, m in pairs if i is None and m is not None]
+        kept = [(i, m) for i, m in pairs if i is not None and m is not None]
+        if not kept:
+            raise DataError(f"{folder} has no mask for the images of {split}. Check ImageSets/Segmentation.")
+        common: dict[str, Any] = {"ignore_index": ignore_index, "unpaired": unpaired, "name": str(folder)}
+        images, own_masks = [i for i, _ in kept], [m for _, m in kept]
+        if colors:
+            splits[split] = ColoredSplit(images, own_masks, names, colors=colors, **common)
+        else:
+            splits[split] = SemanticSplit(images, own_masks, names, **common)
+    return splits
+
+
+def _read_colors(path: Path) -> tuple[list[str], tuple[tuple[int, ...], ...]]:
+    """Read names and colors of classes: a line name:red,green,blue:: for each.
+
+    Raises:
+        DataError: a line is malformed.
+    """
+    names, colors = [], []
+    for place, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        color = rest.partition(":")[0].split(",")
+        if not name or len(color) != 3 or not all(c.strip().isdecimal() and int(c) < 256 for c in color):
+            raise DataError(f"{path}, line {place} is {line!r}, expected name:red,green,blue::. Correct it.")
+        names.append(name)
+        colors.append(tuple(map(int, color)))
+    return names, tuple(colors)
 
 
 class SemanticDataset(Dataset):

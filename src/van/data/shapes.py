@@ -10,7 +10,6 @@ import colorsys
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 from van.errors import DataError
+from van.files import new_folder_at
 
 KEYPOINTS = (
     "nose",
@@ -97,27 +97,13 @@ def make_shapes(folder: str | Path, images: int = 2400, size: int = 128, seed: i
     for name, value, least in (("images", images, 2), ("size", size, 48), ("seed", seed, 0)):
         if value < least:
             raise DataError(f"{name} is {value}, expected {least} or more.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(
-            f"{folder} already exists and is not an empty folder. Choose another folder, or remove this one first."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        beside.chmod(0o755)
-        held_out = max(1, images // 5)
-        numbers = list(range(1, images + 1))
+    held_out = max(1, images // 5)
+    numbers = list(range(1, images + 1))
+    with new_folder_at(folder) as beside:
         with tqdm(total=images, desc="Drawing shapes", unit=" images", leave=False, disable=None) as progress:
             _write_split(beside, "train", numbers[:-held_out], size, seed, progress)
             _write_split(beside, "val", numbers[-held_out:], size, seed, progress)
         (beside / "semantic" / "classes.txt").write_text("\n".join(_CLASSES) + "\n")
-        beside.replace(folder)
-    except OSError as error:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise DataError(f"Another process wrote to {folder} at the same time. Check its contents.") from error
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def shapes_folder(root: str | Path | None = None) -> Path:

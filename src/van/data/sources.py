@@ -21,6 +21,7 @@ from van.data.classes import match_classes
 from van.data.folders import SPLIT_FOLDERS, files_below, identity, refuse_url
 from van.data.images import ImageLike
 from van.data.loaders import as_is, loading_processes
+from van.data.parquet import open_streamed
 from van.data.processes import loading_errors
 from van.data.samples import Samples, SampleSubset, find_problems
 from van.errors import DataError
@@ -28,7 +29,9 @@ from van.errors import DataError
 _FEW_SHARDS = 8  # up to this many, starting processes takes longer than it saves
 _LONGEST_LABEL = 20  # bytes of a .cls member
 _SPLIT_NAMES = {"train": SPLIT_FOLDERS["train"], "val": (*SPLIT_FOLDERS["val"], "eval", "evaluation")}
-_SUPPORTED = "digits, a folder of class folders, a .tar file, a folder of WebDataset shards, torch/NAME or hfds/NAME"
+_SUPPORTED = (
+    "digits, a folder of class folders, a .tar file, a folder of WebDataset shards, torch/NAME, hfds/NAME or hfids/NAME"
+)
 
 
 def _split_names(found: Iterable[str]) -> dict[str, str]:
@@ -432,8 +435,8 @@ def open_data(data: str, root: str | None = None) -> dict[str, Samples]:
 
     Args:
         data: "digits" (built in), a folder of class folders (or of train and val folders of them), a .tar file, a
-            folder with WebDataset shards, "torch/NAME" for torchvision's, "hfds/NAME" for Hugging Face's, or
-            "wds/FOLDER".
+            folder with WebDataset shards, "torch/NAME" for torchvision's, "hfds/NAME" for Hugging Face's, "hfids/NAME"
+            for the same without storing them, or "wds/FOLDER".
         root: Where torch/NAME is stored or downloaded ("data" if None); cache folder of hfds/NAME.
 
     Returns:
@@ -451,11 +454,15 @@ def open_data(data: str, root: str | None = None) -> dict[str, Samples]:
     kind, _, name = data.partition("/")
     if kind == "torch" and not Path(data).exists():
         return {split: TorchvisionSamples(data, root or "data", split) for split in ("train", "val")}
-    if kind == "hfds" and not Path(data).exists():
+    if kind in ("hfds", "hfids") and not Path(data).exists():
         datasets = _datasets()
         if not name:
-            raise DataError(f"{data} does not name a data set. Give hfds/NAME or hfds/FOLDER.")
+            raise DataError(f"{data} does not name a data set. Give {kind}/NAME or {kind}/FOLDER.")
         try:
+            if kind == "hfids":
+                streamed = open_streamed(name, root)
+                chosen = _split_names(streamed) or {"all": next(iter(streamed))}
+                return {split: streamed[theirs]() for split, theirs in chosen.items()}
             splits = datasets.get_dataset_split_names(name)
             chosen = _split_names(splits) or {"all": splits[0]}
             return {split: HuggingFaceSamples(name, root, theirs) for split, theirs in chosen.items()}
@@ -466,20 +473,6 @@ def open_data(data: str, root: str | None = None) -> dict[str, Samples]:
     if kind == "wds" and not Path(data).exists():
         return _open_path(Path(name))
     return _open_path(Path(data))
-
-
-def describe_split(splits: dict[str, Samples], fraction: float, seed: int) -> dict[str, Any]:
-    """Return what it takes to split data without a validation split in the same way again.
-
-    Args:
-        splits: What `open_data` returned.
-        fraction: Fraction of the validation images.
-        seed: Of the split.
-
-    Returns:
-        val_fraction, seed and images, which JSON can hold; empty where the data has splits of its own.
-    """
-    return {"val_fraction": fraction, "seed": seed, "images": len(splits["all"])} if "all" in splits else {}
 
 
 def check(splits: Mapping[str, Samples], decode: bool = True, workers: int | None = None) -> list[Problem]:

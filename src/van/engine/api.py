@@ -232,17 +232,24 @@ def _changeable(command: str, task: Task | None) -> list[Field]:
     if task is None:
         return []
     taken = {f.name for f in fields(getattr(task, f"{command}_options"))}
-    taken |= set(task.predict_only) if command == "evaluate" else set()
+    taken |= set({"evaluate": task.predict_only, "serve": task.files_only}.get(command, ()))
     return [f for f in fields(task.inference) if f.name not in taken]
 
 
+_SUMMARIES = {
+    "evaluate": "Measure trained weights on labeled images",
+    "predict": "Run a model on images",
+    "serve": "Answer requests with images over HTTP",
+}
+
+
 def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, type]:
-    """Return the parser of `evaluate` or `predict` for a task, and the dataclass of its options.
+    """Return the parser of `evaluate`, `predict` or `serve` for a task, and the dataclass of its options.
 
     Options of inference stand beside the others, and by default are those of the weight file.
 
     Args:
-        command: "evaluate", "predict" or "export".
+        command: "evaluate", "predict" or "serve".
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
@@ -250,11 +257,7 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
     about = task.inference.__doc__ if task else ""
     changes = make_dataclass("Changes", own, kw_only=True, namespace={"__doc__": about})
     options = make_dataclass("Options", [], bases=(base, changes), kw_only=True, namespace={"__doc__": base.__doc__})
-    what = {
-        "evaluate": "Measure trained weights on labeled images",
-        "predict": "Run a model on images",
-        "export": "Write trained weights in a format that other software runs",
-    }[command]
+    what = _SUMMARIES[command]
     about = f"{what}. Task: {task.name}." if task else f"{what}. With --weights, --help shows the options of its task."
     if own:
         about += f" By default {', '.join(name for name, *_ in own)} are as in the weight file."
@@ -268,7 +271,7 @@ def inference_options(
     """Return the task of the weights, the options, and the changes of inference that all sources give together.
 
     Args:
-        command: "evaluate", "predict" or "export".
+        command: "evaluate", "predict" or "serve".
         config: YAML files.
         options: By keyword, weights among them unless a file has them.
         arguments: Of the command line, except for what options hold.

@@ -179,11 +179,12 @@ class EpochTable(Callback):
     Args:
         path: The CSV file.
         columns: What is logged of every epoch.
-        metric: What the printed line shows besides the loss.
-        lines: Whether to print a line per epoch, for logs and other places without a terminal.
+        metric: What a short line shows besides the loss.
+        lines: Which line to print per epoch: short for logs and other places without a terminal, all for one with all
+            losses and metrics, none.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], metric: Metric, lines: bool) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], metric: Metric, lines: str) -> None:
         self.path = path
         self.columns = ("epoch", "lr", *columns, "seconds")
         self.metric = metric
@@ -226,35 +227,68 @@ class EpochTable(Callback):
         row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
         row["seconds"] = round(seconds, 2)
         self._write([*read_table(self.path), row])
-        if self.lines:
-            loss, value = row.get("train_loss", float("nan")), row.get(f"val_{self.metric.key}")
-            print(
-                f"epoch {row['epoch']}/{trainer.max_epochs}: training loss {loss:.4g}, {self.metric.label} "
-                f"{self.metric.text(value)}, {row['seconds']:.0f} s",
-                flush=True,
-            )
+        if self.lines == "none":
+            return
+        loss, value = row.get("train_loss", float("nan")), row.get(f"val_{self.metric.key}")
+        shown = f"training loss {loss:.4g}, {self.metric.label} {self.metric.text(value)}"
+        if self.lines == "all":
+            shown = ", ".join(f"{key} {row[key]}" for key in self.columns[1:-1] if key in row)
+        print(f"epoch {row['epoch']}/{trainer.max_epochs}: {shown}, {row['seconds']:.0f} s", flush=True)
+
+
+class StepLog(Callback):
+    """Hands loss and learning rate to the loggers every few steps; the metrics of epochs go there by themselves."""
+
+    _EVERY = 20  # steps: each look at the loss waits for the device
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log where it is time, and at the end of each epoch."""
+        if (batch_idx + 1) % self._EVERY and batch_idx + 1 != trainer.num_training_batches:
+            return
+        values = {"step_loss": float(outputs["loss"]), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
 
 
 class Progress(TQDMProgressBar):
-    """A progress bar per epoch, counted from 1, with the loss of the latest step."""
+    """A progress bar per epoch, counted from 1, with loss and learning rate of the latest step.
+
+    Args:
+        refresh_rate: Steps between two updates.
+    """
+
+    def __init__(self, refresh_rate: int) -> None:
+        super().__init__(refresh_rate, leave=True)
+
+    def on_train_start(self, *_: Any) -> None:
+        """Begin no bar: each epoch has its own."""
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Begin a bar."""
         super().on_train_epoch_start(trainer)
+        self._shown: dict[str, str] = {}
         self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the loss where the bar is drawn anew."""
+        """Show loss and learning rate where the bar is drawn anew."""
         if self._should_update(batch_idx + 1, self.train_progress_bar.total):
-            self._loss = float(outputs["loss"])  # waits for the device
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self._shown = {"loss": f"{float(outputs['loss']):.3g}", "lr": f"{rate:.2g}"}  # waits for the device
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Begin the bar of the validation."""
+        super().on_validation_batch_start(*args, **kwargs)
+        self.val_progress_bar.set_description("Validation")
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return what stands behind the bar."""
-        shown = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k not in ("v_num", "train_loss")}
-        return {"loss": f"{getattr(self, '_loss', float('nan')):.3g}", **shown}
+        own = super().get_metrics(trainer, pl_module).items()
+        return self._shown | {k: v for k, v in own if k not in ("v_num", "train_loss")}
 
 
 class AveragedWeights(WeightAveraging):

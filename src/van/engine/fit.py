@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from van.data.processes import loading_errors
+from van.engine.loggers import RunLoggers, where
 from van.engine.metric import Metric
 from van.engine.options import TrainOptions
 from van.engine.run import (
@@ -177,13 +178,17 @@ def train(task: "Task", options: Any) -> Run:
                 _introduce(task, options, data, folder, start, epochs, steps, each)
         if options.on_bad_image == "skip":
             data.skip_bad_images(folder / SKIPPED)
-        finished = _fit(task, options, learner, data, folder, checkpoint, epochs, steps, each, leads)
-        if leads:
-            report_skipped(folder / SKIPPED, options.quiet)
+        shown = run_options(task, options, folder, each)
+        with RunLoggers(options.logger if leads else (), folder, shown, bool(options.resume)) as logs:
+            finished = _fit(task, options, learner, data, folder, checkpoint, epochs, steps, each, leads, logs.loggers)
+            if leads:
+                report_skipped(folder / SKIPPED, options.quiet)
+            if finished and leads:
+                plots = _write_results(task, options, learner.model, data, folder, each)
+                logs.pictures([folder / name for name in plots], epochs * steps)
+            logs.finished = finished
         if not finished:
             return _run(task, folder, finished=False)
-        if leads:
-            _write_results(task, options, learner.model, data, folder, each)
     return _run(task, folder)
 
 
@@ -250,14 +255,15 @@ def _fit(
     steps: int,
     each: int | None,
     leads: bool,
+    loggers: list[Any],
 ) -> bool:
-    """Train with checkpoints, a table of the epochs and TensorBoard; return False where a signal has stopped it."""
+    """Train with checkpoints, a table of the epochs and loggers; return False where a signal has stopped it."""
     import lightning
     import torch
     from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
     from lightning.pytorch.callbacks.callback import Callback
-    from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.plugins.environments import SLURMEnvironment
+    from lightning.pytorch.utilities.model_summary import summarize
 
     from van.engine.callbacks import (
         AtomicCheckpointIO,
@@ -267,29 +273,34 @@ def _fit(
         LastCheckpoint,
         LoadingTime,
         Progress,
+        StepLog,
     )
     from van.engine.guard import Guard, Stopped, StopSignals
 
     signals = StopSignals()
     metric, optimization = task.metrics[0], options.optimization
-    terminal = sys.stderr.isatty() and not options.quiet
+    terminal = sys.stdout.isatty() and not options.quiet
+    lines = "none" if terminal or options.quiet else "short"
     columns = ["train_loss", *learner.columns, *(f"val_{m.key}" for m in learner.metrics)]
     columns += ["iteration"] if learner.by_steps else []
-    callbacks: list[Callback] = [
+    callbacks: list[Callback] = [Progress(refresh_rate=max(1, steps // 50))] if terminal else []
+    callbacks += [
         Guard(folder, metric.key),
         Checkpoints(folder / "checkpoints", metric),
         LastCheckpoint(folder / "checkpoints", options.checkpoint_minutes, signals),
-        EpochTable(folder / "metrics.csv", columns, metric, lines=not (terminal or options.quiet)),
+        EpochTable(folder / "metrics.csv", columns, metric, "all" if options.verbose else lines),
     ]
     if leads:
         fingerprint = learner.identity["fingerprint"]
         callbacks.append(
             LambdaCallback(on_train_start=lambda *_: _write_description(task, options, fingerprint, folder, each))
         )
+    if loggers:
+        callbacks.append(StepLog())
     if not options.quiet:
         callbacks.append(LoadingTime(options.batch_size, data.workers, task.unit))
-    if terminal:
-        callbacks.append(Progress(refresh_rate=max(1, steps // 50)))
+    if options.verbose and leads:
+        print(summarize(learner, max_depth=3))
     if optimization.ema_decay is not None:
         callbacks.append(AveragedWeights(optimization.ema_decay))
     if options.early_stopping is not None:
@@ -305,7 +316,7 @@ def _fit(
         max_epochs=epochs + optimization.cooldown_epochs,
         callbacks=callbacks,
         plugins=plugins,
-        logger=TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
+        logger=loggers,
         gradient_clip_val=optimization.clip_grad,
         accumulate_grad_batches=options.accumulate,
         sync_batchnorm=options.sync_batchnorm,
@@ -328,7 +339,7 @@ def _fit(
         return False
     except VanError:
         if terminal:
-            print(file=sys.stderr)  # end the line of the progress bar
+            print()  # end the line of the progress bar
         raise
     except RuntimeError as error:
         if trainer.world_size == 1 or not re.search("gloo|nccl|connection|peer", str(error), re.IGNORECASE):
@@ -341,8 +352,8 @@ def _fit(
 
 def _write_results(
     task: "Task", options: Any, network: Any, data: "DataModule", folder: Path, each: int | None
-) -> None:
-    """Write weights, metrics and plots of the best epoch, and print the metrics and where things are."""
+) -> list[str]:
+    """Write weights, metrics and plots of the best epoch, print metrics and places, and return the names of plots."""
     from van.engine.api import load
     from van.engine.plots import curves
     from van.engine.weights import best_tensors
@@ -359,15 +370,17 @@ def _write_results(
     evaluation = task.evaluation(predictor, data.split, data.workers)
     evaluation.run(folder, title, options.quiet)
     write_checksums(folder, [WEIGHTS, CONFIG, DESCRIPTION, "metrics.csv", "curves.png", *evaluation.files])
+    plots = ["curves.png", *(name for name in evaluation.files if name.endswith(".png"))]
     if never_moved(rows, metric):
         print(f"van train: {advice(metric, rows)}", file=sys.stderr)
     if options.quiet:
-        return
+        return plots
     best = best_epoch(rows, metric)
     seconds = sum(row["seconds"] for row in rows)
     when = f"best step: {best['iteration']:.0f}" if each is not None else f"best epoch: {best['epoch']:.0f}"
     print(f"{when} of {rows[-1]['iteration' if each is not None else 'epoch']:.0f}; {seconds:.0f} s of training")
-    print_files(weights, evaluation.files)
+    print_files(weights, evaluation.files, options.logger)
+    return plots
 
 
 def report_skipped(file: Path, quiet: bool = False) -> int:
@@ -398,16 +411,20 @@ def advice(metric: Metric, rows: Sequence[Any]) -> str:
     )
 
 
-def print_files(weights: Path, files: Sequence[str]) -> None:
+def print_files(weights: Path, files: Sequence[str], loggers: Sequence[str]) -> None:
     """Print where everything in a run folder is, and the command that uses the weights.
 
     Args:
         weights: The weight file in the folder.
         files: Names of the results of the evaluation.
+        loggers: As in TrainOptions.logger.
     """
     folder = weights.parent
     plots = ["curves.png", *(name for name in files if name.endswith(".png"))]
-    tables = ["metrics.csv", *(name for name in files if not name.endswith(".png")), "tensorboard"]
+    tables = ["metrics.csv", *(name for name in files if not name.endswith(".png"))]
+    tables += [name for name in ("tensorboard", "csv") if name in loggers]
     print(f"weights:      {weights}\ncheckpoints:  {folder / 'checkpoints'}")
     print(f"tables:       {folder}: {' '.join(tables)}\nplots:        {folder}: {' '.join(plots)}")
+    for line in where(loggers, folder):
+        print(line)
     print(f"options:      {folder / 'config.yaml'}\npredict with: van predict IMAGE... --weights {weights}")

@@ -55,7 +55,7 @@ class Graph(nn.Module):
         self.channels = 3
         if preprocess:
             self.multiple = 1
-        self.size: tuple[int, int] = tuple(getattr(self.network, "input_size", (3, 224, 224))[1:])
+        self.size = cast(tuple[int, int], tuple(getattr(self.network, "input_size", (3, 224, 224))[1:]))
 
     def core(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the network's core in the type of its weights; what it returns is float32 at least."""

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from van.data.splits import Division
+from van.engine.loggers import check_loggers
 from van.errors import VanError
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
 OnBadImage = Literal["error", "skip"]
 EngineName = Literal["torch", "compiled", "onnxruntime", "openvino", "auto"]
-ExportFormat = Literal["onnx", "openvino", "torch", "safetensors"]
-ExportPrecision = Literal["float32"]
 EnginePrecision = Literal["float32", "bfloat16", "float16"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "csv"]
 
 
 @dataclass
@@ -145,6 +146,11 @@ class TrainOptions:
             a step are left out.
         lr: Highest learning rate; see also optimization.lr_base_batch.
         optimization: Optimizer and schedule.
+        val_fraction: Share of the images held out for validation where the data has no split of its own; the weights
+            remember which.
+        folds: For cross-validation, the number of equal parts of data without a split of its own, one of which is held
+            out instead of val_fraction.
+        fold: Which of the folds is held out, from 1.
         on_bad_image: What to do with images and annotations that cannot be used: error stops with what is wrong, skip
             leaves them out and trains on another image instead. Skipped files are counted and listed in skipped.txt in
             the run folder; more than a tenth of the images of a split is an error.
@@ -171,7 +177,11 @@ class TrainOptions:
         seed: The same seed gives the same run on the same machine.
         output: Run folder; by default a numbered one below runs.
         resume: Run folder to continue. Its options stay; options given beside it win.
+        logger: Where losses, metrics, options and plots go besides the tables and plots of the run folder: tensorboard,
+            wandb, mlflow, csv (loss and learning rate by step), or several; [] for none. All write into the run folder;
+            WANDB_MODE=online or MLFLOW_TRACKING_URI in the environment send them to a server.
         quiet: Print errors only.
+        verbose: Print also the parts of the network with their parameters, and all losses and metrics of each epoch.
     """
 
     # an option and those that it sets back where it comes from a later source, such as the command line after a file
@@ -188,6 +198,9 @@ class TrainOptions:
     accumulate: int = 1
     lr: float = 1e-4
     optimization: Optimization = field(default_factory=Optimization)
+    val_fraction: float = 0.2
+    folds: int | None = None
+    fold: int | None = None
     on_bad_image: OnBadImage = "error"
     check_data: bool = False
     precision: Precision = "32-true"
@@ -206,7 +219,9 @@ class TrainOptions:
     seed: int = 0
     output: str | None = None
     resume: str | None = None
+    logger: list[LoggerName] = field(default_factory=lambda: ["tensorboard"])
     quiet: bool = False
+    verbose: bool = False
 
     def check(self) -> None:
         """Refuse numbers that could only fail later.
@@ -223,14 +238,29 @@ class TrainOptions:
         at_least("limit_batches", self.limit_batches, 1)
         if not self.lr > 0:
             raise VanError(f"lr is {self.lr}, expected a number above 0.")
+        if not 0 < self.val_fraction < 1:
+            raise VanError(f"val_fraction is {self.val_fraction}, expected a number between 0 and 1.")
+        at_least("folds", self.folds, 2)
+        if (self.folds is None) != (self.fold is None):
+            raise VanError(f"folds is {self.folds} and fold {self.fold}, expected both or neither.")
+        if self.folds is not None and self.fold is not None and not 1 <= self.fold <= self.folds:
+            raise VanError(f"fold is {self.fold}, expected a number from 1 to {self.folds}.")
         if self.progressive_size is not None and (self.progressive_size < 32 or self.progressive_size % 32):
             raise VanError(f"progressive_size is {self.progressive_size}, expected a multiple of 32.")
         if self.sync_batchnorm and self.freeze_batchnorm:
             raise VanError("sync_batchnorm has no effect where freeze_batchnorm keeps the statistics. Leave one out.")
         if self.compile and self.checkpoint_gradients:
             raise VanError("torch.compile cannot take checkpoint_gradients. Leave out compile or checkpoint_gradients.")
+        if self.quiet and self.verbose:
+            raise VanError("quiet and verbose are both given. Leave one of them out.")
+        check_loggers(self.logger)
         at_least("lr_base_batch", self.optimization.lr_base_batch, 1)
         self.optimization.check(self.scaled_lr)
+
+    @property
+    def division(self) -> Division:
+        """How data without a validation split is divided."""
+        return Division(self.val_fraction, self.seed, self.folds, self.fold)
 
     @property
     def effective_batch(self) -> int:
@@ -338,7 +368,8 @@ class EvaluateOptions(InferenceOptions):
     Attributes:
         data: Labeled images, in the formats that training takes.
         data_root: Where named and built-in data sets are stored; by default the folder data.
-        split: train, val, or all for data without splits.
+        split: train, val or all; by default val, which for data without splits is the part that the weights were not
+            trained on, and everything where the weights do not say.
         on_bad_image: What to do with images and annotations that cannot be used: error stops with what is wrong, skip
             decodes all images first and leaves bad ones out of the metrics. They are counted and listed in skipped.txt
             in the output folder; more than a tenth of the images is an error.
@@ -355,52 +386,87 @@ class PredictOptions(InferenceOptions):
     """Options of prediction that every task has.
 
     Attributes:
-        images: Image files, and folders whose images are taken in natural order.
+        images: Image files; folders, whose images are taken in natural order; quoted patterns such as "photos/*.jpg";
+            text files (.txt) with a path or URL a line; tar files and WebDataset shards; URLs; and - for paths or URLs
+            from standard input, one a line.
+        pictures: Write pictures of the results into the folder; by default for fewer than 100 images.
+        resume: Go on where a run of the same command was interrupted, in the same output; start where there is none.
+        cluster: Share the images among the machines of a Ray cluster, which see the same paths; workers is then the
+            number of processes that predict, by default one per GPU or machine.
     """
 
     images: list[str] = field(default_factory=list)
+    pictures: bool | None = None
+    resume: bool = False
+    cluster: Literal["ray"] | None = None
 
     def check(self) -> None:
         """Refuse options that could only fail later; see InferenceOptions."""
         super().check()
         if not self.images:
             raise VanError("No images are given. Name image files or folders.")
+        if self.resume and self.output is None:
+            raise VanError("resume needs the output of the run to continue. Name its folder or file with --output.")
+        if self.cluster and self.workers == 0:
+            raise VanError("workers is 0, but a cluster needs 1 or more processes that predict.")
 
 
 @dataclass(kw_only=True)
-class ExportOptions:
-    """Options of export that every task has.
+class ServeOptions:
+    """Options of the HTTP service that every task has.
 
     Attributes:
-        weights: Weight file in any known layout, run folder, or name of published weights such as van_b0.
-        format: onnx, openvino, torch (a program of torch.export, .pt2) or safetensors (a weight file).
-        output: New file; by default beside the weight file, with the ending of the format.
-        image_size: Height and width that the file is meant for; others stay possible.
-        preprocess: Put scaling, normalization and padding into the file, which then takes bytes.
-        postprocess: Put decoding into the file, which then returns results.
-        features: Export the backbone of a classifier, which returns four maps.
-        precision: Of the weights in the file: float32.
+        weights: Weight file, run folder, exported file, or name of published weights such as van_b0.
+        device: cpu, cuda, mps, ...; by default a GPU if there is one.
+        engine: What computes the network; see van predict.
+        precision: Precision of the arithmetic; see van predict.
+        host: Address to listen on; 0.0.0.0 is all of this machine's.
+        port: Port to listen on; 0 takes a free one.
+        max_batch: Most images that the network sees together.
+        max_wait_ms: How long a batch that is not full waits for further images, in milliseconds.
+        queue_size: Most images that wait for their turn; beyond it requests are answered with 429.
+        timeout: Seconds in which a request is read and answered; after it requests are answered with 408 or 504.
+        max_body_mb: Largest body of a request in megabytes.
+        max_pixels: Largest number of pixels of an image; it is read from the file's header, before decoding.
+        max_images: Most images in one request.
+        api_key_file: File with the key that clients must send (Authorization: Bearer KEY); by default none is needed.
         quiet: Print errors only.
     """
 
     weights: str
-    format: ExportFormat = "onnx"
-    output: str | None = None
-    image_size: list[int] | None = None
-    preprocess: bool = False
-    postprocess: bool = False
-    features: bool = False
-    precision: ExportPrecision = "float32"
+    device: str | None = None
+    engine: EngineName | None = None
+    precision: EnginePrecision | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_batch: int = 8
+    max_wait_ms: float = 5.0
+    queue_size: int = 64
+    timeout: float = 30.0
+    max_body_mb: float = 32.0
+    max_pixels: int = 25_000_000
+    max_images: int = 16
+    api_key_file: str | None = None
     quiet: bool = False
 
     def check(self) -> None:
         """Refuse numbers that could only fail later.
 
         Raises:
-            VanError: image_size is no height and width.
+            VanError: a number is out of range.
         """
-        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
-            raise VanError(f"image_size is {self.image_size}, expected height and width.")
+        within("port", self.port, 0, 65535)
+        for name in ("max_batch", "max_pixels", "max_images"):
+            at_least(name, getattr(self, name), 1)
+        at_least("max_wait_ms", self.max_wait_ms, 0)
+        for name in ("timeout", "max_body_mb"):
+            if not getattr(self, name) > 0:
+                raise VanError(f"{name} is {getattr(self, name)}, expected a number above 0.")
+        if self.queue_size < self.max_images:
+            raise VanError(
+                f"queue_size is {self.queue_size}, expected max_images ({self.max_images}) or more: a request must fit "
+                "into the queue."
+            )
 
 
 @dataclass(kw_only=True)
@@ -441,6 +507,35 @@ class Inference:
     def changed(self, changes: Mapping[str, Any]) -> Any:
         """Return the options with other values, as a command or caller gives them."""
         return replace(self, **changes)
+
+
+@dataclass
+class SliceInference(Inference):
+    """How large images are seen by detectors, and by what uses them.
+
+    Attributes:
+        slice: Height and width in pixels of overlapping slices, in which a detector sees large images, beside seeing
+            them whole: small objects keep their size. What is found is joined by non-maximum suppression.
+        overlap: Share of a slice that the next one shows too, more than the size of small objects; null means 0.2.
+    """
+
+    slice: tuple[int, int] | None = None
+    overlap: float | None = None
+
+    @property
+    def share(self) -> float:
+        """See overlap."""
+        return 0.2 if self.overlap is None else self.overlap
+
+    def check(self) -> None:
+        """Raise VanError where a value is out of range or does nothing."""
+        super().check()
+        if self.slice is not None and (len(self.slice) != 2 or min(self.slice) < 1):
+            raise VanError(f"slice is {self.slice}, expected a height and a width of at least 1.")
+        if self.overlap is not None and not 0 <= self.overlap <= 0.9:
+            raise VanError(f"overlap is {self.overlap}, expected a number from 0 to 0.9.")
+        if self.overlap is not None and self.slice is None:
+            raise VanError(f"overlap is {self.overlap}, but there are no slices. Give slice too, or leave it out.")
 
 
 def at_least(name: str, value: float | None, least: float) -> None:

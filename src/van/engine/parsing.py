@@ -57,7 +57,9 @@ class OptionParser(ArgumentParser):
             kwargs = {**plain, "action": ActionYesNo(no_prefix="no-")}
         action: Any = super().add_argument(*args, **kwargs)
         if _is_several(hint):
-            action.metavar = "HEIGHT WIDTH" if "size" in args[0] and "tuple" in str(hint) else "VALUE ..."
+            action.metavar = (
+                "HEIGHT WIDTH" if re.search("size|slice", args[0]) and "tuple" in str(hint) else "VALUE ..."
+            )
         return action
 
     def options(self) -> dict[str, Any]:

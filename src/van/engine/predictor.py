@@ -1,6 +1,6 @@
 """A trained network that says what is on images: one class for all tasks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from van.data.images import ImageFiles, ImageLike
+from van.data.images import ImageLike
+from van.data.inputs import ImageFiles, PreparedImage, in_batches
 from van.data.loaders import as_is
 from van.data.processes import loading_errors
 from van.engine.device import pick_device, to_device
@@ -46,7 +47,10 @@ class Predictor:
         engine: What computes the network in its place; None where that is PyTorch in float32.
         inference: Options of inference.
         extra: What else the weight file says, such as names of keypoints.
+        header: What the weight file says.
         state: What the task keeps for this predictor, such as a second network.
+        asked: Engine and precision that were asked for, where they are not those of a file; a second network takes the
+            same ones.
         mode: PIL mode of the images that the task prepares.
 
     Raises:
@@ -70,6 +74,7 @@ class Predictor:
         self.task = task
         self.class_names = list(header.class_names or ())
         self.extra = header.extra
+        self.header = header
         self.batch_size = batch_size
         stored = upgraded({"inference": header.extra.get("inference") or {}}, task.name)["inference"]
         self.inference: Any = _changed(task.inference, stored, changes or {})
@@ -79,6 +84,9 @@ class Predictor:
         self.model: Any = network
         self.state: dict[str, Any] = {}
         self.mode = "RGB"
+        plain = engine == "torch" and precision in (None, "float32") and file is None
+        self.engine: Any = None
+        self.asked = {} if plain or file else {"engine": engine, "precision": precision}
         task.ready(self)
         if file and self.model is not network and "boxes" in self.model.core_outputs:
             raise VanError(
@@ -86,8 +94,8 @@ class Predictor:
                 "iou and max_detections cannot be changed. Change them with the weight file, or leave them out."
             )
         self.model = to_device(self.model, self.device)
-        plain = engine == "torch" and precision in (None, "float32") and file is None
-        self.engine = None if plain else put_in_place(self.model, engine, precision, self.device, file, header)
+        if not plain:
+            self.engine = put_in_place(self.model, engine, precision, self.device, file, header)
 
     @torch.inference_mode()
     def predict(self, items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
@@ -95,38 +103,48 @@ class Predictor:
         return self.task.predict(self, items, sizes)
 
     def stream(
-        self, images: Sequence[ImageLike], workers: int = 0, keep_images: bool = True
+        self, images: Iterable[ImageLike], workers: int = 0, keep_images: bool = True
     ) -> Iterator[Result | DataError]:
         """Yield the result of each image in order, or the error where one cannot be decoded.
 
-        Each image is decoded once.
+        Each image is decoded once, and no more of them are taken than are about to be looked at: images may be a
+        generator of any length.
 
         Args:
             images: As in calling the predictor.
             workers: Processes that decode; 0 decodes in this one.
             keep_images: Whether results keep their image, which drawing needs.
         """
-        files = ImageFiles(images, self.task.prepare(self), self.mode, keep_images)
-        # images of any sizes and errors stay side by side
-        loader = DataLoader(files, self.batch_size, num_workers=workers, collate_fn=as_is)
         with loading_errors():
-            for batch in loader:
-                good = [one for one in batch if not isinstance(one, DataError)]
-                found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
-                for one in batch:
-                    if isinstance(one, DataError):
-                        yield one
-                        continue
-                    result = next(found)
-                    result.path, result.image = one.path, one.image
-                    yield result
+            for batch in self.loader(images, workers, keep_images):
+                yield from self.results(batch)
+
+    def loader(self, images: Iterable[Any], workers: int = 0, keep_images: bool = True) -> Iterable[Any]:
+        """Return batches of decoded images for `results`; arguments as in stream."""
+        files = ImageFiles(self.task.prepare(self), self.mode, keep_images)
+        # images of any sizes and errors stay side by side
+        batches: Any = in_batches(images, self.batch_size, workers > 0)
+        return DataLoader(files, batch_sampler=batches, num_workers=workers, collate_fn=as_is)
+
+    def results(self, batch: Sequence[PreparedImage | DataError]) -> Iterator[Result | DataError]:
+        """Yield the result of each image of a batch of `loader` in order, or its error."""
+        good = [one for one in batch if not isinstance(one, DataError)]
+        found = iter(self.predict([one.item for one in good], [one.size for one in good]) if good else ())
+        for one in batch:
+            if isinstance(one, DataError):
+                yield one
+                continue
+            result = next(found)
+            result.path, result.image = one.path, one.image
+            yield result
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
         """Return what is on one image or several.
 
         Args:
-            images: A path, bytes, an open file, a PIL image, an array (H, W[, C]) or tensor (C, H, W), or a sequence of
-                these; an array or tensor with one more dimension is a batch. Not resized, not normalized.
+            images: A path, a URL (http or https), bytes, an open file, a PIL image, an array (H, W[, C]) or tensor
+                (C, H, W), or a sequence of these; an array or tensor with one more dimension is a batch. Not resized,
+                not normalized.
 
         Returns:
             A Result for one image, a list of them for several.

@@ -2,10 +2,11 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from van.errors import VanError
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURE_QUALITY = 92  # of JPEG
+RECORDS = "predictions.jsonl"
+_LONGEST_NAME = 150  # bytes; file systems take 255, with what is appended
 
 
 @dataclass(kw_only=True)
@@ -47,22 +50,29 @@ class Result:
         """Return what was found in a few words."""
         raise NotImplementedError
 
+    def maps(self) -> "dict[str, Image]":
+        """Return what has a value for each pixel, as images without loss; the keys are in docs/results.md."""
+        return {}
+
     def draw(self) -> "Image":
         """Return a picture of the result: the image with what was found on it."""
         raise NotImplementedError
 
-    def save(self, folder: str | Path, name: str | None = None) -> dict[str, str]:
+    def save(self, folder: str | Path, name: str | None = None, picture: bool = True) -> dict[str, str]:
         """Write the picture, and maps where the result has them.
 
         Args:
             folder: Made where it is missing.
             name: File name without ending; None takes that of the image.
+            picture: Whether to write the picture; maps are always written.
 
         Returns:
             The names of the files by what they are, such as {"picture": "cat.jpg"}.
         """
-        name = name or Path(self.path or "image").stem
+        name = name or file_stem(self.path)
         Path(folder).mkdir(parents=True, exist_ok=True)
+        if not picture:
+            return {}
         self.draw().convert("RGB").save(Path(folder) / f"{name}.jpg", quality=PICTURE_QUALITY)
         return {"picture": f"{name}.jpg"}
 
@@ -77,36 +87,177 @@ class Result:
         return self.image
 
 
+def file_stem(image: str | None) -> str:
+    """Return a name for files that belong to an image: that of its file without ending, fit for any folder.
+
+    Args:
+        image: Its path, URL, or place in a tar file; None for images in memory.
+    """
+    text = urlsplit(image).path if image and image.startswith(("http://", "https://")) else image or ""
+    stem = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in Path(text).stem).strip()
+    while len(stem.encode()) > _LONGEST_NAME:
+        stem = stem[:-1]
+    return stem if stem.strip(".") else "image"
+
+
+class Records:
+    """A file that grows by whole records: a line of JSON (.jsonl) or a row of a table (.csv) for each image.
+
+    Each record is handed to the system before the next one is made. A kill leaves at most a part of a record at the
+    end, which is cut off when the file is continued.
+
+    Args:
+        path: The file.
+        resume: Continue a file that exists.
+
+    Raises:
+        VanError: the file exists and is not to be continued.
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
+        self.path = Path(path)
+        self._csv = self.path.suffix.lower() == ".csv"
+        self._columns: list[str] = []
+        self._waiting: list[dict[str, Any]] = []
+        if self.path.exists() and not resume:
+            raise VanError(f"{path} exists. Give another --output.")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("ab" if resume else "xb", buffering=0)
+        if resume:
+            self._file.truncate(_whole(self.path, self._csv))
+            if self._csv:
+                with self.path.open(newline="", encoding="utf-8") as file:
+                    self._columns = next(csv.reader(file), [])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the records that are in the file."""
+        if self._csv:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                yield from csv.DictReader(file)
+        else:
+            yield from read_records(self.path)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write a record; in a table one of an error waits for the columns, which come with the first other one."""
+        if not self._csv:
+            # names of files that are no text hold surrogates, whose escapes JSON has too
+            self._write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+        elif not self._columns and set(record) == {"image", "error"}:
+            self._waiting.append(record)
+        else:
+            self._rows(self._columns or list(record), [*self._waiting, record])
+
+    def close(self) -> None:
+        """Write what still waits for columns, and close the file."""
+        if self._waiting:  # no image could be read
+            self._rows(["image", "error"], self._waiting)
+        self._file.close()
+
+    def _rows(self, columns: list[str], rows: list[dict[str, Any]]) -> None:
+        import io
+
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        if not self._columns:
+            table.writeheader()
+        table.writerows(rows)
+        self._columns, self._waiting = columns, []
+        self._write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+    def _write(self, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            left = left[self._file.write(left) :]
+
+
+def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a .jsonl file. What a kill has left of one at its end is no record.
+
+    Raises:
+        VanError: a line before the end is no JSON object.
+    """
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("no object")
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise VanError(
+                    f"{path}: line {number} is not a JSON object ({error}). Write the file again."
+                ) from error
+            yield record
+
+
+def _whole(path: Path, table: bool) -> int:
+    """Return where the last whole record of a file ends."""
+    end = quotes = place = 0
+    with path.open("rb") as file:
+        for line in file:  # a row has several where a text in quotes has
+            place += len(line)
+            quotes += line.count(b'"') if table else 0
+            if line.endswith(b"\n") and quotes % 2 == 0:
+                end = place
+    return end
+
+
 class FolderWriter:
-    """Writes results into a folder: pictures and maps of every image, and all results as predictions.json.
+    """Writes results into a folder: a record of each in predictions.jsonl, pictures, and maps where results have them.
 
     Args:
         folder: An existing folder.
         about: The predictor that makes the results.
+        pictures: Whether to write pictures.
+        resume: Continue after the records that are there.
+
+    Attributes:
+        records: The records.
+        count: How many there are.
     """
 
-    def __init__(self, folder: Path, about: Any) -> None:
+    def __init__(self, folder: Path, about: Any, pictures: bool = True, resume: bool = False) -> None:
         self.folder = folder
         self.about = about
-        self.entries: list[dict[str, Any]] = []
+        self.pictures = pictures
+        self._named = pictures or about.task.result.save is not Result.save  # else there are no files to name
         self._taken: set[str] = set()
+        self.records = Records(folder / RECORDS, resume)
+        self.count = 0
+        for record in self.records if resume else ():
+            self.count += 1
+            if "error" not in record:
+                self._restore(record)
 
     def add(self, result: Result) -> None:
         """Write a result."""
-        files = result.save(self.folder, self._name(Path(result.path or "image").stem))
-        self.entries.append({**result.to_dict(), **files})
+        self.count += 1
+        # files come first: where there is a record, there is everything
+        files = self._save(result)
+        self.records.add({**result.to_dict(), **files})
 
     def add_error(self, path: str, error: Exception) -> None:
         """Note that an image could not be read."""
-        self.entries.append({"image": path, "error": str(error)})
+        self.count += 1
+        self.records.add({"image": path, "error": str(error)})
 
     def close(self) -> None:
-        """Write predictions.json."""
-        text = json.dumps(self.entries, indent=1, ensure_ascii=False)
-        (self.folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
+        """Close the files."""
+        self.records.close()
 
-    def _name(self, stem: str) -> str:
+    def _save(self, result: Result) -> dict[str, str]:
+        """Write the files of a result, and return their names by what they are."""
+        return result.save(self.folder, self._name(result.path), self.pictures) if self._named else {}
+
+    def _restore(self, record: dict[str, Any]) -> None:
+        """Take note of a record that was there before."""
+        if self._named:
+            self._name(record["image"])
+
+    def _name(self, image: str | None) -> str:
         """Return a file name that no other result has; some file systems do not tell capitals apart."""
+        stem = file_stem(image)
         number, name = 1, stem
         while name.lower() in self._taken:
             number += 1
@@ -119,51 +270,31 @@ class FileWriter:
     """Writes results into one file as they come: a line of JSON (.jsonl) or a row of a table (.csv) for each image.
 
     Args:
-        path: New file, .jsonl, .json or .csv.
+        path: The file, .jsonl, .json or .csv.
+        resume: Continue a file that exists.
+
+    Attributes:
+        records: The records.
 
     Raises:
-        VanError: the ending is another one, or the file exists.
+        VanError: the file exists and is not to be continued.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._csv = self.path.suffix.lower() == ".csv"
-        if self.path.exists():
-            raise VanError(f"{path} exists. Give another --output.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("x", encoding="utf-8", newline="")
-        self._table: csv.DictWriter | None = None
-        self._waiting: list[dict[str, Any]] = []
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
+        self.records = Records(path, resume)
+        self._csv = Path(path).suffix.lower() == ".csv"
 
     def add(self, result: Result) -> None:
         """Write a result."""
-        self._write({**result.row(), "error": ""} if self._csv else result.to_dict())
+        self.records.add({**result.row(), "error": ""} if self._csv else result.to_dict())
 
     def add_error(self, path: str, error: Exception) -> None:
         """Write that an image could not be read."""
-        self._write({"image": path, "error": str(error)})
+        self.records.add({"image": path, "error": str(error)})
 
     def close(self) -> None:
-        """Write what waits for its columns, and close the file."""
-        if self._waiting:  # no image could be read
-            table = csv.DictWriter(self._file, ["image", "error"], lineterminator="\n")
-            table.writeheader()
-            table.writerows(self._waiting)
-        self._file.close()
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        if not self._csv:
-            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            return
-        if self._table is None and len(entry) == 2:  # an error, before the columns are known
-            self._waiting.append(entry)
-            return
-        if self._table is None:
-            self._table = csv.DictWriter(self._file, list(entry), lineterminator="\n")
-            self._table.writeheader()
-            self._table.writerows(self._waiting)
-            self._waiting = []
-        self._table.writerow(entry)
+        """Close the file."""
+        self.records.close()
 
 
 FILE_ENDINGS = (".csv", ".jsonl", ".json")

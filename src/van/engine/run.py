@@ -196,19 +196,24 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> N
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a run folder.
+def locked(folder: Path, name: str = ".lock", command: str = "train") -> Iterator[None]:
+    """Keep other processes from writing into a run folder.
+
+    Args:
+        folder: The folder.
+        name: Of the file that says so, which is removed in the end.
+        command: What writes, for the message.
 
     Raises:
         VanError: another one is.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / name, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise VanError(f"{folder} is in use by another van train. Wait for its end, or stop it.") from error
+        raise VanError(f"{folder} is in use by another van {command}. Wait for its end, or stop it.") from error
     try:
         yield
     finally:

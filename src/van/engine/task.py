@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.metric import Metric
-from van.engine.options import CheckOptions, EvaluateOptions, ExportOptions, Inference, PredictOptions, TrainOptions
+from van.engine.options import CheckOptions, EvaluateOptions, Inference, PredictOptions, ServeOptions, TrainOptions
 from van.engine.result import FolderWriter, Result
 from van.errors import DataError, VanError
 
@@ -34,10 +34,11 @@ class Task:
         train_options: Options of training.
         evaluate_options: Options of evaluation.
         predict_options: Options of prediction.
+        serve_options: Options of the HTTP service.
         check_options: Options of checking data.
-        export_options: Options of export.
         inference: Options of inference, which evaluation and prediction can change.
         predict_only: Those of them that mean nothing to evaluation.
+        files_only: Those of them that go by the names of image files, which mean nothing to the HTTP service.
         results_in_folder: Whether `van predict` writes a folder of pictures unless told otherwise.
         writer: Writes results into a folder.
         unit: What one sample is called, in the plural.
@@ -54,10 +55,11 @@ class Task:
     train_options: ClassVar[type[TrainOptions]]
     evaluate_options: ClassVar[type[EvaluateOptions]] = EvaluateOptions
     predict_options: ClassVar[type[PredictOptions]] = PredictOptions
+    serve_options: ClassVar[type[ServeOptions]] = ServeOptions
     check_options: ClassVar[type[CheckOptions]] = CheckOptions
-    export_options: ClassVar[type[ExportOptions]] = ExportOptions
     inference: ClassVar[type[Inference]] = Inference
     predict_only: ClassVar[tuple[str, ...]] = ()
+    files_only: ClassVar[tuple[str, ...]] = ()
     results_in_folder: ClassVar[bool] = True
     writer: ClassVar[type[FolderWriter]] = FolderWriter
     unit: ClassVar[str] = "images"

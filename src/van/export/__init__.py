@@ -4,38 +4,75 @@
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
+
+from van.errors import VanError, WeightsError, nearest
+
+FormatName = Literal["onnx", "openvino", "torch", "safetensors"]
+
+FORMATS: dict[str, str] = {
+    "onnx": "van.export.onnx:OnnxFormat",
+    "openvino": "van.export.openvino:OpenVINOFormat",
+    "torch": "van.export.torch:TorchFormat",
+    "safetensors": "van.export.safetensors:SafetensorsFormat",
+}
+"""Where each format's class is, a van.export.formats.Format; nothing is imported before it is asked for."""
 
 
-def export(weights: str | Path, format: str = "onnx", output: str | Path | None = None, **options: Any) -> Path:
-    """Write trained weights in a format that other software runs.
-
-    Everything that `van export` can do; options have the same names. The file is run and compared with the network
-    before it is kept.
+def export(
+    weights: str | Path,
+    format: str = "onnx",
+    output: str | Path | None = None,
+    image_size: tuple[int, int] | None = None,
+    preprocess: bool = False,
+    postprocess: bool = False,
+) -> Path:
+    """Write trained weights in a format that other software runs; the file is run and compared before it is kept.
 
     Args:
         weights: Weight file in any known layout, run folder, or name of published weights such as van_b0.
-        format: onnx, openvino, torch (a program of torch.export) or safetensors.
-        output: New file; by default beside the weight file, with the ending of the format.
-        **options: image_size, preprocess, postprocess, features, precision, and options of inference that differ from
-            those in the weight file; see van.engine.options.ExportOptions.
+        format: onnx, openvino, torch (torch.export) or safetensors (weights alone).
+        output: New file; by default the weight file with the ending of the format.
+        image_size: Height and width of the images that the network is traced with; images of other sizes can be
+            computed all the same. By default those it was trained with.
+        preprocess: Put the preprocessing into the file: it takes images of bytes, of any size.
+        postprocess: Put the postprocessing into the file: it returns results.
 
     Returns:
         The path of the file.
 
     Raises:
-        VanError: an option or the weights cannot be used, the output exists, a package is missing, or the file does not
-            agree with the network. Nothing has been written then.
+        VanError: there is no such format, the output exists, a package is missing, the weights cannot be read, the
+            network cannot be exported with these options, or what the file computes differs from the network.
     """
-    from van.engine.api import inference_options
-    from van.export.writing import write
+    from van.engine.api import header_of, load
+    from van.export.formats import write_checked
 
-    given = {"weights": str(weights), "format": format, "quiet": True, **options}
-    if output is not None:
-        given["output"] = str(output)
-    return write(*inference_options("export", None, given))
+    if format not in FORMATS:
+        raise VanError(
+            f"There is no export format {format!r}, expected one of {', '.join(FORMATS)}.{nearest(format, FORMATS)}"
+        )
+    if header_of(weights).export:
+        raise WeightsError(f"{weights} is an exported file. Give the weight file that it was exported from.")
+    module, _, name = FORMATS[format].partition(":")
+    kind = getattr(import_module(module), name)()
+    path = Path(output) if output is not None else _beside(Path(weights)).with_suffix(kind.ending)
+    if path.suffix.lower() != kind.ending:
+        raise VanError(f"{path} does not end in {kind.ending}, as {format} files do. Give another output.")
+    if path.exists():
+        raise VanError(f"{path} exists. Give another output.")
+    kind.check()
+    return write_checked(kind, load(weights, "cpu"), path, image_size, preprocess, postprocess)
+
+
+def _beside(weights: Path) -> Path:
+    """Return the weight file; for the name of published weights a file in the working folder."""
+    from van.models.weight_file import WEIGHTS_FILE
+
+    return weights / WEIGHTS_FILE if weights.is_dir() else weights
 
 
 class _Callable(ModuleType):

@@ -101,7 +101,7 @@ def _header(content: Any, source: Path) -> Header | None:
 # ------------------------------------------------------------------------------------------------ read
 
 
-def _file_in(path: Path) -> Path:
+def file_in(path: Path) -> Path:
     """Return the weight file that a path names: itself, or the one inside a run or model folder."""
     if not path.is_dir():
         if not path.exists():
@@ -118,7 +118,7 @@ def _file_in(path: Path) -> Path:
 def _open(path: str | Path) -> tuple[Path, bool]:
     """Return the file that a path names, and whether it is a safetensors file."""
     try:
-        file = _file_in(Path(path))
+        file = file_in(Path(path))
         with file.open("rb") as stream:
             return file, stream.read(9)[8:] == b"{"
     except OSError as error:

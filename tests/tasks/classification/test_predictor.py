@@ -136,7 +136,7 @@ def test_call_raises_for_a_broken_image(predictor, files, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"broken\.png"):
         predictor([files[0], tmp_path / "broken.png"])
-    with pytest.raises(DataError, match="Image 2 of 2"):
+    with pytest.raises(DataError, match="Image 2 is"):
         predictor([files[0], b"nothing"])
     with pytest.raises(DataError, match="not an image"):
         predictor(b"nothing")

@@ -129,5 +129,5 @@ def test_other_categories_in_the_validation_split(own_shapes):
 def test_no_data_there(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         make(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="instances_train2017"):
+    with pytest.raises(DataError, match=r"COCO: annotations/instances_SPLIT\.json"):
         make(tmp_path)

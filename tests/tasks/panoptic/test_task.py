@@ -10,6 +10,7 @@ from PIL import Image
 import van
 from van.data.augmentation import PanopticAugmentation
 from van.data.panoptic import read_ids
+from van.engine.result import read_records
 from van.errors import VanError
 from van.tasks.panoptic.data import panoptic_data
 from van.tasks.panoptic.options import PanopticInference, PanopticTrainOptions
@@ -67,7 +68,7 @@ def test_predictions_in_coco_format(cli, run_of, data):
     status, _, err = cli("predict", broken, folder, "--weights", run_of("panoptic").folder, "--output", "out")
     assert status == 1
     assert "0.jpg" in err
-    entries, content = read("out/predictions.json"), read("out/panoptic.json")
+    entries, content = list(read_records("out/predictions.jsonl")), read("out/panoptic.json")
     assert [entry.get("image_id") for entry in entries] == [None, 2, 3, 4, 5]
     assert [image["id"] for image in content["images"]] == [2, 3, 4, 5]
     for entry, record in zip(entries[1:], content["annotations"], strict=True):

@@ -250,11 +250,11 @@ class TestWherePersonsAre:
             van.load(weights, detector=str(other))
 
     def test_images_are_decoded_once(self, weights, run_of, paths, monkeypatch):
-        from van.data import images
+        from van.data import inputs
 
-        opened, read = [], images.read_image
+        opened, read = [], inputs.read_image
         monkeypatch.setattr(
-            images, "read_image", lambda source, *a, **k: opened.append(source) or read(source, *a, **k)
+            inputs, "read_image", lambda source, *a, **k: opened.append(source) or read(source, *a, **k)
         )
         predictor = van.load(weights, detector=str(run_of("detection").folder), score_threshold=0.0)
         assert len(predictor(paths)) == 3

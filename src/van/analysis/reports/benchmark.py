@@ -35,8 +35,8 @@ def benchmark(
         models: VAN variants, reference:VARIANT for the plain reference network (NCHW, eager mode), and any other timm
             models, such as convnext_tiny; weights are random. By default van_b0 and reference:van_b0, with --ops
             van_b0, van_b1 and van_b2.
-        modes: Any of eager, compiled (torch.compile), fused (VANs, inference) and openvino (inference on the CPU); by
-            default eager and fused, or eager where nothing can be fused.
+        modes: Any of eager, compiled (torch.compile), fused (VANs, inference), onnxruntime and openvino (inference on
+            the CPU); by default eager and fused, or eager where nothing can be fused.
         precisions: Any of float32, bfloat16 and, on a GPU, float16; weights of that type for inference, autocast for
             training.
         batch_sizes: Images per step.
@@ -186,16 +186,17 @@ _NOTES = f"""{_TIMING.format(group="task and batch size")}
 The baseline is the plain reference network in eager float32, NCHW, of the same variant where there is one; "same
 precision" compares with it in the case's own precision. All other networks run in channels_last. Weights are random;
 drop path and dropout are off. For inference the weights have the given precision, training runs under autocast.
-Compiled inference is torch.compile with freezing; OpenVINO gets the network as it is, with fixed batch and image size,
-and returns float32. A training step is forward pass, backward pass and fused AdamW.
+Compiled inference is torch.compile with freezing. ONNX Runtime and OpenVINO run as in van.load: fused, a batch in the
+parts and streams that measured best, with results in float32. A training step is forward pass, backward pass and
+fused AdamW.
 
 The matrix rate is the share that the network reaches of the rate at which the machine multiplies two square matrices
 of the same precision, measured once a round. The arithmetic is that of the plain network, convolutions and matrix
 products alone; a backward pass counts as two forward passes.
 
 Peak memory is that of one step, weights and optimizer included: on a GPU that of torch's allocator, on the CPU that of
-the tensors that torch allocates, without scratch memory inside kernel libraries; OpenVINO's is not visible. The first
-call includes compilation by torch.
+the tensors that torch allocates, without scratch memory inside kernel libraries; that of ONNX Runtime and OpenVINO is
+not visible. The first call includes compilation by torch.
 
 The error is the largest difference from the plain network in float32 (for networks other than VAN: from themselves in
 eager mode) divided by the largest logit, and in training also the norm of the difference of all gradients divided by

@@ -51,4 +51,4 @@ def program(source: Source, precision: str | None, device: torch.device) -> torc
         from torch.export.passes import move_to_device_pass
 
         exported = move_to_device_pass(exported, device)
-    return exported.module(check_guards=False)  # guards refuse levels of a single position
+    return exported.module()

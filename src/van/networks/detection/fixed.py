@@ -148,10 +148,9 @@ def proposals(rpn: Any, images: torch.Tensor, maps: Sequence[torch.Tensor], size
     """
     objectness, deltas = rpn.head(list(maps))
     levels = [(level.shape[-2], level.shape[-1]) for level in maps]
+    places = anchors_of(rpn.anchor_generator, images.shape[-2], images.shape[-1], levels)
     found = []
-    for number, (logits, coded, anchors) in enumerate(
-        zip(objectness, deltas, anchors_of(rpn.anchor_generator, *images.shape[-2:], levels), strict=True)
-    ):
+    for number, (logits, coded, anchors) in enumerate(zip(objectness, deltas, places, strict=True)):
         batch, per_place, high, wide = logits.shape
         scores = permute_and_flatten(logits, batch, per_place, 1, high, wide).flatten(1).sigmoid()
         values, index = best(scores, rpn.pre_nms_top_n())

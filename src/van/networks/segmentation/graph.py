@@ -1,6 +1,6 @@
 """What exported files of networks that predict per pixel share: scaling, averaging with the mirror image, enlarging."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +18,19 @@ def seen_size(size: "torch.Size | tuple[int, int]", view: "View") -> tuple[int, 
         return view.seen(*view.image_size)
     if not view.fit:
         return view.seen(height, width)
-    short, long = torch.sym_min(height, width), torch.sym_max(height, width)
+    short, long = cast(Any, torch.sym_min(height, width)), cast(Any, torch.sym_max(height, width))
     found = (
         torch.sym_min(_divided(side * min(view.fit), short), _divided(side * max(view.fit), long))
         for side in (height, width)
     )
-    high, wide = (torch.sym_max(side, 1) for side in found)
+    high, wide = (cast(Any, torch.sym_max(side, 1)) for side in found)
     return view.seen(high, wide)
 
 
 def _divided(number: int, by: int) -> int:
     """Return number / by, rounded as round does: halves to even numbers."""
     below = (2 * number + by) // (2 * by)
-    half = 1 - torch.sym_min((2 * number + by) % (2 * by), 1)
+    half = 1 - cast(Any, torch.sym_min((2 * number + by) % (2 * by), 1))
     return below - half * (below % 2)
 
 

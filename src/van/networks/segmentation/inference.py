@@ -155,7 +155,7 @@ def _windows(scores: Maps, images: torch.Tensor, view: View, finish: Maps, norma
     crop, stride = view.window
     crop = (min(crop[0], high), min(crop[1], wide))
     sizes = [view.seen(*fitted(*crop, None, scale)) for scale in view.scales]
-    tops, lefts = _starts(high, crop[0], stride[0]), _starts(wide, crop[1], stride[1])
+    tops, lefts = starts(high, crop[0], stride[0]), starts(wide, crop[1], stride[1])
     # windows cut the image into cells, each of which is covered by the same windows everywhere
     rows = list(pairwise(sorted({*tops, *(top + crop[0] for top in tops)})))
     columns = list(pairwise(sorted({*lefts, *(left + crop[1] for left in lefts)})))
@@ -186,7 +186,7 @@ def _windows(scores: Maps, images: torch.Tensor, view: View, finish: Maps, norma
     return _enlarged(done, (height, width), finish) if scaled else done
 
 
-def _starts(length: int, window: int, stride: int) -> list[int]:
+def starts(length: int, window: int, stride: int) -> list[int]:
     """Return where windows begin along one side; the last one ends with the image."""
     count = max(0, -(-(length - window) // stride)) + 1
     return [min(i * stride, length - window) for i in range(count)]

@@ -8,9 +8,11 @@ from torch.utils.data import DataLoader, default_collate
 
 from van.data import loaders
 from van.data.images import mode_for
+from van.data.parquet import ParquetSamples
 from van.data.samples import ImageDataset, Samples, split_samples, usable_samples
 from van.data.skipping import Skipping
-from van.data.sources import describe_split, open_data, relabel
+from van.data.sources import open_data, relabel
+from van.data.splits import held_out_note, other_data_note, refuse_folds, remembered
 from van.engine.data import DataModule
 from van.engine.options import EvaluateOptions
 from van.engine.predictor import Predictor
@@ -48,15 +50,23 @@ class ClassificationData(DataModule):
     def __init__(self, options: ClassificationTrainOptions, preprocessing: dict[str, Any], batch_size: int) -> None:
         data = options.data
         splits = open_data(data, options.data_root)
-        description = {} if "val" in splits else describe_split(splits, options.val_fraction, options.seed)
+        description: dict[str, Any] = {}
         train = splits.get("train", splits.get("all"))
         if train is None:
             raise DataError(f"{data} has a val split but no train split. Add a train folder beside it.")
+        if isinstance(train, ParquetSamples) and (options.check_data or "val" not in splits):
+            lacks = (
+                "cannot be decoded beforehand (--check-data)" if options.check_data else "needs a split for validation"
+            )
+            stored = data.replace("hfids", "hfds", 1)
+            raise DataError(f"{data} is streamed, so it {lacks}. Use {stored}, which stores it.")
         if "val" in splits:
             val = splits["val"]
+            refuse_folds(options.division, data)
             relabel(val, train.class_names, f"The val split of {data}", "the train split")
         else:
-            train, val = split_samples(train, options.val_fraction, options.seed)
+            description = options.division.described(map(train.name, range(len(train))))
+            train, val = split_samples(train, options.division)
         if len(train.class_names) < 2:
             raise DataError(
                 f"{data} has only one class ({train.class_names[0]}). A classifier needs at least two class folders."
@@ -86,6 +96,12 @@ class ClassificationData(DataModule):
                 f"The val split has no image of {len(missing)} of {len(val.class_names)} classes "
                 f"({', '.join(missing[:5])}): their accuracy is not measured."
             )
+
+    def order(self, processes: int | None = None, rank: int | None = None) -> loaders.TrainBatches:
+        """Return the batches of training; see DataModule."""
+        if isinstance(self.train, ParquetSamples):
+            return loaders.BlockBatches(self.train.blocks, self.batch_size, self.seed, processes, rank)
+        return super().order(processes, rank)
 
     def skip_bad_images(self, file: Path) -> None:
         """From now on, train on another image where one cannot be decoded; see DataModule."""
@@ -134,19 +150,16 @@ def evaluation_split(options: EvaluateOptions, predictor: Predictor) -> tuple[Sa
     data = options.data
     notes: list[str] = []
     splits: dict[str, Samples] = dict(open_data(data, options.data_root))
-    known, whole = predictor.extra.get("split"), splits.get("all")
+    known, whole = predictor.extra.get("split"), None if "val" in splits else splits.get("all", splits.get("train"))
+    if whole is not None:
+        splits["all"] = whole
     if known and whole is not None and options.split != "all":
-        if len(whole) == known["images"]:
-            splits["train"], splits["val"] = split_samples(whole, known["val_fraction"], known["seed"])
-            notes.append(
-                f"{data} has no splits; the weights were trained on {len(splits['train'])} of its {len(whole)} images, "
-                f"and {len(splits['val'])} were held out."
-            )
+        division = remembered(known, [whole.name(i) for i in range(len(whole))])
+        if division:
+            splits["train"], splits["val"] = split_samples(whole, division)
+            notes.append(held_out_note(data, len(splits["train"]), len(splits["val"])))
         else:
-            notes.append(
-                f"The weights were trained on {known['images']} images with a split of their own; {data} has "
-                f"{len(whole)}, so all of them are measured, and some may have been trained on."
-            )
+            notes.append(other_data_note(data, known["images"], len(whole)))
     name = options.split = options.split or ("val" if "val" in splits else "all")
     if name not in splits:
         raise DataError(f"{data} has no split {name!r}, it has {', '.join(splits)}. Choose one with --split.")

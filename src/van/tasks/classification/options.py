@@ -32,7 +32,8 @@ class ClassificationTrainOptions(TrainOptions):
 
     Attributes:
         data: digits (built in), a folder of class folders (with train and val folders or without), a .tar file, a
-            folder of WebDataset shards, torch/NAME (torchvision) or hfds/NAME (Hugging Face).
+            folder of WebDataset shards, torch/NAME (torchvision), hfds/NAME (Hugging Face) or hfids/NAME (the same,
+            streamed instead of stored).
         model: van_b0 to van_b6; by default that of the pretrained file, else van_b0.
         model_args: More arguments of the model, such as drop_path_rate, kernel_size, lka_variant or in_chans.
         pretrained: Start from weights: a file of any known layout, or "hub" for the published ones.
@@ -47,7 +48,6 @@ class ClassificationTrainOptions(TrainOptions):
         std: Standard deviation of each color channel; by default the model's own.
         optimization: Optimizer, schedule and label smoothing.
         augmentation: Random changes of the training images.
-        val_fraction: Share of the images held out for validation where the data has no split of its own.
     """
 
     data: str = "digits"
@@ -65,13 +65,10 @@ class ClassificationTrainOptions(TrainOptions):
     lr: float = 5e-4
     optimization: ClassificationOptimization = field(default_factory=ClassificationOptimization)  # pyright: ignore[reportIncompatibleVariableOverride] - more options
     augmentation: ClassificationAugmentation = field(default_factory=ClassificationAugmentation)
-    val_fraction: float = 0.2
 
     def check(self) -> None:
         """Refuse numbers that could only fail later; see TrainOptions."""
         super().check()
-        if not 0 < self.val_fraction < 1:
-            raise VanError(f"val_fraction is {self.val_fraction}, expected a number between 0 and 1.")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise VanError(f"crop_pct is {self.crop_pct}, expected a number above 0 and at most 1.")
         if self.std is not None and not min(self.std, default=0) > 0:
@@ -87,8 +84,7 @@ class ClassificationEvaluateOptions(EvaluateOptions):
     """Options of evaluating a classifier.
 
     Attributes:
-        split: train, val or all; by default val, which for data without splits is the part that the weights were not
-            trained on, and everything where the weights do not say.
+        batch_size: Images per batch.
     """
 
     batch_size: int = 64

@@ -54,7 +54,7 @@ class ClassificationTask(Task):
         ".tar file of class folders",
         "WebDataset shards",
         "torchvision data sets (torch/NAME)",
-        "Hugging Face data sets (hfds/NAME)",
+        "Hugging Face data sets (hfds/NAME; streamed: hfids/NAME)",
     )
     demo = "classification/van_b0_digits"
     demo_data = "digits"

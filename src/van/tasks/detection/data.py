@@ -6,15 +6,16 @@ from torch.utils.data import DataLoader
 
 from van.data.coco import CocoDetectionDataset
 from van.data.coco_checks import usable_split
-from van.data.folders import data_folder
+from van.data.labels import open_labels
 from van.data.loaders import OrientedBatches, collate_objects, evaluation_loader, loading_processes
+from van.data.splits import training_splits
 from van.engine.data import DataModule
 from van.errors import DataError
 from van.tasks.detection.options import DetectionTrainOptions
 
 
 class DetectionData(DataModule):
-    """Training and validation images of one data set in COCO format.
+    """Training and validation images of one data set; see van.data.labels for the formats.
 
     A batch is a list of images (3, H, W) of uint8 and a list of targets; see CocoDetectionDataset. With check_data
     every image is decoded here already, and with on_bad_image "skip" every validation image.
@@ -33,12 +34,13 @@ class DetectionData(DataModule):
 
     def __init__(self, options: DetectionTrainOptions, masks: bool, batch_size: int) -> None:
         transform = options.augmentation.transform(options.model.min_size, options.model.max_size)
-        folder = data_folder(options.data, options.data_root)
+        splits = open_labels(options.data, "masks" if masks else "boxes", options.data_root)
+        train, val, remembered = training_splits(splits, options.division, options.data)
         common: Any = {"masks": masks, "workers": options.workers}
         # what cannot be decoded is replaced while training, but must be out of the metrics from the start
         decode = options.check_data or options.on_bad_image == "skip"
-        train, notes = usable_split(folder, "train", options.on_bad_image, decode=options.check_data, **common)
-        val, more = usable_split(folder, "val", options.on_bad_image, decode=decode, **common)
+        train, notes = usable_split(train, options.on_bad_image, decode=options.check_data, **common)
+        val, more = usable_split(val, options.on_bad_image, decode=decode, **common)
         if (val.class_names, val.category_ids) != (train.class_names, train.category_ids):
             raise DataError(
                 f"{val.name} has other categories than {train.name}. Give both the same list of categories."
@@ -51,7 +53,7 @@ class DetectionData(DataModule):
         val_dataset, names = CocoDetectionDataset(val), train.class_names
         super().__init__(dataset, val_dataset, names, batch_size, workers, val, options.seed, collate)
         self.notes = [*notes, *more]
-        self.extra = {"category_ids": train.category_ids}
+        self.extra = {"category_ids": train.category_ids, **remembered}
 
     def order(self, processes: int | None = None, rank: int | None = None) -> OrientedBatches:
         """Return batches in each of which all images are landscape or all portrait."""

@@ -13,6 +13,7 @@ from van.data.loaders import evaluation_loader
 from van.engine.coco import CocoEvaluator
 from van.engine.evaluation import Evaluation, line_of, spread
 from van.engine.predictor import Predictor
+from van.networks.detection.slices import in_slices
 from van.tasks.detection.metrics import BOX, MASK
 from van.tasks.detection.results import Detections
 
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
 
 _SHEET = 12  # images on the sheet of predictions
 _MASK_THRESHOLD = 0.5  # probability from which a pixel belongs to an object
+_SLICE_IOU = 0.5  # for architectures without suppression of their own
 _SMALLEST = 0.01  # pixels: boxes with a shorter side are empty, also in files that round to this
+
+
+def detect(predictor: Predictor, images: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """Return what a detector gives for images (3, H, W), seen whole, or in slices too where inference asks for it."""
+    images, inference = [image.to(predictor.device) for image in images], predictor.inference
+    if inference.slice is None:
+        return predictor.model(images)
+    own = getattr(predictor.model.options, "nms_threshold", _SLICE_IOU)
+    iou = own if inference.iou is None else inference.iou
+    return in_slices(predictor.model, images, inference.slice, inference.share, iou, predictor.batch_size)
 
 
 def detections_of(output: Mapping[str, torch.Tensor], size: Sequence[int], class_names: Sequence[str]) -> Detections:
@@ -139,8 +151,7 @@ class DetectionEvaluation(Evaluation):
     def update(self, batch: Any) -> None:
         """Count what the detector finds on a batch."""
         images, targets = batch
-        outputs = self.predictor.model([image.to(self.predictor.device) for image in images])
-        self.evaluator.update(outputs, targets)
+        self.evaluator.update(detect(self.predictor, images), targets)
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return a line for each class of the data; see DetectionEvaluator."""

@@ -88,7 +88,7 @@ class DetectionGraph(Graph):
             torch.cat([values[name].double().reshape(*shape, -1) / _scale(named[name]) for name in compared], 2)
             for values in (named, others)
         ]
-        distances, index = torch.cdist(*rows, compute_mode="donot_use_mm_for_euclid_dist").min(2)
+        distances, index = torch.cdist(rows[0], rows[1], compute_mode="donot_use_mm_for_euclid_dist").min(2)
         there = distances < _SAME
         if not bool(there.float().mean() > 1 - _LOST):
             return dict.fromkeys(named, float("inf"))
@@ -117,7 +117,7 @@ class DetectionGraph(Graph):
         if masks is None:
             return tuple(found)
         if masks.shape[-1] == masks.shape[-2] == 28:  # inside the boxes
-            masks = fixed.pasted(masks, found.boxes, original) >= _MASK_THRESHOLD
+            masks = fixed.pasted(masks, found.boxes, (original[0], original[1])) >= _MASK_THRESHOLD
         elif self.preprocess:
             masks = F.interpolate(masks, tuple(original), mode="bilinear", align_corners=False) >= _MASK_THRESHOLD
         return (*found, (masks * (found.scores > 0)[..., None, None]).to(torch.uint8))
@@ -151,7 +151,7 @@ class DetectionGraph(Graph):
             count = network.detections_per_image
             return fixed.queries(logits, boxes, units, sizes, network.score_threshold, count), None
         with any_size():
-            return fixed.one_stage(network, outputs, *padded, sizes), None
+            return fixed.one_stage(network, outputs, padded[0], padded[1], sizes), None
 
 
 def _scale(values: torch.Tensor) -> float:

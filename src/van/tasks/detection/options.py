@@ -1,10 +1,9 @@
 """Options of object detection and instance segmentation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import DetectionAugmentation
-from van.engine.options import EvaluateOptions, Inference, TrainOptions, at_least, within
+from van.engine.options import EvaluateOptions, SliceInference, TrainOptions, at_least, within
 from van.errors import VanError
 from van.networks.detection.mask_rcnn import MaskRCNNOptions
 from van.networks.detection.options import DetectorOptions
@@ -16,7 +15,8 @@ class DetectionTrainOptions(TrainOptions):
     """Options of training a detector.
 
     Attributes:
-        data: shapes (built in), or a folder in COCO format: COCO's own layout, or Roboflow's.
+        data: shapes (built in), or a folder or label file in the format of COCO, YOLO, Pascal VOC, LabelMe, CVAT, Label
+            Studio or Open Images, which is recognized; see docs/data.md.
         model: Architecture, backbone, image sizes.
         num_classes: Number of classes, to be checked against the data.
         keep_empty: Train on images without objects too; --no-keep-empty leaves them out, as MMDetection does.
@@ -48,23 +48,20 @@ class DetectionEvaluateOptions(EvaluateOptions):
     """Options of evaluating a detector. The metrics count all detections, whatever their score.
 
     Attributes:
-        data: shapes (built in), or a folder in COCO format; classes are matched by name.
-        split: train or val.
+        data: shapes (built in), or data in the formats that training takes; classes are matched by name.
     """
-
-    split: Literal["train", "val"] = "val"  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 @dataclass
-class DetectionInference(Inference):
-    """Which detections are returned.
+class DetectionInference(SliceInference):
+    """Which detections are returned, and how large images are seen.
 
     Attributes:
         score_threshold: Detections with a lower score are left out; in evaluation of the sheet of predictions alone. An
             architecture has a score_threshold of its own below this, under which it returns nothing.
         iou: Of two boxes of one class that overlap by a larger IoU, only the better one is kept (non-maximum
             suppression); null as the architecture has it. DETRs and Mask2Former have no such suppression, and take this
-            for agnostic_nms alone.
+            for agnostic_nms and slice alone.
         agnostic_nms: Keep one box per object, whatever its class, by the same suppression over all classes.
         classes: Names of the classes to keep; null keeps all.
         max_detections: Keep at most this many detections per image, the best; null as the architecture has it.
@@ -82,6 +79,7 @@ class DetectionInference(Inference):
         Raises:
             VanError: one is.
         """
+        super().check()
         within("score_threshold", self.score_threshold)
         within("iou", self.iou)
         at_least("max_detections", self.max_detections, 1)

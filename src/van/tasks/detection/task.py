@@ -21,6 +21,7 @@ from van.tasks.detection.results import Detections
 if TYPE_CHECKING:
     from torch import nn
 
+    from van.data.labels import Need
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
     from van.engine.graph import Graph
@@ -36,7 +37,7 @@ class DetectionTask(Task):
     name = "detection"
     summary = "objects as boxes with classes"
     metrics = BOX[:3]
-    formats = ("COCO format (COCO's own layout, or Roboflow's)",)
+    formats = ("COCO", "YOLO", "Pascal VOC", "LabelMe", "CVAT", "Label Studio", "Open Images")
     demo = "detection/fcos_van_b0_shapes"
     demo_data = "shapes"
     result = Detections
@@ -46,6 +47,11 @@ class DetectionTask(Task):
     predict_only = ("agnostic_nms", "classes", "max_detections")
     architecture: ClassVar[str | None] = "retinanet"
     masks: ClassVar[bool] = False
+
+    @property
+    def need(self) -> "Need":
+        """What the labels must hold."""
+        return "masks" if self.masks else "boxes"
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -83,7 +89,7 @@ class DetectionTask(Task):
         if inference.iou is not None:
             if hasattr(options, "nms_threshold"):
                 changes["nms_threshold"] = inference.iou
-            elif not inference.agnostic_nms:
+            elif not inference.agnostic_nms and inference.slice is None:
                 raise VanError(
                     f"iou is {inference.iou}, but {options.architecture} has no non-maximum suppression. Leave it out, "
                     "or add agnostic_nms to keep one box per object."
@@ -99,9 +105,9 @@ class DetectionTask(Task):
 
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the objects on each image that options of inference keep."""
-        from van.tasks.detection.evaluation import detections_of
+        from van.tasks.detection.evaluation import detect, detections_of
 
-        outputs = predictor.model([image.to(predictor.device) for image in items])
+        outputs = detect(predictor, items)
         names = predictor.class_names
         return [_kept(detections_of(one, size, names), predictor) for one, size in zip(outputs, sizes, strict=True)]
 
@@ -114,16 +120,16 @@ class DetectionTask(Task):
     def open_split(self, options: DetectionEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return annotated images, without what cannot be used."""
         from van.data.coco_checks import usable_split
-        from van.data.folders import data_folder
+        from van.data.labels import open_labels
+        from van.data.splits import evaluated_split
         from van.tasks.detection.evaluation import category_ids_of
 
-        folder = data_folder(options.data, options.data_root)
+        splits = open_labels(options.data, self.need, options.data_root)
+        found, options.split, notes = evaluated_split(splits, options.split, predictor.extra.get("split"), options.data)
         skip = options.on_bad_image == "skip"
-        split, notes = usable_split(
-            folder, options.split, options.on_bad_image, masks=self.masks, decode=skip, workers=options.workers
-        )
+        split, more = usable_split(found, options.on_bad_image, self.masks, skip, options.workers)
         category_ids_of(predictor.class_names, split)  # classes that do not match show before anything is written
-        return split, notes
+        return split, notes + more
 
     def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> "Evaluation":
         """Return what measures a detector."""
@@ -134,19 +140,17 @@ class DetectionTask(Task):
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: CheckOptions) -> Any:
-        """Find annotation files in COCO's format."""
-        from van.data.coco import find_splits
-        from van.data.folders import data_folder
+        """Find label files of a known format."""
+        from van.data.labels import find_labels
 
-        return find_splits(data_folder(options.data, options.data_root))
+        return find_labels(options.data, self.need, options.data_root)
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong annotations."""
-        from van.data.coco import read_splits
         from van.data.coco_checks import check
         from van.engine.checking import check_splits
 
-        return check_splits(read_splits(found), partial(check, masks=self.masks or None), options)
+        return check_splits(found.read(), partial(check, masks=self.masks or None), options)
 
 
 class InstancesTask(DetectionTask):

@@ -1,10 +1,13 @@
 """Images with segments: splits, transforms, loaders."""
 
+from typing import Any
+
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_segments
-from van.data.panoptic import PanopticDataset, PanopticSplit, find_panoptic
+from van.data.panoptic import PanopticDataset, PanopticSplit, find_panoptic_splits
 from van.data.pixel_checks import usable_split, usable_splits
+from van.data.splits import evaluated_split, training_splits
 from van.engine.data import StepData
 from van.errors import DataError
 from van.tasks.panoptic.options import PanopticEvaluateOptions, PanopticTrainOptions
@@ -20,8 +23,9 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
     Raises:
         DataError: the data cannot be used.
     """
-    folder = data_folder(options.data, options.data_root)
-    train, val, notes = usable_splits(find_panoptic, folder, options.on_bad_image, options.check_data, options.workers)
+    splits = find_panoptic_splits(data_folder(options.data, options.data_root))
+    train, val, remembered = training_splits(splits, options.division, options.data)
+    train, val, notes = usable_splits(train, val, options.on_bad_image, options.check_data, options.workers)
     if train.coco.categories != val.coco.categories:
         raise DataError(
             f"{val.coco.files.annotations} has other categories than {train.coco.files.annotations}. Give both the "
@@ -37,21 +41,26 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
         collate_segments(len(train.class_names)),
         notes,
     )
-    data.extra |= {"category_ids": train.category_ids, "isthing": train.isthing}
+    data.extra |= {"category_ids": train.category_ids, "isthing": train.isthing, **remembered}
     return data
 
 
-def evaluation_split(options: PanopticEvaluateOptions, class_names: list[str]) -> tuple[PanopticSplit, list[str]]:
+def evaluation_split(
+    options: PanopticEvaluateOptions, class_names: list[str], known: Any
+) -> tuple[PanopticSplit, list[str]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Args:
         options: Of evaluation.
         class_names: Those of the model.
+        known: The split that the weights remember.
 
     Raises:
         DataError: the data cannot be used, or has a class that the model does not know.
     """
-    found = find_panoptic(data_folder(options.data, options.data_root), options.split or "val")
+    splits = find_panoptic_splits(data_folder(options.data, options.data_root))
+    found, options.split, notes = evaluated_split(splits, options.split, known, options.data)
     match_classes(found.class_names, class_names, str(found.coco.files.annotations))  # before the long check
     decode = options.on_bad_image == "skip"
-    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
+    kept, more = usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
+    return kept, notes + more

@@ -45,8 +45,11 @@ class PanopticGraph(Graph):
         outputs = self.core(images)
         if not self.postprocess:
             return outputs
-        limits = (self.inference.score_threshold, self.inference.overlap_threshold)
-        found = segments(*outputs, inside, self.things, *limits)
+        logits, masks = outputs
+        limits = self.inference
+        found = segments(
+            logits, masks, (inside[0], inside[1]), self.things, limits.score_threshold, limits.overlap_threshold
+        )
         if self.preprocess and self.inference.fit:
             whole = F.interpolate(found.segmentation[:, None].float(), tuple(original), mode="nearest-exact")
             found = found._replace(segmentation=whole[:, 0].to(torch.int32))

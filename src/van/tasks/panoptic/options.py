@@ -1,7 +1,6 @@
 """Options of panoptic segmentation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import PanopticAugmentation
 from van.engine.options import EvaluateOptions, Inference, PredictOptions, StepOptions, within
@@ -64,11 +63,9 @@ class PanopticEvaluateOptions(EvaluateOptions):
     """Options of evaluating panoptic segmentation.
 
     Attributes:
-        split: train or val.
         batch_size: Images of one size that are seen together.
     """
 
-    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 
@@ -79,7 +76,7 @@ class PanopticPredictOptions(PredictOptions):
     Attributes:
         batch_size: Images of one size that are seen together.
         output: New folder for NAME.jpg (the image colored, with names and a legend), all segments in COCO's panoptic
-            format (panoptic.json and panoptic/NAME.png) and predictions.json; or a new .jsonl file with the segments
+            format (panoptic.json and panoptic/NAME.png) and predictions.jsonl; or a new .jsonl file with the segments
             without their pixels. By default a numbered folder below runs.
     """
 

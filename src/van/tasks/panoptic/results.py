@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from van.engine.result import FolderWriter, Result
+from van.engine.result import FolderWriter, Result, file_stem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,6 +49,14 @@ class Panoptic(Result):
             return f"no segment is left of those above {self.score_threshold:g} {best}; lower --overlap-threshold"
         return f"nothing above {self.score_threshold:g} {best}; lower --score-threshold"
 
+    def maps(self) -> "dict[str, Image]":
+        """Return panoptic, whose colors are the ids of the segments as in COCO's format (R + 256 G + 65536 B)."""
+        from PIL import Image
+
+        from van.data.panoptic import encode_ids
+
+        return {"panoptic": Image.fromarray(encode_ids(self.segmentation))}
+
     def draw(self) -> "Image":
         """Return the image colored by segment, with the names of things and a legend."""
         from van.engine.drawing import draw_segments
@@ -57,28 +65,42 @@ class Panoptic(Result):
 
 
 class PanopticFolderWriter(FolderWriter):
-    """Writes pictures and predictions.json, and all segments in COCO's format: panoptic.json and panoptic/NAME.png.
+    """Writes records and pictures, and all segments in COCO's format: panoptic.json and panoptic/NAME.png.
 
     Args:
         folder: An existing folder.
         about: The predictor that makes the results.
+        pictures: Whether to write pictures.
+        resume: Continue after the records that are there.
     """
 
-    def __init__(self, folder: Path, about: Any) -> None:
+    def __init__(self, folder: Path, about: Any, pictures: bool = True, resume: bool = False) -> None:
         from van.data.panoptic import PanopticWriter, panoptic_categories
 
-        super().__init__(folder, about)
         categories = panoptic_categories(about.class_names, about.extra["category_ids"], about.extra["isthing"])
         self._panoptic = PanopticWriter(folder / "panoptic.json", categories)
-
-    def add(self, result: Any) -> None:
-        """Write a result. Images are numbered from 1 in the order of predictions.json."""
-        super().add(result)
-        number, name = len(self.entries), Path(result.path or "image").name
-        png = self._panoptic.add(number, name, result.segmentation, result.segments)
-        self.entries[-1] |= {"panoptic": f"panoptic/{png.name}", "image_id": number}
+        super().__init__(folder, about, pictures, resume)
 
     def close(self) -> None:
-        """Write predictions.json and panoptic.json."""
+        """Close the records, and write panoptic.json."""
         super().close()
         self._panoptic.close()
+
+    def _save(self, result: Any) -> dict[str, Any]:
+        """Write picture and PNG. Images are numbered from 1 in the order of the records."""
+        files = super()._save(result)
+        png = self._add(result.path, result.segmentation, result.segments)
+        return {**files, "panoptic": f"panoptic/{png.name}", "image_id": self.count}
+
+    def _restore(self, record: dict[str, Any]) -> None:
+        """Take note of a record, whose segments go into panoptic.json too."""
+        from van.data.panoptic import read_ids
+
+        super()._restore(record)
+        self._add(record["image"], read_ids(self.folder / record["panoptic"]), record["segments"])
+
+    def _add(self, image: str | None, segmentation: Any, segments: Any) -> Path:
+        # images by the names of their files, as in COCO; a URL has none
+        name = Path(image or "image").name
+        name = name if Path(name).stem == file_stem(image) else file_stem(image)
+        return self._panoptic.add(self.count, name, segmentation, segments)

@@ -81,7 +81,7 @@ class PanopticTask(Task):
         """Return images with segments, whose classes the predictor knows."""
         from van.tasks.panoptic.data import evaluation_split
 
-        return evaluation_split(options, predictor.class_names)
+        return evaluation_split(options, predictor.class_names, predictor.extra.get("split"))
 
     def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
         """Return what measures segments."""

@@ -3,17 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from van.data.folders import data_folder
+from van.data.labels import open_labels
 from van.data.loaders import loading_processes
 from van.data.pose import PoseDataset, open_persons
 from van.data.skipping import Skipping
+from van.data.splits import training_splits
 from van.engine.data import DataModule
 from van.errors import DataError
 from van.tasks.pose.options import PoseTrainOptions
 
 
 class PoseData(DataModule):
-    """Training and validation persons of one data set in COCO format.
+    """Training and validation persons of one data set; see van.data.labels for the formats.
 
     A batch is what PoseDataset gives, collated. With check_data every image is decoded here already, and with
     on_bad_image "skip" every image of the validation split.
@@ -30,12 +31,14 @@ class PoseData(DataModule):
     val: PoseDataset
 
     def __init__(self, options: PoseTrainOptions, batch_size: int) -> None:
-        folder, size = data_folder(options.data, options.data_root), options.model.image_size
+        size = options.model.image_size
+        splits = open_labels(options.data, "keypoints", options.data_root)
+        train_split, val_split, remembered = training_splits(splits, options.division, options.data)
         common: Any = {"on_bad_image": options.on_bad_image, "workers": options.workers}
         # what cannot be decoded is replaced while training, but must be out of the metrics from the start
         decode = options.check_data or options.on_bad_image == "skip"
-        train, notes = open_persons(folder, "train", size, options.augmentation, decode=options.check_data, **common)
-        val, more = open_persons(folder, "val", size, decode=decode, **common)
+        train, notes = open_persons(train_split, size, options.augmentation, decode=options.check_data, **common)
+        val, more = open_persons(val_split, size, decode=decode, **common)
         if train.names != val.names:
             raise DataError(
                 f"The train split of {options.data} has keypoints {', '.join(train.names)}, the val split "
@@ -55,6 +58,7 @@ class PoseData(DataModule):
             "keypoint_names": val.names,
             "flip_pairs": [list(pair) for pair in val.split.flip_pairs],
             "skeleton": [list(pair) for pair in val.split.skeleton],
+            **remembered,
         }
 
     def skip_bad_images(self, file: Path) -> None:

@@ -32,10 +32,8 @@ class PoseGraph(Graph):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map images (B, 3, H, W) to heat maps, or keypoints and scores."""
-        prepared = images
-        if self.preprocess:
-            crops, scale, left, top = self._crops(images)
-            prepared = self.network.prepare(crops / 255)
+        crops, scale, left, top = self._crops(images) if self.preprocess else (images, 1.0, 0.0, 0.0)
+        prepared = self.network.prepare(crops / 255) if self.preprocess else crops
         [maps] = self.core(prepared)
         if not self.postprocess:
             return (maps,)
@@ -44,8 +42,7 @@ class PoseGraph(Graph):
         points = decode_maps(maps)
         values = points[..., 2]
         x, y = (points[..., i] * self.network.stride for i in (0, 1))
-        if self.preprocess:
-            x, y = x * scale + left, y * scale + top
+        x, y = x * scale + left, y * scale + top
         confident = (values > CONFIDENT).float()
         scores = (values * confident).sum(1) / confident.sum(1).clamp(min=1)
         return torch.stack([x, y, values], 2), scores

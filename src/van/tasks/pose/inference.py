@@ -5,13 +5,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 
 from van.data.pose import box_region, crop_matrix, cut_out
+from van.engine.result import read_records
 from van.errors import DataError, VanError
 from van.networks.pose import average_flipped, image_keypoints, person_scores
 from van.tasks.pose.results import Poses
@@ -172,7 +173,8 @@ class KnownBoxes:
     """Boxes of persons from a JSON file, by image.
 
     Args:
-        path: predictions.json of van predict with a detector, or a list in COCO's results format.
+        path: predictions.jsonl of van predict with a detector (or predictions.json of older versions), or a list in
+            COCO's results format.
         predictor: Says what counts as a person.
 
     Raises:
@@ -182,7 +184,8 @@ class KnownBoxes:
     def __init__(self, path: str | Path, predictor: "Predictor") -> None:
         self.path = path
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            lines = Path(path).suffix.lower() == ".jsonl"
+            content: Any = list(read_records(path)) if lines else json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
         except ValueError as error:
@@ -191,7 +194,7 @@ class KnownBoxes:
         self._by_path: dict[str, list[_Box]] = {}
         for number, entry in enumerate(content if isinstance(content, list) else [content]):
             try:
-                known, key, detections = self._by_id, entry.get("image_id"), [entry]
+                known, key, detections = self._by_id, cast(Any, entry).get("image_id"), [entry]
                 if "image_id" not in entry:
                     known, key = self._by_path, str(Path(entry["image"]).resolve())
                     detections = entry.get("objects", [])  # none where the image could not be read
@@ -199,7 +202,7 @@ class KnownBoxes:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise DataError(
                     f"{path}: entry {number} is {json.dumps(entry)[:80]} ({type(error).__name__}: {error}). Expected "
-                    "predictions.json of van predict with a detector, or COCO's results format with image_id, "
+                    "predictions.jsonl of van predict with a detector, or COCO's results format with image_id, "
                     "category_id, bbox and score."
                 ) from error
             known.setdefault(key, []).extend(boxes)
@@ -265,8 +268,9 @@ def open_detector(weights: str, predictor: "Predictor") -> "Predictor":
     if not {"boxes", "labels", "scores"} <= {field.name for field in fields(task.result)}:
         raise VanError(f"{weights} is for the task {task}, which finds no boxes. Give weights of a detector.")
     # the same engine computes both networks, unless one of them is an exported file
-    own = None if header.export or predictor.engine is None or predictor.engine.source.file else predictor.engine
-    asked = {} if own is None else {"engine": own.name, "precision": own.precision}
+    asked: dict[str, Any] = {} if header.export else dict(predictor.asked)
+    if predictor.inference.slice is not None:
+        asked |= {"slice": predictor.inference.slice, "overlap": predictor.inference.overlap}
     detector = load(weights, str(predictor.device), predictor.batch_size, **asked, score_threshold=0.0)
     if person not in detector.class_names:
         raise VanError(

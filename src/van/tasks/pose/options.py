@@ -1,10 +1,9 @@
 """Options of pose estimation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import PoseAugmentation
-from van.engine.options import EvaluateOptions, Inference, PredictOptions, TrainOptions, at_least, within
+from van.engine.options import EvaluateOptions, PredictOptions, SliceInference, TrainOptions, at_least, within
 from van.errors import VanError
 from van.networks.options import SimpleBaselineOptions
 
@@ -41,14 +40,12 @@ class PoseEvaluateOptions(EvaluateOptions):
 
     Attributes:
         data: shapes (built in), or a folder in COCO format with person_keypoints annotations.
-        split: train or val.
         boxes: JSON file with a detector's results on these images, in COCO's results format; by default the annotated
             boxes.
         score_threshold: Boxes of that file with a lower score are left out.
         batch_size: Persons per batch.
     """
 
-    split: Literal["train", "val"] = "val"  # pyright: ignore[reportIncompatibleVariableOverride]
     boxes: str | None = None
     score_threshold: float = 0.0
     batch_size: int = 64
@@ -76,15 +73,15 @@ class PosePredictOptions(PredictOptions):
 
 
 @dataclass
-class PoseInference(Inference):
+class PoseInference(SliceInference):
     """Where persons are, and which of them and of their keypoints are returned.
 
     Without detector and boxes the whole image is taken as one person.
 
     Attributes:
         detector: Weights of a network that finds the persons: any task whose results have boxes.
-        boxes: JSON file that says where the persons are: predictions.json of van predict with a detector, or COCO's
-            results format for images whose file names are their ids, as in COCO.
+        boxes: JSON file that says where the persons are: predictions.jsonl of van predict with a detector, or
+            COCO's results format for images whose file names are their ids, as in COCO.
         score_threshold: Boxes with a lower score are left out.
         keypoint_threshold: Keypoints with a lower score are not drawn.
         oks_threshold: Of two persons whose poses are more similar than this (COCO's object keypoint similarity, from 0
@@ -105,7 +102,10 @@ class PoseInference(Inference):
         Raises:
             VanError: there are such options.
         """
+        super().check()
         for name in ("score_threshold", "keypoint_threshold", "oks_threshold"):
             within(name, getattr(self, name))
+        if self.slice is not None and self.detector is None:
+            raise VanError(f"slice is {self.slice}, but there is no detector to see slices. Give one, or leave it out.")
         if self.detector is not None and self.boxes is not None:
             raise VanError("boxes and detector both say where persons are. Give one of them.")

@@ -28,7 +28,7 @@ class PoseTask(Task):
     name = "pose"
     summary = "keypoints of persons"
     metrics = KEYPOINT[:3]
-    formats = ("COCO format with person_keypoints annotations",)
+    formats = ("COCO with person_keypoints annotations", "YOLO", "LabelMe", "CVAT", "Label Studio")
     demo = "pose/van_b0_shapes"
     demo_data = "shapes"
     result = Poses
@@ -36,7 +36,8 @@ class PoseTask(Task):
     evaluate_options = PoseEvaluateOptions
     predict_options = PosePredictOptions
     inference = PoseInference
-    predict_only = ("detector",)
+    predict_only = ("detector", "slice", "overlap")
+    files_only = ("boxes",)
     unit = "persons"
     architecture = "simple_baseline"
 
@@ -89,9 +90,11 @@ class PoseTask(Task):
     def configure(self, predictor: "Predictor", options: Any) -> None:
         """Check that the boxes are those of the images to look at."""
         if boxes := predictor.state.get("boxes"):
-            from van.data.images import list_images
+            from van.data.inputs import ImageSources
 
-            boxes.check(list_images(options.images))
+            sources = ImageSources(options.images)
+            if not sources.once:
+                boxes.check([str(image) for image in sources])
 
     def prepare(self, predictor: "Predictor") -> "Prepare":
         """Return what keeps an image as it is for the crops, and makes of it what the detector takes."""
@@ -127,12 +130,14 @@ class PoseTask(Task):
 
     def open_split(self, options: PoseEvaluateOptions, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return crops of the persons, from the annotated boxes or those of a detector."""
-        from van.data.folders import data_folder
+        from van.data.labels import open_labels
         from van.data.pose import open_persons
+        from van.data.splits import evaluated_split
 
-        persons, notes = open_persons(
-            data_folder(options.data, options.data_root),
-            options.split,
+        splits = open_labels(options.data, "keypoints", options.data_root)
+        found, options.split, notes = evaluated_split(splits, options.split, predictor.extra.get("split"), options.data)
+        persons, more = open_persons(
+            found,
             predictor.model.input_size[1:],
             None,
             options.on_bad_image,
@@ -147,7 +152,7 @@ class PoseTask(Task):
                 f"{options.data} has {len(persons.names)} keypoints ({', '.join(persons.names[:3])}, ...), "
                 f"{options.weights} was trained on {len(known)} ({', '.join(known[:3])}, ...). Give data with those."
             )
-        return persons, notes
+        return persons, notes + more
 
     def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> "Evaluation":
         """Return what measures a pose network."""
@@ -158,19 +163,17 @@ class PoseTask(Task):
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: CheckOptions) -> Any:
-        """Find annotation files in COCO's format."""
-        from van.data.coco import find_splits
-        from van.data.folders import data_folder
+        """Find label files with keypoints, of a known format."""
+        from van.data.labels import find_labels
 
-        return find_splits(data_folder(options.data, options.data_root), "person_keypoints")
+        return find_labels(options.data, "keypoints", options.data_root)
 
     def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong annotations."""
-        from van.data.coco import read_splits
         from van.data.coco_checks import check
         from van.engine.checking import check_splits
 
-        return check_splits(read_splits(found, "person_keypoints"), check, options)
+        return check_splits(found.read(), check, options)
 
 
 TASK = PoseTask()

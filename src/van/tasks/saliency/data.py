@@ -9,8 +9,9 @@ from torch.utils.data import ConcatDataset
 from van.data.folders import data_folder
 from van.data.loaders import collate_masks
 from van.data.pixel_checks import usable_split, usable_splits
-from van.data.saliency import SaliencyDataset, SaliencySplit, SizePasses, find_saliency
+from van.data.saliency import SaliencyDataset, SaliencySplit, SizePasses, find_saliency_splits
 from van.data.skipping import Skipping
+from van.data.splits import evaluated_split, training_splits
 from van.engine.data import StepData
 from van.tasks.saliency.options import SaliencyEvaluateOptions, SaliencyTrainOptions
 
@@ -66,17 +67,22 @@ def saliency_data(options: SaliencyTrainOptions, processes: int) -> SaliencyData
     Raises:
         DataError: the data cannot be used.
     """
-    folder = data_folder(options.data, options.data_root)
-    train, val, notes = usable_splits(find_saliency, folder, options.on_bad_image, options.check_data, options.workers)
-    return SaliencyData(options, processes, train, val, notes)
+    splits = find_saliency_splits(data_folder(options.data, options.data_root))
+    train, val, remembered = training_splits(splits, options.division, options.data)
+    train, val, notes = usable_splits(train, val, options.on_bad_image, options.check_data, options.workers)
+    data = SaliencyData(options, processes, train, val, notes)
+    data.extra |= remembered
+    return data
 
 
-def evaluation_split(options: SaliencyEvaluateOptions) -> tuple[SaliencySplit, list[str]]:
+def evaluation_split(options: SaliencyEvaluateOptions, known: Any) -> tuple[SaliencySplit, list[str]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Raises:
         DataError: the data cannot be used.
     """
-    found = find_saliency(data_folder(options.data, options.data_root), options.split or "val")
+    splits = find_saliency_splits(data_folder(options.data, options.data_root))
+    found, options.split, notes = evaluated_split(splits, options.split, known, options.data)
     decode = options.on_bad_image == "skip"
-    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
+    kept, more = usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
+    return kept, notes + more

@@ -1,7 +1,6 @@
 """Options of saliency."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import SaliencyAugmentation
 from van.engine.options import EvaluateOptions, Inference, PredictOptions, StepOptions
@@ -46,11 +45,9 @@ class SaliencyEvaluateOptions(EvaluateOptions):
     """Options of evaluating saliency.
 
     Attributes:
-        split: train, val, or all for a folder without splits.
         batch_size: Images of one size that are seen together.
     """
 
-    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 
@@ -61,7 +58,7 @@ class SaliencyPredictOptions(PredictOptions):
     Attributes:
         batch_size: Images of one size that are seen together.
         output: New folder for NAME.jpg (the image, its saliency, and the image with everything else dimmed), NAME.png
-            (the map from 0 to 255) and predictions.json; or a new .jsonl or .csv file with the salient share of each
+            (the map from 0 to 255) and predictions.jsonl; or a new .jsonl or .csv file with the salient share of each
             image. By default a numbered folder below runs.
     """
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from van.engine.result import Result
+from van.engine.result import Result, file_stem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,17 +41,21 @@ class Saliency(Result):
         """Return the share of the pixels that are salient."""
         return f"{100 * self.share:.1f} % salient"
 
+    def maps(self) -> "dict[str, Image]":
+        """Return map, the saliency from 0 to 255."""
+        from van.engine.drawing import saliency_image
+
+        return {"map": saliency_image(self.saliency)}
+
     def draw(self) -> "Image":
         """Return the image, its map and the image with everything else dimmed, side by side."""
         from van.engine.drawing import draw_saliency
 
         return draw_saliency(self.shown(), self.saliency)
 
-    def save(self, folder: str | Path, name: str | None = None) -> dict[str, str]:
+    def save(self, folder: str | Path, name: str | None = None, picture: bool = True) -> dict[str, str]:
         """Write NAME.jpg, the picture, and NAME.png, the map from 0 to 255; see Result.save."""
-        from van.engine.drawing import saliency_image
-
-        name = name or Path(self.path or "image").stem
-        files = super().save(folder, name)
-        saliency_image(self.saliency).save(Path(folder) / f"{name}.png")
+        name = name or file_stem(self.path)
+        files = super().save(folder, name, picture)
+        self.maps()["map"].save(Path(folder) / f"{name}.png")
         return {**files, "map": f"{name}.png"}

@@ -79,7 +79,7 @@ class SaliencyTask(Task):
         """Return images with masks."""
         from van.tasks.saliency.data import evaluation_split
 
-        return evaluation_split(options)
+        return evaluation_split(options, predictor.extra.get("split"))
 
     def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
         """Return what measures maps."""

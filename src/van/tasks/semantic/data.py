@@ -1,10 +1,13 @@
 """Images with labels of their pixels: splits, transforms, loaders."""
 
+from typing import Any
+
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_labels
 from van.data.pixel_checks import usable_split, usable_splits
 from van.data.semantic import SemanticDataset, SemanticSplit
+from van.data.splits import evaluated_split, training_splits
 from van.engine.data import StepData
 from van.errors import DataError
 from van.tasks.semantic.options import SemanticEvaluateOptions, SemanticTrainOptions
@@ -20,16 +23,15 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
     Raises:
         DataError: the data cannot be used.
     """
-    folder = data_folder(options.data, options.data_root)
-    train, val, notes = usable_splits(
-        options.format.find, folder, options.on_bad_image, options.check_data, options.workers
-    )
+    splits = options.format.find(data_folder(options.data, options.data_root))()
+    train, val, remembered = training_splits(splits, options.division, options.data)
+    train, val, notes = usable_splits(train, val, options.on_bad_image, options.check_data, options.workers)
     if train.class_names != val.class_names:
         raise DataError(
             f"{train.name} and {val.name} have different classes. Put one classes.txt above both, or name it as "
             "format.classes."
         )
-    return StepData(
+    data = StepData(
         options,
         processes,
         SemanticDataset(train, options.augmentation.transform()),
@@ -39,19 +41,26 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
         collate_labels(len(train.class_names)),
         notes,
     )
+    data.extra |= remembered
+    return data
 
 
-def evaluation_split(options: SemanticEvaluateOptions, class_names: list[str]) -> tuple[SemanticSplit, list[str]]:
+def evaluation_split(
+    options: SemanticEvaluateOptions, class_names: list[str], known: Any
+) -> tuple[SemanticSplit, list[str]]:
     """Return the images to evaluate on, and what was left out of them.
 
     Args:
         options: Of evaluation.
         class_names: Those of the model.
+        known: The split that the weights remember.
 
     Raises:
         DataError: the data cannot be used, or has a class that the model does not know.
     """
-    found = options.format.find(data_folder(options.data, options.data_root), options.split or "val")
+    splits = options.format.find(data_folder(options.data, options.data_root))()
+    found, options.split, notes = evaluated_split(splits, options.split, known, options.data)
     match_classes(found.class_names, class_names, found.name)  # before the long check
     decode = options.on_bad_image == "skip"
-    return usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
+    kept, more = usable_split(found, options.on_bad_image, decode, options.workers, empty_classes=False)
+    return kept, notes + more

@@ -1,7 +1,6 @@
 """Options of semantic segmentation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from van.data.augmentation import SemanticAugmentation
 from van.data.formats import SemanticFormat
@@ -51,12 +50,10 @@ class SemanticEvaluateOptions(EvaluateOptions):
 
     Attributes:
         format: How the files of the data are read.
-        split: train, val, or all for a folder without splits.
         batch_size: Images of one size that are seen together.
     """
 
     format: SemanticFormat = field(default_factory=SemanticFormat)
-    split: Literal["train", "val", "all"] | None = "val"
     batch_size: int = 4
 
 
@@ -67,7 +64,7 @@ class SemanticPredictOptions(PredictOptions):
     Attributes:
         batch_size: Images of one size that are seen together.
         output: New folder for NAME.jpg (the image colored, with a legend), NAME_classes.png (whose pixel values are the
-            labels) and predictions.json; or a new .jsonl file with the shares of the classes. By default a numbered
+            labels) and predictions.jsonl; or a new .jsonl file with the shares of the classes. By default a numbered
             folder below runs.
     """
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from van.engine.result import Result
+from van.engine.result import Result, file_stem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,17 +39,21 @@ class Segmentation(Result):
         """Return the classes that cover most with their shares of the pixels."""
         return ", ".join(f"{name} {100 * share:.1f} %" for name, share in list(self.shares.items())[:_SHOWN])
 
+    def maps(self) -> "dict[str, Image]":
+        """Return classes, whose pixel values are the labels."""
+        from van.engine.drawing import class_map
+
+        return {"classes": class_map(self.labels, len(self.class_names))}
+
     def draw(self) -> "Image":
         """Return the image colored by class, with a legend."""
         from van.engine.drawing import draw_classes
 
         return draw_classes(self.shown(), self.labels, self.class_names)
 
-    def save(self, folder: str | Path, name: str | None = None) -> dict[str, str]:
+    def save(self, folder: str | Path, name: str | None = None, picture: bool = True) -> dict[str, str]:
         """Write NAME.jpg, the picture, and NAME_classes.png, whose pixel values are the labels; see Result.save."""
-        from van.engine.drawing import class_map
-
-        name = name or Path(self.path or "image").stem
-        files = super().save(folder, name)
-        class_map(self.labels, len(self.class_names)).save(Path(folder) / f"{name}_classes.png")
+        name = name or file_stem(self.path)
+        files = super().save(folder, name, picture)
+        self.maps()["classes"].save(Path(folder) / f"{name}_classes.png")
         return {**files, "classes": f"{name}_classes.png"}

@@ -35,7 +35,12 @@ class SemanticTask(Task):
     name = "semantic"
     summary = "a class for every pixel"
     metrics = METRICS
-    formats = ("images with masks and a class file", "ADE20K")
+    formats = (
+        "images with masks and a class file",
+        "ADE20K",
+        "Pascal VOC",
+        "objects with masks in COCO, YOLO, LabelMe, CVAT and Label Studio",
+    )
     demo = "semantic/fpn_van_b0_shapes"
     demo_data = "shapes"
     result = Segmentation
@@ -95,7 +100,7 @@ class SemanticTask(Task):
         """Return images with labels, whose classes the predictor knows."""
         from van.tasks.semantic.data import evaluation_split
 
-        return evaluation_split(options, predictor.class_names)
+        return evaluation_split(options, predictor.class_names, predictor.extra.get("split"))
 
     def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
         """Return what measures labels of pixels."""
@@ -109,14 +114,14 @@ class SemanticTask(Task):
         """Find images with masks of classes."""
         from van.data.folders import data_folder
 
-        return options.format.find_splits(data_folder(options.data, options.data_root))
+        return options.format.find(data_folder(options.data, options.data_root))
 
     def check(self, found: Any, options: SemanticCheckOptions) -> tuple[list[Any], str]:
         """Look for broken images and wrong masks."""
         from van.data.pixel_checks import check
         from van.engine.checking import check_splits
 
-        return check_splits(found, check, options)
+        return check_splits(found(), check, options)
 
 
 TASK = SemanticTask()

@@ -1,12 +1,16 @@
-import numpy as np
+import collections
+import json
+import sys
+
+import onnx
 import pytest
 import torch
 
 import van
 from van.errors import VanError
-from van.export.openvino import OpenVINOEngine
 
 SMALL = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "num_classes": 7}
+NAMES = [*(f"class {i}" for i in range(6)), "三角"]
 
 
 def network(**options):
@@ -22,16 +26,20 @@ def difference(ours, theirs):
     return (ours - theirs).abs().max().item() / theirs.abs().max().item()
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-5), ("bfloat16", 3e-2)])
-def test_openvino_agrees(precision, bound):
-    model, x = network(), images(2, 3, 64, 96)
-    engine = OpenVINOEngine(model, x.to(memory_format=torch.channels_last), precision, threads=1)
-    with torch.no_grad():
-        expected = model(x)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        logits = engine(x.to(memory_format=layout))
-        assert logits.dtype == torch.float32
-        assert difference(logits, expected) < bound
+def test_onnx_file_has_plain_convolutions(tmp_path):
+    torch.save(van.create_model("van_b0", num_classes=7).state_dict(), tmp_path / "van.pth")
+    content = onnx.load(van.export(tmp_path / "van.pth", "onnx", tmp_path / "new" / "van.onnx", (64, 64)))
+    assert len(json.loads({entry.key: entry.value for entry in content.metadata_props}["names"])) == 7
+    graph = content.graph
+    kinds = collections.Counter()
+    for node in graph.node:
+        if node.op_type == "Conv":
+            numbers = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if numbers["group"] > 1:
+                kinds[(numbers["kernel_shape"][0], numbers["dilations"][0], numbers["pads"][0])] += 1
+    assert kinds == {(5, 1, 2): 13, (7, 3, 9): 13, (3, 1, 1): 13}
+    assert not {"Pad", "Slice", "ScatterND", "SpaceToDepth"} & {node.op_type for node in graph.node}
+    assert [value.name for value in (*graph.input, *graph.output)] == ["images", "logits"]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch.jit and OpenVINO
@@ -59,26 +67,9 @@ def test_a_trace_of_the_fused_network_takes_any_batch(monkeypatch):
         assert difference(traced(x), fused(x)) < 1e-5
 
 
-def test_openvino_answers_are_kept_apart():
-    engine = OpenVINOEngine(network(), images(1, 3, 64, 64), threads=1)
-    first = engine(images(1, 3, 64, 64))
-    before = first.clone()
-    engine(torch.ones(1, 3, 64, 64))
-    assert torch.equal(first, before)
-
-
-def test_what_the_engine_cannot_do_is_refused():
-    model = network()
-    with pytest.raises(VanError, match="training mode"):
-        OpenVINOEngine(network().train(), images(1, 3, 64, 64))
-    with pytest.raises(VanError, match="precision is 'int8', expected one of float32, bfloat16"):
-        OpenVINOEngine(model, images(1, 3, 64, 64), "int8")
-    with pytest.raises(VanError, match=r"\(2, 3, 64, 64\), the engine was built for \(1, 3, 64, 64\)"):
-        OpenVINOEngine(model, images(1, 3, 64, 64))(images(2, 3, 64, 64))
-
-
-def test_engine_takes_no_gradient_from_the_images():
-    x = images(1, 3, 64, 64).requires_grad_()
-    logits = OpenVINOEngine(network(), x, threads=1)(x)
-    assert not logits.requires_grad
-    assert np.isfinite(logits.numpy()).all()
+def test_missing_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    torch.save(van.create_model("van_b0").state_dict(), tmp_path / "van.pth")
+    with pytest.raises(VanError, match=r"onnx is missing.*pip install 'visual-attention-network\[export\]'"):
+        van.export(tmp_path / "van.pth", "onnx", tmp_path / "van.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["van.pth"]

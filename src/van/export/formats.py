@@ -1,0 +1,221 @@
+"""What all export formats share: tracing a network, checking the file that was written, and what it says of itself."""
+
+import copy
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from van import __version__
+from van.engine.graph import Graph
+from van.engine.predictor import Predictor
+from van.errors import VanError
+from van.export.checks import package
+from van.export.fuse import fuse
+from van.models.van import VANStage
+from van.models.weight_file import Header
+
+BOUNDS = {"core": 1e-4, "whole": 5e-3}
+"""Largest differences from the network that a file may have, see van.engine.graph.Graph.difference: of what the core
+returns, and where pre- or postprocessing is inside, which resizes images and rounds."""
+
+_LEAST = 256  # pixels: sides of smaller images become 1 inside the network, which would be taken for constant
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network as torch.export has recorded it.
+
+    Attributes:
+        graph: What is computed.
+        program: The record.
+        header: What the file says.
+    """
+
+    graph: Graph
+    program: torch.export.ExportedProgram
+    header: Header
+
+
+class Format:
+    """A kind of file.
+
+    Attributes:
+        ending: Of its files.
+        packages: What it takes to write and check one.
+        traces: Whether it holds what the network computes, and not its weights alone.
+        fixed_up_to: Images that it was traced with and that have a side of at most so many pixels are the only ones
+            that it computes: inside the network they shrink to one pixel.
+    """
+
+    ending: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    traces: ClassVar[bool] = True
+    fixed_up_to: ClassVar[int] = 0
+
+    def check(self) -> None:
+        """Refuse to begin where a package is missing.
+
+        Raises:
+            VanError: one is.
+        """
+        for name in self.packages:
+            package(name)
+
+    def write(self, traced: Traced, path: Path) -> None:
+        """Write a file, and those that belong to it beside it.
+
+        Args:
+            traced: What it holds.
+            path: The file.
+        """
+        raise NotImplementedError
+
+    def open(self, path: Path) -> Any:
+        """Return a function that runs the file: arrays in, in the order of the inputs, arrays out."""
+        raise NotImplementedError
+
+
+def write_checked(
+    kind: Format,
+    predictor: Predictor,
+    path: Path,
+    image_size: tuple[int, int] | None,
+    preprocess: bool,
+    postprocess: bool,
+) -> Path:
+    """Write a file in a folder of its own, run it, and keep it if it agrees with the network.
+
+    Args:
+        kind: Format of the file.
+        predictor: Whose network is exported.
+        path: Where the file goes.
+        image_size: Height and width to trace with; None takes those of training.
+        preprocess: See van.export.
+        postprocess: See van.export.
+
+    Raises:
+        VanError: see van.export.
+    """
+    about = {"preprocess": preprocess, "postprocess": postprocess, "precision": "float32", "version": __version__}
+    if not kind.traces and (preprocess or postprocess or image_size):
+        raise VanError(f"{kind.ending} files hold weights alone. Leave out preprocess, postprocess and image_size.")
+    model = predictor.header.model
+    header = Header(predictor.task.name, predictor.class_names, model, predictor.extra, about if kind.traces else {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        if kind.traces:
+            graph = predictor.task.graph(predictor, preprocess, postprocess).eval()
+            size = _traced_size(graph, image_size)
+            about |= {"image_size": list(size)}
+            fixed = min(size) <= kind.fixed_up_to
+            about["fixed_size"] = fixed
+            with torch.no_grad():
+                kind.write(trace(graph, size, header, fixed), folder / path.name)
+                compare(graph, kind.open(folder / path.name), size, fixed)
+        else:
+            kind.write_weights(header, predictor.model.state_dict(), folder / path.name)  # type: ignore[attr-defined]
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
+            file.chmod(0o644)
+            file.replace(path.parent / file.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return path
+
+
+def _traced_size(graph: Graph, asked: tuple[int, int] | None) -> tuple[int, int]:
+    multiple = graph.multiple
+    if asked and (min(asked) < 1 or any(side % multiple for side in asked)):
+        raise VanError(f"image_size is {asked}, expected two numbers above 0 and multiples of {multiple}.")
+    if asked:
+        return asked
+    high, wide = (max(side, _LEAST) if multiple > 1 else side for side in graph.size)
+    return high, wide
+
+
+def trace(graph: Graph, size: tuple[int, int], header: Header, fixed: bool = False) -> Traced:
+    """Record what a network computes, with dynamic batch, height and width.
+
+    Args:
+        graph: What is computed. A fused copy of its network is recorded.
+        size: Height and width of the images.
+        header: What the file says.
+        fixed: Whether height and width are not dynamic.
+
+    Raises:
+        VanError: it cannot be recorded.
+    """
+    fused = copy.copy(graph)
+    fused._modules = dict(graph._modules)
+    if any(isinstance(module, VANStage) for module in graph.network.modules()):
+        fused.network = fuse(graph.network)
+    inputs = graph.inputs(2 if graph.batched else 1, size)
+    dynamic: Any = torch.export.Dim.DYNAMIC  # type: ignore[attr-defined]
+    axes = tuple(
+        {axis: dynamic for axis, name in names.items() if name == "batch" or not fixed}
+        for names in graph.dynamic_shapes()
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own code
+            program = torch.export.export(fused, inputs, dynamic_shapes=axes, strict=False)
+    except Exception as error:  # of torch, sympy or the network's libraries
+        reason = str(error).strip().splitlines()[0][:300]
+        raise VanError(f"torch.export cannot record this network with these options ({reason}).") from error
+    return Traced(graph, program, header)
+
+
+def compare(graph: Graph, run: Any, size: tuple[int, int], fixed: bool = False) -> None:
+    """Run a file and the network on random images of three sizes, and two batch sizes where there are batches.
+
+    Args:
+        graph: The network.
+        run: Runs the file; see Format.open.
+        size: Height and width that it was traced with.
+        fixed: Whether there are no other sizes.
+
+    Raises:
+        VanError: they differ.
+    """
+    more = graph.multiple if graph.multiple > 1 else 5
+    sizes = [size] * 3 if fixed else [size, (size[0] + more, size[1]), (size[0], size[1] + 3 * more)]
+    bound = BOUNDS["whole" if graph.preprocess or graph.postprocess else "core"]
+    for number, image_size in enumerate(sizes):
+        batch = 1 + number % 2 if graph.batched else 1
+        inputs = graph.inputs(batch, image_size, seed=number)
+        expected = graph(*inputs)
+        try:
+            found = [torch.as_tensor(one) for one in run([one.numpy() for one in inputs])]
+        except Exception as error:  # each runtime has its own classes
+            reason = str(error).strip().splitlines()[0][:300]
+            raise VanError(f"The file cannot be run on {batch} x {image_size}, and is not kept ({reason}).") from error
+        for name, difference in graph.differences(expected, found).items():
+            if not difference <= bound:
+                raise VanError(
+                    f"The file is not kept: on {batch} x {image_size} its output {name} differs from the network's by "
+                    f"{difference:.2g}, at most {bound:g} is allowed."
+                )
+
+
+def about(header: Header) -> str:
+    """Return what a file says of itself under the key "van", as JSON."""
+    return json.dumps(header.to_dict())
+
+
+def names_of(header: Header) -> str:
+    """Return the class names as a JSON list."""
+    return json.dumps(list(header.class_names or ()))
+
+
+def as_arrays(outputs: Sequence[Any]) -> list[Any]:
+    """Return outputs of a runtime as arrays of their own."""
+    import numpy as np
+
+    return [np.array(one) for one in outputs]
