@@ -39,7 +39,7 @@ def read(root: Path, found: list[Path], need: Need) -> dict[Split, CocoSplit]:
     kind = _kind(need)
     if root.is_dir():
         names: tuple[Split, ...] = ("train", "val")
-        layout = {split: files for split in names if (files := look_for(root, split, kind))}
+        layout: dict[Split, CocoFiles] = {split: files for split in names if (files := look_for(root, split, kind))}
         if layout:
             splits: dict[Split, CocoSplit] = {split: CocoSplit(files, kind) for split, files in layout.items()}
             return splits if "train" not in splits or "val" in splits else {"all": splits["train"]}

@@ -164,9 +164,9 @@ def _shape(kind: str, value: dict[str, Any], result: dict[str, Any], width: int,
         return number(value.get(name), name) / 100 * size
 
     if kind == "rectanglelabels":
-        box: Any = [share("x", width), share("y", height), share("width", width), share("height", height)]
+        box = share("x", width), share("y", height), share("width", width), share("height", height)
         angle = number(value.get("rotation") or 0, "rotation")
-        return {"polygons": [rectangle(*box, angle, center=False)]} if angle else {"box": box}
+        return {"polygons": [rectangle(*box, angle, center=False)]} if angle else {"box": list(box)}
     if kind == "ellipselabels":
         return {
             "polygons": [

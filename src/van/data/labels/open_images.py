@@ -46,7 +46,8 @@ def read(root: Path, found: list[Path], need: Need) -> dict[Split, CocoSplit]:
     for path in found:
         words = path.stem.lower().replace("_", "-").split("-")
         splits: tuple[Split, ...] = ("train", "val")
-        split: Split = next((s for s in splits if set(words) & set(SPLIT_FOLDERS[s])), "all")
+        named: Split | None = next((s for s in splits if set(words) & set(SPLIT_FOLDERS[s])), None)
+        split: Split = named or "all"
         if split == "val" and split in files and "test" in words:
             continue  # validation comes before test
         if split in files and not (split == "val" and "test" in files[split].stem):
