@@ -266,7 +266,7 @@ def bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], ti
         axes.annotate(text, (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(places, [plain_text(name, 50) for name in names])
     axes.invert_yaxis()
-    axes.set(xlabel=label, xlim=(0, 1.35 * max([*values, 1e-9])))
+    axes.set(xlabel=label, xlim=(0, 1.35 * max(values) or 1))
     return figure
 
 
