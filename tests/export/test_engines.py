@@ -40,6 +40,13 @@ def network(**options):
     return van.create_model("van_b0", **(SMALL | options)).eval()
 
 
+def tiny(num_classes=7):
+    """Return a network that is converted in a moment, for what does not depend on the network."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 64, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(64, num_classes)).eval()
+
+
 def images(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -65,13 +72,16 @@ def bfloat16_here():
 
 CASES = [("torch", "float32"), ("torch", "bfloat16"), ("onnxruntime", "float32"), ("openvino", "float32")]
 CASES += [("openvino", "bfloat16"), ("auto", "float32")]
+# exporting a VAN takes too long for every run
+VANS = [pytest.param(network, *case, marks=() if case[0] == "torch" else pytest.mark.slow) for case in CASES]
 
 
-@pytest.mark.parametrize(("name", "precision"), CASES)
-def test_engine_agrees_with_pytorch_at_any_size(name, precision):
+@pytest.mark.parametrize(("build", "name", "precision"), [*((tiny, *case) for case in CASES), *VANS])
+def test_engine_agrees_with_pytorch_at_any_size(build, name, precision):
     if (name, precision) == ("openvino", "bfloat16") and not bfloat16_here():
         pytest.skip("this processor has no bfloat16")
-    model, ours = network(), engine(name, precision=precision)
+    model = build()
+    ours = engine(name, Source(model), precision)
     for shape in ((5, 3, 64, 96), (1, 3, 96, 33), (2, 3, 64, 64)):
         x = images(*shape).to(memory_format=torch.channels_last)
         logits = ours(x)
@@ -95,7 +105,8 @@ def test_compiled_engine_agrees_with_pytorch(precision):
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_every_plan_gives_the_same(name):
-    model, ours, x = network(), engine(name), images(7, 3, 64, 64)
+    model = tiny()
+    ours, x = engine(name, Source(model)), images(7, 3, 64, 64)
     arrays = [x.numpy()]
     for plan in {*ours._candidates(arrays), runtime.Plan(4, 2, ours.fixes_shapes), runtime.Plan(2, 1)}:
         [logits] = ours._run(arrays, plan)
@@ -105,20 +116,21 @@ def test_every_plan_gives_the_same(name):
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_shape_that_comes_often_gets_a_plan_that_the_next_process_knows(name, monkeypatch):
     monkeypatch.setattr(runtime, "_WORTHWHILE", 3)
-    source, x = Source(network()), images(4, 3, 40, 32)
+    source, x = Source(tiny()), images(4, 3, 40, 32)
     first = engine(name, source)
     answers = [first(x) for _ in range(5)]
     assert all(difference(answer, answers[0]) < 1e-5 for answer in answers)
     plan = first._plan([x.numpy()])
     assert plan is not None
     monkeypatch.setattr(runtime.RuntimeEngine, "_measured", lambda *args: pytest.fail("measured again"))
-    assert engine(name, Source(network()))._plan([x.numpy()]) == plan
-    assert engine(name, Source(network(num_classes=3)))._plan([x.numpy()]) is None  # other weights
+    assert engine(name, Source(tiny()))._plan([x.numpy()]) == plan
+    assert engine(name, Source(tiny(num_classes=3)))._plan([x.numpy()]) is None  # other weights
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_threads_get_their_own_results(name):
-    model, ours = network(), engine(name)
+    model = tiny()
+    ours = engine(name, Source(model))
     batches = [images(batch, 3, 64, 64, seed=i) for i, batch in enumerate((1, 5, 3, 1, 8, 2))]
     wanted = [expected(model, x) for x in batches]
     wrong = []
@@ -181,12 +193,12 @@ def test_two_writers_leave_one_whole_entry_and_old_entries_go(empty_cache, monke
 
 def test_auto_names_and_remembers_the_fastest(monkeypatch):
     x = images(2, 3, 64, 72)
-    first = engine("auto")
+    first = engine("auto", Source(tiny()))
     assert str(first) == "auto, float32"
     first(x)
     assert str(first) in {f"auto ({name}), float32" for name in ("torch", *RUNTIMES)}
     monkeypatch.setattr(engine_class("auto"), "_fastest", lambda *args: pytest.fail("measured again"))
-    second = engine("auto")
+    second = engine("auto", Source(tiny()))
     second(x)
     assert str(second) == str(first)
 
