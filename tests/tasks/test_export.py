@@ -75,6 +75,41 @@ def test_a_file_with_everything_inside_needs_numpy_alone(run_of, photo, tmp_path
     assert probabilities[0].max() == pytest.approx(float(expected.probabilities[0]), abs=5e-3)
 
 
+def test_features_of_a_classifier_are_four_maps(run_of, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = van.export(run_of("classification").folder, "onnx", tmp_path / "file.onnx", features=True)
+    session = onnxruntime.InferenceSession(str(path))
+    maps = session.run(None, {"images": np.zeros((2, 3, 64, 96), np.float32)})
+    assert [one.name for one in session.get_outputs()] == ["stride_4", "stride_8", "stride_16", "stride_32"]
+    assert [one.shape for one in maps] == [(2, 8, 16, 24), (2, 8, 8, 12), (2, 16, 4, 6), (2, 16, 2, 3)]
+    with pytest.raises(VanError, match="was exported with features"):
+        van.load(path)
+
+
+@pytest.mark.slow
+def test_float16_halves_the_weights(run_of, photo, tmp_path):
+    pytest.importorskip("openvino")
+    folder = run_of("classification").folder
+    full = van.export(folder, "openvino", tmp_path / "full.xml")
+    half = van.export(folder, "openvino", tmp_path / "half.xml", precision="float16")
+    sizes = [file.with_suffix(".bin").stat().st_size for file in (half, full)]
+    assert sizes[0] < 0.6 * sizes[1]
+    expected, found = van.load(full)(photo).to_dict(), van.load(half)(photo).to_dict()
+    assert numbers(found) == pytest.approx(numbers(expected), abs=1e-2)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device")])
+def test_nothing_is_left_of_a_file_that_could_not_be_written(error, run_of, tmp_path, monkeypatch):
+    def write(path, *args):
+        path.write_text("half")
+        raise error
+
+    monkeypatch.setattr("van.export.safetensors.write_weights", lambda header, tensors, path: write(path))
+    with pytest.raises(error if isinstance(error, type) else OSError):
+        van.export(run_of("classification").folder, "safetensors", tmp_path / "new" / "one" / "file.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_differs_is_not_kept(run_of, tmp_path, monkeypatch):
     monkeypatch.setattr("van.export.formats.BOUNDS", {"core": -1.0, "whole": -1.0})
     with pytest.raises(VanError, match=r"The file is not kept: on 1 x .* its output logits differs"):
@@ -85,16 +120,20 @@ def test_a_file_that_differs_is_not_kept(run_of, tmp_path, monkeypatch):
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(run_of, tmp_path, cli):
     folder = run_of("classification").folder
     (tmp_path / "there.onnx").touch()
+    (tmp_path / "file.bin").touch()
     for arguments, message in [
         (("--format", "tflite"), "--format"),
         (("--output", "x.pt2"), "x.pt2 does not end in .onnx"),
         (("--output", "there.onnx"), "there.onnx exists"),
         (("--format", "safetensors", "--output", "x.safetensors", "--preprocess"), "hold weights alone"),
         (("--image-size", "0", "64"), "image_size is (0, 64)"),
+        (("--format", "openvino", "--output", "file.xml"), "file.bin exists"),
+        (("--output", "x.onnx", "--precision", "float16"), "precision is 'float16', but onnx files are written in"),
+        (("--output", "x.onnx", "--features", "--postprocess"), "features have no postprocessing"),
     ]:
         status, _, errors = cli("export", folder, *arguments)
         assert status != 0
         assert message in errors
         assert "Traceback" not in errors
-    assert [one.name for one in tmp_path.iterdir()] == ["there.onnx"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file.bin", "there.onnx"]
     assert not list(folder.glob("*.onnx"))

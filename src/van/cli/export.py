@@ -1,7 +1,7 @@
 """`van export`."""
 
 from van.cli.selecting import call
-from van.export import FormatName
+from van.export import FormatName, PrecisionName
 
 
 def export(
@@ -12,6 +12,8 @@ def export(
     image_size: tuple[int, int] | None = None,
     preprocess: bool = False,
     postprocess: bool = False,
+    features: bool = False,
+    precision: PrecisionName = "float32",
 ) -> None:
     """Write trained weights in a format that other software runs. The file is compared with the network first.
 
@@ -23,10 +25,12 @@ def export(
             same. By default those it was trained with.
         preprocess: Put the preprocessing into the file, which then takes images of bytes, of any size.
         postprocess: Put the postprocessing into the file, which then returns results.
+        features: Export the backbone of a classifier: the file returns its four feature maps.
+        precision: Of the weights in the file: float32, or float16 in openvino files, which are half as large.
     """
     from van.export import export as write
 
-    path = write(weights, format, output, image_size, preprocess, postprocess)
+    path = write(weights, format, output, image_size, preprocess, postprocess, features, precision)
     size = sum(
         file.stat().st_size for file in path.parent.glob(f"{path.stem}.*") if file.suffix in (path.suffix, ".bin")
     )

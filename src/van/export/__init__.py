@@ -13,6 +13,8 @@ from van.errors import VanError, WeightsError, nearest
 
 FormatName = Literal["onnx", "openvino", "torch", "safetensors"]
 
+PrecisionName = Literal["float32", "float16"]
+
 FORMATS: dict[str, str] = {
     "onnx": "van.export.onnx:OnnxFormat",
     "openvino": "van.export.openvino:OpenVINOFormat",
@@ -29,6 +31,8 @@ def export(
     image_size: tuple[int, int] | None = None,
     preprocess: bool = False,
     postprocess: bool = False,
+    features: bool = False,
+    precision: str = "float32",
 ) -> Path:
     """Write trained weights in a format that other software runs; the file is run and compared before it is kept.
 
@@ -40,6 +44,8 @@ def export(
             computed all the same. By default those it was trained with.
         preprocess: Put the preprocessing into the file: it takes images of bytes, of any size.
         postprocess: Put the postprocessing into the file: it returns results.
+        features: Export the backbone of a classifier: the file returns its four feature maps.
+        precision: Of the weights in the file: float32, or float16 in openvino files, which are half as large.
 
     Returns:
         The path of the file.
@@ -49,7 +55,7 @@ def export(
             network cannot be exported with these options, or what the file computes differs from the network.
     """
     from van.engine.api import header_of, load
-    from van.export.formats import write_checked
+    from van.export.formats import Content, write_checked
 
     if format not in FORMATS:
         raise VanError(
@@ -62,10 +68,14 @@ def export(
     path = Path(output) if output is not None else _beside(Path(weights)).with_suffix(kind.ending)
     if path.suffix.lower() != kind.ending:
         raise VanError(f"{path} does not end in {kind.ending}, as {format} files do. Give another output.")
-    if path.exists():
-        raise VanError(f"{path} exists. Give another output.")
+    for file in (path, *(path.with_suffix(ending) for ending in kind.beside)):
+        if file.exists():
+            raise VanError(f"{file} exists. Give another output.")
+    if precision not in kind.precisions:
+        raise VanError(f"precision is {precision!r}, but {format} files are written in {' or '.join(kind.precisions)}.")
     kind.check()
-    return write_checked(kind, load(weights, "cpu"), path, image_size, preprocess, postprocess)
+    content = Content(image_size, preprocess, postprocess, features, precision)
+    return write_checked(kind, load(weights, "cpu"), path, content)
 
 
 def _beside(weights: Path) -> Path:

@@ -21,11 +21,30 @@ from van.export.fuse import fuse
 from van.models.van import VANStage
 from van.models.weight_file import Header
 
-BOUNDS = {"core": 1e-4, "whole": 5e-3}
+BOUNDS = {"core": 1e-4, "whole": 5e-3, "float16": 2e-2}
 """Largest differences from the network that a file may have, see van.engine.graph.Graph.difference: of what the core
-returns, and where pre- or postprocessing is inside, which resizes images and rounds."""
+returns, where pre- or postprocessing is inside, which resizes images and rounds, and for weights in float16."""
 
 _LEAST = 256  # pixels: sides of smaller images become 1 inside the network, which would be taken for constant
+
+
+@dataclass(frozen=True)
+class Content:
+    """What goes into a file; see van.export.
+
+    Attributes:
+        image_size: Height and width to trace with; None takes those of training.
+        preprocess: Whether the preprocessing is inside.
+        postprocess: Whether the postprocessing is inside.
+        features: Whether it is the backbone of a classifier.
+        precision: Of the weights.
+    """
+
+    image_size: tuple[int, int] | None = None
+    preprocess: bool = False
+    postprocess: bool = False
+    features: bool = False
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,8 @@ class Format:
 
     Attributes:
         ending: Of its files.
+        beside: Endings of further files that belong to one.
+        precisions: Of the weights.
         packages: What it takes to write and check one.
         traces: Whether it holds what the network computes, and not its weights alone.
         fixed_up_to: Images that it was traced with and that have a side of at most so many pixels are the only ones
@@ -55,6 +76,8 @@ class Format:
     """
 
     ending: ClassVar[str]
+    beside: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
     packages: ClassVar[tuple[str, ...]] = ()
     traces: ClassVar[bool] = True
     fixed_up_to: ClassVar[int] = 0
@@ -82,44 +105,39 @@ class Format:
         raise NotImplementedError
 
 
-def write_checked(
-    kind: Format,
-    predictor: Predictor,
-    path: Path,
-    image_size: tuple[int, int] | None,
-    preprocess: bool,
-    postprocess: bool,
-) -> Path:
+def write_checked(kind: Format, predictor: Predictor, path: Path, content: Content) -> Path:
     """Write a file in a folder of its own, run it, and keep it if it agrees with the network.
 
     Args:
         kind: Format of the file.
         predictor: Whose network is exported.
         path: Where the file goes.
-        image_size: Height and width to trace with; None takes those of training.
-        preprocess: See van.export.
-        postprocess: See van.export.
+        content: What goes into it.
 
     Raises:
         VanError: see van.export.
     """
-    about = {"preprocess": preprocess, "postprocess": postprocess, "precision": "float32", "version": __version__}
-    if not kind.traces and (preprocess or postprocess or image_size):
-        raise VanError(f"{kind.ending} files hold weights alone. Leave out preprocess, postprocess and image_size.")
+    about = {name: getattr(content, name) for name in ("preprocess", "postprocess", "features", "precision")}
+    about["version"] = __version__
+    if not kind.traces and content != Content():
+        raise VanError(
+            f"{kind.ending} files hold weights alone. Leave out preprocess, postprocess, features and image_size."
+        )
+    graph = _graph(predictor, content) if kind.traces else None
+    size = _traced_size(graph, content.image_size) if graph else (0, 0)
     model = predictor.header.model
     header = Header(predictor.task.name, predictor.class_names, model, predictor.extra, about if kind.traces else {})
+    made = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        if kind.traces:
-            graph = predictor.task.graph(predictor, preprocess, postprocess).eval()
-            size = _traced_size(graph, image_size)
+        if graph:
             about |= {"image_size": list(size)}
             fixed = min(size) <= kind.fixed_up_to
             about["fixed_size"] = fixed
             with torch.no_grad():
                 kind.write(trace(graph, size, header, fixed), folder / path.name)
-                compare(graph, kind.open(folder / path.name), size, fixed)
+                compare(graph, kind.open(folder / path.name), size, _bound(content), fixed)
         else:
             kind.write_weights(header, predictor.model.state_dict(), folder / path.name)  # type: ignore[attr-defined]
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
@@ -127,7 +145,30 @@ def write_checked(
             file.replace(path.parent / file.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for one in made:
+            if not any(one.iterdir()):
+                one.rmdir()
     return path
+
+
+def _graph(predictor: Predictor, content: Content) -> Graph:
+    """Return what a file computes."""
+    task = predictor.task
+    if not content.features:
+        return task.graph(predictor, content.preprocess, content.postprocess).eval()
+    from van.tasks.classification.graph import ClassificationGraph
+
+    if task.name != "classification":
+        raise VanError(f"features are those of a classifier's backbone, but the weights are for the task {task}.")
+    if content.postprocess:
+        raise VanError("features have no postprocessing. Leave out one of them.")
+    return ClassificationGraph(predictor, content.preprocess, False, features=True).eval()
+
+
+def _bound(content: Content) -> float:
+    if content.precision != "float32":
+        return BOUNDS[content.precision]
+    return BOUNDS["whole" if content.preprocess or content.postprocess else "core"]
 
 
 def _traced_size(graph: Graph, asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -172,13 +213,14 @@ def trace(graph: Graph, size: tuple[int, int], header: Header, fixed: bool = Fal
     return Traced(graph, program, header)
 
 
-def compare(graph: Graph, run: Any, size: tuple[int, int], fixed: bool = False) -> None:
+def compare(graph: Graph, run: Any, size: tuple[int, int], bound: float, fixed: bool = False) -> None:
     """Run a file and the network on random images of three sizes, and two batch sizes where there are batches.
 
     Args:
         graph: The network.
         run: Runs the file; see Format.open.
         size: Height and width that it was traced with.
+        bound: Largest difference.
         fixed: Whether there are no other sizes.
 
     Raises:
@@ -186,7 +228,6 @@ def compare(graph: Graph, run: Any, size: tuple[int, int], fixed: bool = False) 
     """
     more = graph.multiple if graph.multiple > 1 else 5
     sizes = [size] * 3 if fixed else [size, (size[0] + more, size[1]), (size[0], size[1] + 3 * more)]
-    bound = BOUNDS["whole" if graph.preprocess or graph.postprocess else "core"]
     for number, image_size in enumerate(sizes):
         batch = 1 + number % 2 if graph.batched else 1
         inputs = graph.inputs(batch, image_size, seed=number)

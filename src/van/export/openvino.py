@@ -13,6 +13,8 @@ class OpenVINOFormat(Format):
     """An OpenVINO file, .xml, and its weights beside it, .bin. It is made from ONNX, which keeps the names."""
 
     ending = ".xml"
+    beside = (".bin",)
+    precisions = ("float32", "float16")
     packages = (*OnnxFormat.packages, "openvino")
 
     def write(self, traced: Traced, path: Path) -> None:
@@ -24,7 +26,7 @@ class OpenVINOFormat(Format):
             model = openvino.Core().read_model(onnx)
             model.set_rt_info(about(traced.header), "van")
             model.set_rt_info(names_of(traced.header), "names")
-            openvino.save_model(model, path, compress_to_fp16=False)
+            openvino.save_model(model, path, compress_to_fp16=traced.header.export["precision"] == "float16")
 
     def open(self, path: Path) -> Any:
         """Return a function that runs the file in float32; see Format."""
