@@ -136,8 +136,8 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it calls warnings errors
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise VanError("--cluster ray needs Ray: pip install 'visual-attention-network[ray]'") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -155,7 +155,7 @@ def _csv(folder: Path, ids: dict[str, str]) -> Any:
 
 def _wandb(folder: Path, ids: dict[str, str]) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
     from lightning.pytorch.loggers import WandbLogger
 
     run = wandb.init(
@@ -174,7 +174,7 @@ def _wandb(folder: Path, ids: dict[str, str]) -> Any:
 
 def _mlflow(folder: Path, ids: dict[str, str]) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow  # noqa: F401 - sets levels of logging
+    import mlflow  # noqa: F401 - sets levels of logging  # pyright: ignore[reportMissingImports]
     from lightning.pytorch.loggers import MLFlowLogger
 
     for name in ("mlflow", "alembic"):
