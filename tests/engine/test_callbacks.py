@@ -1,5 +1,4 @@
 import csv
-import time
 
 import lightning
 import pytest
@@ -110,15 +109,21 @@ def test_averaged_weights_reach_their_decay():
 
 
 @pytest.mark.parametrize(("pause", "advised"), [(0.02, True), (0.0, False)])
-def test_steps_that_wait_for_data_are_told_about(tmp_path, capsys, pause, advised):
+def test_steps_that_wait_for_data_are_told_about(capsys, monkeypatch, pause, advised):
+    clock = [0.0]  # of its own: a busy machine would make steps wait
+    monkeypatch.setattr("van.engine.callbacks.time.perf_counter", lambda: clock[0])
+
+    def spend(seconds):
+        clock[0] += seconds
+
     class Slow(TensorDataset):
         def __getitem__(self, index):
-            time.sleep(pause)
+            spend(pause)
             return super().__getitem__(index)
 
     class Work(Constant):
         def losses(self, batch):
-            time.sleep(0.01)
+            spend(0.01)
             return super().losses(batch)
 
     learner = Work(nn.Linear(2, 1), (), Script("x", []), TrainOptions(data="none", lr=0.1))
