@@ -31,9 +31,8 @@ def export(
     from van.export import export as write
 
     path = write(weights, format, output, image_size, preprocess, postprocess, features, precision)
-    size = sum(
-        file.stat().st_size for file in path.parent.glob(f"{path.stem}.*") if file.suffix in (path.suffix, ".bin")
-    )
+    files = [path, path.with_suffix(".bin")] if format == "openvino" else [path]
+    size = sum(file.stat().st_size for file in files)
     print(f"{path}: {size / 1e6:.1f} MB" + ("" if format == "safetensors" else ", run and compared with the network"))
 
 

@@ -119,21 +119,30 @@ class Graph(nn.Module):
         return float((expected.double() - found.double()).abs().max()) / (scale or 1.0) if expected.numel() else 0.0
 
 
-def refuse_views(predictor: "Predictor", *names: str) -> None:
-    """Refuse options of inference that a graph cannot hold.
+class ViewGraph(Graph):
+    """A network that predicts for each pixel, seen once and whole.
 
     Args:
-        predictor: With the options.
-        *names: Those that have to have their default.
+        predictor: See Graph; its options of inference are a view.
+        preprocess: See Graph.
+        postprocess: See Graph.
+        outputs: Names of the outputs with postprocess.
+
+    Attributes:
+        view: How the network sees an image.
 
     Raises:
-        VanError: one has not.
+        VanError: the weights see an image in windows or at several scales.
     """
-    default = type(predictor.inference)()
-    for name in names:
-        value, only = (getattr(options, name) for options in (predictor.inference, default))
-        if value != only:
-            raise VanError(
-                f"{name} is {value} for these weights, but a file with pre- or post-processing sees an image once and "
-                f"whole. Export it with {name} {only}, or without pre- and post-processing."
-            )
+
+    def __init__(self, predictor: "Predictor", preprocess: bool, postprocess: bool, outputs: tuple[str, ...]) -> None:
+        super().__init__(predictor, preprocess, postprocess, outputs if postprocess else None)
+        self.view = predictor.inference
+        default = type(self.view)()
+        for name in ("slide", "scales") if preprocess or postprocess else ():
+            value, only = getattr(self.view, name), getattr(default, name)
+            if value != only:
+                raise VanError(
+                    f"{name} is {value} for these weights, but a file with pre- or post-processing sees an image once "
+                    f"and whole. Export it with {name} {only}, or without pre- and post-processing."
+                )

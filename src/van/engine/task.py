@@ -185,6 +185,18 @@ class Task:
         """
         raise VanError(f"Networks of the task {self.name} cannot be exported.")
 
+    def features_graph(self, predictor: "Predictor", preprocess: bool = False) -> "Graph":
+        """Return what an exported backbone computes: its feature maps.
+
+        Args:
+            predictor: Whose backbone is exported.
+            preprocess: See graph.
+
+        Raises:
+            VanError: the task is not one of classifiers.
+        """
+        raise VanError(f"features are those of a classifier's backbone, but the weights are for the task {self.name}.")
+
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return the samples that evaluation is asked for, and sentences about them that the user should know."""
         raise NotImplementedError

@@ -117,8 +117,8 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
     Raises:
         VanError: see van.export.
     """
-    about = {name: getattr(content, name) for name in ("preprocess", "postprocess", "features", "precision")}
-    about["version"] = __version__
+    says = {name: getattr(content, name) for name in ("preprocess", "postprocess", "features", "precision")}
+    says["version"] = __version__
     if not kind.traces and content != Content():
         raise VanError(
             f"{kind.ending} files hold weights alone. Leave out preprocess, postprocess, features and image_size."
@@ -126,15 +126,14 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
     graph = _graph(predictor, content) if kind.traces else None
     size = _traced_size(graph, content.image_size) if graph else (0, 0)
     model = predictor.header.model
-    header = Header(predictor.task.name, predictor.class_names, model, predictor.extra, about if kind.traces else {})
+    header = Header(predictor.task.name, predictor.class_names, model, predictor.extra, says if kind.traces else {})
     made = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         if graph:
-            about |= {"image_size": list(size)}
             fixed = min(size) <= kind.fixed_up_to
-            about["fixed_size"] = fixed
+            says |= {"image_size": list(size), "fixed_size": fixed}
             with torch.no_grad():
                 kind.write(trace(graph, size, header, fixed), folder / path.name)
                 compare(graph, kind.open(folder / path.name), size, _bound(content), fixed)
@@ -156,13 +155,10 @@ def _graph(predictor: Predictor, content: Content) -> Graph:
     task = predictor.task
     if not content.features:
         return task.graph(predictor, content.preprocess, content.postprocess).eval()
-    from van.tasks.classification.graph import ClassificationGraph
-
-    if task.name != "classification":
-        raise VanError(f"features are those of a classifier's backbone, but the weights are for the task {task}.")
+    graph = task.features_graph(predictor, content.preprocess).eval()
     if content.postprocess:
         raise VanError("features have no postprocessing. Leave out one of them.")
-    return ClassificationGraph(predictor, content.preprocess, False, features=True).eval()
+    return graph
 
 
 def _bound(content: Content) -> float:

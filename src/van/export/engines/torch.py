@@ -17,8 +17,12 @@ class TorchEngine(Engine):
     def __init__(self, source: Source, precision: str | None, device: torch.device) -> None:
         super().__init__(source, precision, device)
         refuse_float16_on_cpu(precision, device)
-        self._function = program(source, precision, device) if source.file else source.core()
+        self._function = self._computed(precision)
         self._type = None if source.file or self.precision == "float32" else getattr(torch, self.precision)
+
+    def _computed(self, precision: str | None) -> Any:
+        """Return the function that is called."""
+        return program(self.source, precision, self.device) if self.source.file else self.source.core()
 
     @torch.inference_mode()
     def __call__(self, *inputs: torch.Tensor) -> Any:

@@ -222,6 +222,12 @@ class ClassificationTask(Task):
 
         return ClassificationGraph(predictor, preprocess, postprocess)
 
+    def features_graph(self, predictor: "Predictor", preprocess: bool = False) -> "Graph":
+        """Return the four feature maps; see ClassificationGraph."""
+        from van.tasks.classification.graph import ClassificationGraph
+
+        return ClassificationGraph(predictor, preprocess, False, features=True)
+
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return labeled images: the split asked for, by default what the weights were not trained on."""
         from van.tasks.classification.data import evaluation_split

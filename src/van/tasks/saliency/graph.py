@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from van.engine.graph import Graph, refuse_views
+from van.engine.graph import ViewGraph
 from van.networks.dense import full_size
 from van.networks.segmentation.graph import enlarged, scaled
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from van.engine.predictor import Predictor
 
 
-class SaliencyGraph(Graph):
+class SaliencyGraph(ViewGraph):
     """images -> logits (B, 1, h, w), or saliency (B, H, W) from 0 to 1 with postprocess.
 
     With preprocess the images are bytes of any size, and saliency has that size; without it the size of the padded
@@ -28,10 +28,7 @@ class SaliencyGraph(Graph):
     """
 
     def __init__(self, predictor: "Predictor", preprocess: bool, postprocess: bool) -> None:
-        super().__init__(predictor, preprocess, postprocess, ("saliency",) if postprocess else None)
-        if preprocess or postprocess:
-            refuse_views(predictor, "slide", "scales")
-        self.view = predictor.inference
+        super().__init__(predictor, preprocess, postprocess, ("saliency",))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map images (B, 3, H, W) to logits or saliency."""

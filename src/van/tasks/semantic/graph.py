@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from van.engine.graph import Graph, refuse_views
+from van.engine.graph import ViewGraph
 from van.networks.segmentation.graph import enlarged, scaled
 
 if TYPE_CHECKING:
     from van.engine.predictor import Predictor
 
 
-class SemanticGraph(Graph):
+class SemanticGraph(ViewGraph):
     """images -> logits (B, K, h, w), or labels (B, H, W) with postprocess.
 
     With preprocess the images are bytes of any size, and labels have that size; without it labels have the size of the
@@ -27,10 +27,7 @@ class SemanticGraph(Graph):
     """
 
     def __init__(self, predictor: "Predictor", preprocess: bool, postprocess: bool) -> None:
-        super().__init__(predictor, preprocess, postprocess, ("labels",) if postprocess else None)
-        if preprocess or postprocess:
-            refuse_views(predictor, "slide", "scales")
-        self.view = predictor.inference
+        super().__init__(predictor, preprocess, postprocess, ("labels",))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map images (B, 3, H, W) to logits or labels."""
