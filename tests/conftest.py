@@ -14,6 +14,20 @@ torch.set_num_threads(1)  # tests that share the cores with anything else take m
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture
+def coarse_plots(monkeypatch):
+    """Plots are drawn with few pixels and without a layout, which is most of the time that a tiny run takes."""
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def savefig(figure, file, **options):
+        figure.set_layout_engine("none")
+        save(figure, file, **{**options, "dpi": 20})
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+
 @pytest.fixture(scope="session")
 def golden_fill() -> ModuleType:
     """The module tests/golden/fill.py: fill(name, shape) and image(height, width)."""

@@ -14,6 +14,8 @@ from van.engine.registry import register_task
 from van.networks import registry as networks
 from van.networks.registry import register
 
+pytestmark = pytest.mark.usefixtures("coarse_plots")
+
 BACKBONE = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 
 

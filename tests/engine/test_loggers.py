@@ -15,6 +15,8 @@ import van
 from van.engine import loggers
 from van.errors import VanError
 
+pytestmark = pytest.mark.usefixtures("coarse_plots")
+
 MODEL = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 OPTIONS = {"data": "digits", "limit_batches": 2, "batch_size": 16, "workers": 0, "model_args": MODEL, "quiet": True}
 

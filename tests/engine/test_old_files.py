@@ -11,6 +11,8 @@ from tests.golden.old_files.scene import scene
 import van
 from van.models.weight_file import read_header
 
+pytestmark = pytest.mark.usefixtures("coarse_plots")
+
 FILES = Path(__file__).parents[1] / "golden" / "old_files"
 EXPECTED = np.load(FILES / "expected.npz")
 TASKS = ("classification", "detection", "instances", "pose", "semantic", "panoptic", "saliency")

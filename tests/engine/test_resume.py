@@ -18,6 +18,8 @@ from van.data.shapes import make_shapes
 from van.engine.run import compare, locked, resumable
 from van.errors import VanError
 
+pytestmark = pytest.mark.usefixtures("coarse_plots")
+
 MODEL = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2], "drop_path_rate": 0.1}
 # what is random in training: order, augmentation, mixup, drop path; and an average of the weights
 OPTIONS = {

@@ -21,10 +21,13 @@ from van.engine.progressive import resize, size_at
 from van.errors import VanError
 from van.networks.registry import from_dict, register
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*",
-    "ignore:Found .* in eval mode.*",
-)  # fmt: skip
+pytestmark = [
+    pytest.mark.usefixtures("coarse_plots"),
+    pytest.mark.filterwarnings(
+        "ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*",
+        "ignore:Found .* in eval mode.*",
+    ),
+]  # fmt: skip
 
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 

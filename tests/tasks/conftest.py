@@ -93,7 +93,7 @@ def task(request) -> str:
 
 
 @pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
+def empty_folder(tmp_path, monkeypatch, coarse_plots):
     """Every test runs in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VAN_RUN_FOLDER", raising=False)
