@@ -98,9 +98,9 @@ def test_size_and_cost_are_those_of_the_paper(recipe, params, margin, macs):
         assert cost == pytest.approx(macs, rel=0.01)
 
 
-@pytest.mark.parametrize("path", sorted((recipe_folder() / "detection").glob("*detr*_coco*.yaml")), ids=lambda p: p.stem)
-def test_transformers_are_counted(path):
-    params, cost, _ = counts(path)
+@pytest.mark.parametrize("recipe", ["deformable_detr_van_b2_coco", "rt_detr_van_b2_coco"])
+def test_transformers_are_counted(recipe):
+    params, cost, _ = counts(recipe_folder() / "detection" / f"{recipe}.yaml")
     assert params > 10
     assert cost > 100
 
