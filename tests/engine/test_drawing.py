@@ -313,6 +313,20 @@ def test_ranking_has_a_bar_for_each_class():
     assert draw_ranking(blank(600, 10), ["a"] * 5, [0.2] * 5).height > 100
 
 
+def test_frames_of_a_video_have_one_size():
+    """Whatever is found: a video cannot change its size."""
+    image, one = blank(64, 48), np.zeros((48, 64), np.int32)
+    three = np.arange(48)[:, None].repeat(64, 1) // 16
+    names = ["a", "a much longer name", "b"]
+    segments = [{"id": i, "label": i - 1, "isthing": True} for i in (1, 2, 3)]
+    for sizes in (
+        {draw_classes(image, labels, names).size for labels in (one, three)},
+        {draw_segments(image, labels, segments[: labels.max()], names).size for labels in (one, three + 1)},
+        {draw_ranking(image, [name], [0.5], class_names=names).size for name in names},
+    ):
+        assert len(sizes) == 1
+
+
 def test_notes_fit_into_narrow_images():
     picture = pixels(draw_note(blank(60, 400), "no keypoint above 0.2 (best 0.03)"))
     assert (picture[:200] == 128).all()

@@ -8,7 +8,7 @@ whatever the scale, so draw at the size at which the result will be seen.
 import colorsys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -242,8 +242,21 @@ def _stripes(width: int, height: int, step: int) -> np.ndarray:
     return (np.add.outer(np.arange(height), np.arange(width)) // step % 2).astype(bool)
 
 
-def _with_legend(picture: Image.Image, entries: Iterable[LegendEntry]) -> Image.Image:
-    """Return a picture with names and colours on its right; white space below where they are more than its height."""
+@lru_cache(maxsize=8)
+def _widest(texts: tuple[str, ...], height: int) -> float:
+    """Return the width of the widest of some texts of one line in pixels."""
+    shown = [shorten(printable(text), _LONGEST_NAME + 14) for text in texts]
+    return max((font_for(text, height).getlength(text) for text in shown), default=0)
+
+
+def _with_legend(picture: Image.Image, entries: Iterable[LegendEntry], possible: Sequence[str]) -> Image.Image:
+    """Return a picture with names and colours on its right; white space below where they are more than its height.
+
+    Args:
+        picture: Of any size.
+        entries: What to list.
+        possible: The widest texts that entries may have; pictures of one video have the same size by them.
+    """
     entries = [(shorten(printable(name), _LONGEST_NAME + 14), colour) for name, colour in entries]
     height = _text_height(picture.size)
     line = height + height // 2
@@ -251,10 +264,9 @@ def _with_legend(picture: Image.Image, entries: Iterable[LegendEntry]) -> Image.
     if len(entries) > most:
         entries = [*entries[: most - 1], (f"and {len(entries) - most + 1} more", (255, 255, 255))]
     fonts = [font_for(text, height) for text, _ in entries]
-    width = round(max((font.getlength(text) for font, (text, _) in zip(fonts, entries, strict=True)), default=0))
-    canvas = Image.new(
-        "RGB", (picture.width + width + 3 * line, max(picture.height, line // 2 + len(entries) * line)), "white"
-    )
+    width = round(max(_widest(tuple(possible), height), _widest(tuple(text for text, _ in entries), height)))
+    rows = min(most, len(possible))
+    canvas = Image.new("RGB", (picture.width + width + 3 * line, max(picture.height, line // 2 + rows * line)), "white")
     canvas.paste(picture)
     draw = ImageDraw.Draw(canvas)
     for i, (font, (text, colour)) in enumerate(zip(fonts, entries, strict=True)):
@@ -279,6 +291,7 @@ def draw_boxes(
     scores: Sequence[float] | np.ndarray | None = None,
     masks: np.ndarray | None = None,
     size: int | None = None,
+    track_ids: np.ndarray | None = None,
 ) -> Image.Image:
     """Draw boxes with class names, and masks, in the colours of the classes.
 
@@ -290,6 +303,7 @@ def draw_boxes(
         scores: From 0 to 1, shape (N,), written behind the names; None for annotations.
         masks: Which pixels belong to each object, bool, shape (N, H, W).
         size: Longer side of the result in pixels.
+        track_ids: Numbers of the objects, shape (N,), written before the names; -1 for none.
 
     Raises:
         DataError: the masks and the image differ in height or width.
@@ -313,12 +327,25 @@ def draw_boxes(
         if min(x2 - x1, y2 - y1) > 2:
             draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline=colours[int(labels[i])], width=width)
     writer = _Labels(picture, placed)
+    names = [shorten(class_names[int(label)], _LONGEST_NAME) for label in labels]
+    if scores is not None:
+        names = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
+    texts = with_ids(names, track_ids)
     for i in range(len(placed)) if scores is None else np.argsort(-np.asarray(scores), kind="stable").tolist():
-        name = shorten(class_names[int(labels[i])], _LONGEST_NAME)
-        text = name if scores is None else f"{name} {scores[i]:.2f}"
-        writer.add(text, placed[i].tolist(), colours[int(labels[i])])
+        writer.add(texts[i], placed[i].tolist(), colours[int(labels[i])])
     writer.write()
     return picture
+
+
+def with_ids(texts: Sequence[str], track_ids: np.ndarray | None) -> list[str]:
+    """Return the texts of objects with the numbers of their tracks before them, where they have one.
+
+    Args:
+        texts: Of each object.
+        track_ids: Of each object, -1 for none; None where objects are not tracked.
+    """
+    ids = [-1] * len(texts) if track_ids is None else track_ids.tolist()
+    return [text if number < 0 else f"#{number} {text}" for text, number in zip(texts, ids, strict=True)]
 
 
 def _draw_mask(picture: Image.Image, mask: np.ndarray, colour: Colour, width: int) -> None:
@@ -506,7 +533,8 @@ def draw_classes(
         return picture
     every = class_legend([shorten(name, _LONGEST_NAME) for name in class_names])
     shares = [*_shares(labels, count), *([(count, float(ignored.mean()))] if ignored.any() else [])]
-    return _with_legend(picture, [(f"{every[i][0]} {100 * share:.1f} %", every[i][1]) for i, share in shares])
+    entries = [(f"{every[i][0]} {100 * share:.1f} %", every[i][1]) for i, share in shares]
+    return _with_legend(picture, entries, [f"{name} 100.0 %" for name, _ in every])
 
 
 def draw_segments(
@@ -563,7 +591,8 @@ def draw_segments(
     ]
     if none.any():
         entries.append((f"no segment {100 * none.mean():.1f} %", None))
-    return _with_legend(picture, entries)
+    possible = [f"{shorten(name, _LONGEST_NAME)}: 00" for name in class_names]
+    return _with_legend(picture, entries, [*possible, "no segment 100.0 %"])
 
 
 # ------------------------------------------------------------------------------------------------ saliency and rankings
@@ -609,7 +638,11 @@ def draw_saliency(image: Image.Image, saliency: np.ndarray, size: int | None = N
 
 
 def draw_ranking(
-    image: Image.Image, names: Sequence[str], probabilities: Sequence[float] | np.ndarray, size: int | None = None
+    image: Image.Image,
+    names: Sequence[str],
+    probabilities: Sequence[float] | np.ndarray,
+    size: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> Image.Image:
     """Return an image with its most likely classes on the right, as names with bars.
 
@@ -618,11 +651,13 @@ def draw_ranking(
         names: Classes to show, the most likely first.
         probabilities: Of each, from 0 to 1.
         size: Longer side of the image in the result in pixels, without the bars.
+        class_names: All names, which there is to be room for.
     """
     picture, _ = _canvas(image, size)
     height = _text_height(picture.size)
-    texts = [shorten(printable(name), 40) for name in names]
-    width = max([12 * height, *(round(font_for(text, height).getlength(text) + 5 * height) for text in texts)])
+    texts = [shorten(printable(name), _LONGEST_NAME + 14) for name in names]
+    widest = max(_widest(tuple(names), height), _widest(tuple(class_names), height))
+    width = max(12 * height, round(widest + 5 * height))
     row = round(2.2 * height)
     canvas = Image.new(
         "RGB", (picture.width + width + 2 * height, max(picture.height, len(texts) * row + height)), "white"

@@ -49,4 +49,5 @@ class Classification(Result):
         """Return the image with the classes and their probabilities beside it."""
         from van.engine.drawing import draw_ranking
 
-        return draw_ranking(self.shown(), self.classes, self.probabilities.tolist())
+        probabilities = self.probabilities.tolist()
+        return draw_ranking(self.shown(), self.classes, probabilities, class_names=self.class_names)
