@@ -18,7 +18,7 @@ from tests.tasks.conftest import TINY
 import van
 from van.engine.api import train_options
 from van.engine.registry import get_task, task_names
-from van.engine.result import read_records
+from van.engine.result import BoxResult, read_records
 from van.models.weight_file import read_header, read_weights
 
 FILES = (
@@ -381,3 +381,69 @@ class TestServe:
 def read_back(entry: dict) -> dict:
     """What JSON makes of a dictionary."""
     return json.loads(json.dumps(entry))
+
+
+@pytest.fixture
+def shapes():
+    """A clip of shapes, as shapes.mp4."""
+    pytest.importorskip("av")
+    from tests.clips import MovingShapes
+
+    made = MovingShapes(frames=6)
+    made.write(Path("shapes.mp4"))
+    return made
+
+
+class TestVideo:
+    def test_a_video_and_a_line_per_frame(self, cli, run_of, shapes, task):
+        from van.data.video import Clip
+
+        status, out, err = cli(
+            "predict", "shapes.mp4", "--weights", run_of(task).folder, "--output", "out", "--no-quiet"
+        )
+        assert status == 0, err
+        assert "6 frames: out" in out
+        assert {path.name for path in Path("out").iterdir()} == {"predict.json", "predictions.jsonl", "shapes.mp4"}
+        lines = list(read_records("out/predictions.jsonl"))
+        assert [(line["image"], line["frame"]) for line in lines] == [("shapes.mp4", i) for i in range(1, 7)]
+        assert [line["time"] for line in lines] == pytest.approx(np.arange(6) / 10, abs=1e-3)
+        frames = list(Clip("out/shapes.mp4"))
+        assert [frame.time for frame in frames] == pytest.approx([line["time"] for line in lines], abs=1e-3)
+        results = list(van.load(run_of(task).folder).video("shapes.mp4", frame_stride=2))
+        for result, number in zip(results, (1, 3, 5), strict=True):
+            assert json.loads(json.dumps(result.to_dict())) == lines[number - 1]
+            drawn, frame = result.draw().convert("RGB"), frames[number - 1].image
+            assert all(0 <= own - other <= 1 for own, other in zip(frame.size, drawn.size, strict=True))
+            small = [np.asarray(one.crop((0, 0, *drawn.size)).reduce(8), float) for one in (drawn, frame)]
+            assert np.abs(small[0] - small[1]).mean() < 4
+
+    def test_tracks(self, cli, run_of, shapes, task):
+        pytest.importorskip("trackers")
+        options = ["--weights", run_of(task).folder, "--output", "out", "--track"]
+        if not issubclass(get_task(task).result, BoxResult):
+            status, _, err = cli("predict", "shapes.mp4", *options)
+            assert (status, "track needs results with boxes" in err) == (1, True)
+            assert not Path("out").exists()
+            return
+        if task == "pose":  # without a detector the whole image is one person
+            options += ["--score-threshold", "0"]
+        else:
+            options += ["--score-threshold", "0.02", "--max-detections", "3"]
+        status, _, err = cli("predict", "shapes.mp4", *options)
+        assert status == 0, err
+        lines = list(read_records("out/predictions.jsonl"))
+        ids = [[one["track"] for one in line.get("objects", line.get("persons"))] for line in lines]
+        known = {number for frame in ids for number in frame if number is not None}
+        rows = [row.split(",") for row in Path("out/shapes.txt").read_text().splitlines()]
+        assert [len(row) for row in rows] == [10] * len(rows)
+        assert [(int(row[0]), int(row[1])) for row in rows] == [
+            (line["frame"], number) for line, frame in zip(lines, ids, strict=True) for number in frame if number
+        ]
+        assert all(number >= 1 for number in known)
+        if task == "pose":
+            assert ids == [[None], *([[1]] * 5)]
+            assert [float(value) for value in rows[0][2:6]] == [0, 0, 128, 96]
+        predictor = van.load(run_of(task).folder, **{"score_threshold": 0.0} if task == "pose" else {})
+        before = predictor.inference.score_threshold
+        assert all(result.track_ids is not None for result in predictor.video("shapes.mp4", track=True))
+        assert predictor.inference.score_threshold == before

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from van.data.folders import files_below, refuse_url
 from van.data.images import ImageLike, one_mode, read_image
+from van.data.video import ENDINGS, BrokenFrame, Clip, Frame, is_clip, is_live, with_frames
 from van.errors import DataError
 
 STDIN = "-"
@@ -89,53 +90,64 @@ def is_url(source: object) -> bool:
 
 
 class ImageSources:
-    """The images of files, folders, globs, lists, tar files, URLs and standard input, in the order given.
+    """The images and clips of files, folders, globs, lists, tar files, URLs and standard input, in the order given.
 
     Files and folders are found at once, so that mistakes show early; lists, tar files and standard input are read while
     their images are looked at, and take no memory.
 
     Args:
-        sources: Image files; folders, for the images below them in natural order, or the tar files where there are no
-            images; patterns such as "photos/**/*.jpg"; text files (.txt) with a path or URL a line; tar files, such as
-            WebDataset shards; URLs (http and https); and "-" for standard input, lines like those of a text file. Paths
-            in lists are relative to the current folder.
+        sources: Image files and clips; folders, for the images below them in natural order, or the clips where there
+            are no images, or else the tar files; patterns such as "photos/**/*.jpg"; text files (.txt) with a path or
+            URL a line; tar files, such as WebDataset shards; URLs (http and https); and "-" for standard input, lines
+            like those of a text file. Paths in lists are relative to the current folder.
+        frame_stride: Take every frame of a clip (1), every second one (2), ...
 
     Attributes:
-        total: How many images there are; None where only reading on can tell.
         once: Whether they can be listed only once: standard input is among them.
 
     Raises:
         DataError: a folder has no images, a pattern matches nothing, or a source cannot be used.
     """
 
-    def __init__(self, sources: Sequence[str | Path]) -> None:
-        self._parts: list[list[str] | Callable[[], Iterator[str | Packed | Unlisted]]] = []
+    def __init__(self, sources: Sequence[str | Path], frame_stride: int = 1) -> None:
+        self._parts: list[list[str | Clip] | Callable[[], Iterator[str | Packed | Unlisted | Clip]]] = []
+        self._frame_stride = frame_stride
         self.once = sum(str(source) == STDIN for source in sources) > 0
         if sum(str(source) == STDIN for source in sources) > 1:
             raise DataError("- is given twice, but standard input can be read only once. Leave one out.")
         for source in sources:
             self._add(str(source))
-        lists = [part for part in self._parts if isinstance(part, list)]
-        self.total = sum(map(len, lists)) if len(lists) == len(self._parts) else None
 
-    def __iter__(self) -> Iterator[str | Packed | Unlisted]:
+    def __iter__(self) -> Iterator[str | Packed | Unlisted | Clip]:
         return chain.from_iterable(part if isinstance(part, list) else part() for part in self._parts)
+
+    @property
+    def total(self) -> int | None:
+        """How many images and frames there are, as far as clips say; None where only reading on can tell."""
+        lists = [part for part in self._parts if isinstance(part, list)]
+        if len(lists) < len(self._parts):
+            return None
+        counts = [one.count() if isinstance(one, Clip) else 1 for part in lists for one in part]
+        return sum(counts) if all(counts) else None
 
     def _add(self, source: str) -> None:
         path, lower = Path(source), source.lower()
         if source == STDIN:
-            self._parts.append(lambda: _lines(sys.stdin.buffer))
-        elif is_url(source):
+            self._parts.append(lambda: map(self._named, _lines(sys.stdin.buffer)))
+        elif is_url(source) or is_live(source):
             if lower.endswith((".txt", ".tar", *_COMPRESSED)):
                 raise DataError(f"{source} is not an image. Download it and give its path.")
-            self._parts.append([source])
+            self._add_one(source)
         elif path.is_dir():
             known = get_img_extensions(as_set=True)
             inside = sorted(files_below(path, known), key=natural_key)
-            tars = [] if inside else sorted(files_below(path, [".tar"]), key=natural_key)
-            if not inside and not tars:
-                raise DataError(f"{path} has no images. Known file endings are {' '.join(sorted(known))}.")
-            self._parts += [inside] if inside else [_tar(tar) for tar in tars]
+            clips = [] if inside else sorted(files_below(path, ENDINGS), key=natural_key)
+            tars = [] if inside or clips else sorted(files_below(path, [".tar"]), key=natural_key)
+            if not (inside or clips or tars):
+                raise DataError(
+                    f"{path} has no images or clips. Known file endings are {' '.join(sorted((*known, *ENDINGS)))}."
+                )
+            self._parts += [[*inside, *map(self._named, clips)], *(_tar(tar) for tar in tars)]
         elif not os.path.lexists(path) and glob.has_magic(source):
             found = [one for one in sorted(glob.glob(source, recursive=True), key=natural_key) if Path(one).is_file()]  # noqa: PTH207 - pathlib's takes no absolute patterns
             if not found:
@@ -152,13 +164,19 @@ class ImageSources:
         if lower.endswith(".tar") and Path(source).is_file():
             self._parts.append(_tar(source))
         elif lower.endswith(".txt") and Path(source).is_file():
-            self._parts.append(lambda: _listed(source))
+            self._parts.append(lambda: map(self._named, _listed(source)))
         else:
             refuse_url(source)
-            if self._parts and isinstance(last := self._parts[-1], list):
-                last.append(source)
-            else:
-                self._parts.append([source])
+            self._add_one(source)
+
+    def _add_one(self, source: str) -> None:
+        if not (self._parts and isinstance(self._parts[-1], list)):
+            self._parts.append([])
+        cast(list, self._parts[-1]).append(self._named(source))
+
+    def _named(self, one: Any) -> Any:
+        """Return a clip for text that names one, and everything else as it is."""
+        return Clip(one, self._frame_stride) if is_clip(one) else one
 
 
 def _tar(path: str) -> Callable[[], Iterator[Packed | Unlisted]]:
@@ -265,12 +283,16 @@ class PreparedImage:
         size: Height and width of the image in pixels.
         path: Its path, URL, or place in a tar file; None where it was in memory.
         image: The RGB image itself, where it was to be kept.
+        frame: Its number in a clip, from 1; None for images.
+        time: Seconds since the first frame of the clip.
     """
 
     item: Any
     size: tuple[int, int]
     path: str | None = None
     image: Image.Image | None = None
+    frame: int | None = None
+    time: float | None = None
 
 
 @dataclass
@@ -278,7 +300,7 @@ class Waiting:
     """An image before it is decoded, in a form that loading processes can be sent.
 
     Attributes:
-        source: Anything that read_image takes, a URL, or what ImageSources lists.
+        source: Anything that read_image takes, a URL, a frame, or what ImageSources lists.
         path: As in PreparedImage.
         name: What to call it in an error; None takes its path.
     """
@@ -292,18 +314,18 @@ def in_batches(images: Iterable[Any], batch_size: int, sent: bool) -> Iterator[l
     """Yield images in batches, and take no more of them than are asked for.
 
     Args:
-        images: Anything that read_image takes, URLs, and what ImageSources lists.
+        images: Anything that read_image takes, URLs, and what ImageSources lists; clips stand for their frames.
         batch_size: Images per batch.
         sent: Whether they go to loading processes, where open files cannot go.
     """
     several = not hasattr(images, "__len__") or len(cast(Any, images)) > 1
-    numbered = enumerate(images, 1)
+    numbered = enumerate(with_frames(images, batch_size), 1)
     while batch := list(islice(numbered, batch_size)):
         yield [_waiting(image, f"Image {number}" if several else None, sent) for number, image in batch]
 
 
 def _waiting(source: Any, name: str | None, sent: bool) -> Waiting:
-    path = str(source) if isinstance(source, str | Path | Packed | Unlisted) else None
+    path = str(source) if isinstance(source, str | Path | Packed | Unlisted | Frame | BrokenFrame) else None
     named = path or getattr(source, "filename", None) or getattr(source, "name", None)
     name = str(named) if named else name
     if sent and path is None:
@@ -338,18 +360,23 @@ class ImageFiles(Dataset):
             image = kept = read_image(_content(waiting.source), None if self.keep else self.mode, waiting.name)
             if self.keep:
                 image, kept = one_mode(image, self.mode), one_mode(image, "RGB")
-            # decoding has dropped it
-            cast(Any, image).filename = waiting.path or getattr(waiting.source, "filename", "")
+            # decoding has dropped it; a frame is no file
+            frame = waiting.source if isinstance(waiting.source, Frame) else None
+            name = "" if frame else waiting.path or getattr(waiting.source, "filename", "")
+            cast(Any, image).filename = name
             item = self.prepare(image)
-            return PreparedImage(item, (image.height, image.width), waiting.path, kept if self.keep else None)
+            place = (frame.number, frame.time) if frame else (None, None)
+            return PreparedImage(item, (image.height, image.width), waiting.path, kept if self.keep else None, *place)
         except DataError as error:
             return error
 
 
 def _content(source: Any) -> ImageLike:
     """Return what read_image takes."""
-    if isinstance(source, Unlisted):
+    if isinstance(source, Unlisted | BrokenFrame):
         raise DataError(source.problem)
+    if isinstance(source, Frame):
+        return source.image
     if is_url(source):
         return fetch(source)
     return cast(Any, source).read() if isinstance(source, Packed) else source

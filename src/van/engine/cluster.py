@@ -57,8 +57,8 @@ class _Worker:
 
 def predict_on_ray(
     options: Any, changes: dict[str, Any], images: Iterable[Any], keep: bool, clock: Any
-) -> Iterator[tuple[str, Result | DataError]]:
-    """Yield path and result of each image in order.
+) -> Iterator[tuple[str, None, Result | DataError]]:
+    """Yield path, None for the number of a frame, and result of each image in order.
 
     All machines must find the weights, and images that are files, under the same paths.
 
@@ -111,7 +111,7 @@ def predict_on_ray(
             seconds = [seconds[0] + row["waited"], seconds[1] + row["spent"]]
             clock.spent = perf_counter() - start
             clock.waited = clock.spent * seconds[0] / max(seconds[1], 1e-9)  # the share of the processes
-            yield str(listed[count]), pickle.loads(zlib.decompress(row["result"]))  # noqa: S301 - from our processes
+            yield str(listed[count]), None, pickle.loads(zlib.decompress(row["result"]))  # noqa: S301 - from our processes
     except ray.exceptions.RayError as error:
         raise VanError(f"A process of the Ray cluster has failed: {_cause(error)}") from error
     finally:

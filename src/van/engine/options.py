@@ -388,8 +388,12 @@ class PredictOptions(InferenceOptions):
     Attributes:
         images: Image files; folders, whose images are taken in natural order; quoted patterns such as "photos/*.jpg";
             text files (.txt) with a path or URL a line; tar files and WebDataset shards; URLs; and - for paths or URLs
-            from standard input, one a line.
-        pictures: Write pictures of the results into the folder; by default for fewer than 100 images.
+            from standard input, one a line. Also clips: video files, GIFs that move, folders of clips, streams
+            (rtsp://...) and cameras (camera:0).
+        pictures: Write pictures of the results, and videos of clips, into the folder; by default for fewer than 100
+            images and clips.
+        frame_stride: Take every frame of a clip (1), every second one (2), ...
+        track: Give objects of a clip numbers that stay the same from frame to frame (ByteTrack).
         resume: Go on where a run of the same command was interrupted, in the same output; start where there is none.
         cluster: Share the images among the machines of a Ray cluster, which see the same paths; workers is then the
             number of processes that predict, by default one per GPU or machine.
@@ -397,6 +401,8 @@ class PredictOptions(InferenceOptions):
 
     images: list[str] = field(default_factory=list)
     pictures: bool | None = None
+    frame_stride: int = 1
+    track: bool = False
     resume: bool = False
     cluster: Literal["ray"] | None = None
 
@@ -405,6 +411,7 @@ class PredictOptions(InferenceOptions):
         super().check()
         if not self.images:
             raise VanError("No images are given. Name image files or folders.")
+        at_least("frame_stride", self.frame_stride, 1)
         if self.resume and self.output is None:
             raise VanError("resume needs the output of the run to continue. Name its folder or file with --output.")
         if self.cluster and self.workers == 0:

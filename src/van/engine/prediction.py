@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from itertools import chain, islice
@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from van.data.processes import loading_errors
-from van.engine.result import FILE_ENDINGS, RECORDS, FileWriter, FolderWriter, Result
+from van.engine.result import FILE_ENDINGS, RECORDS, FileWriter, FolderWriter, Result, starts
 from van.engine.run import check_output, locked, new_folder
 from van.engine.task import Task
 from van.errors import DataError, VanError
@@ -25,7 +25,7 @@ _WITH_PICTURES = 100  # images from which on there are none by default
 _HEAD = 129  # images that are listed to see whether there are few; more than pictures and loading processes ask for
 _FREE = ("output", "resume", "quiet", "workers", "device", "batch_size", "cluster")  # may change on resuming
 
-Found = Iterator[tuple[str, Result | DataError]]
+Found = Iterator[tuple[str, int | None, Result | DataError]]
 
 
 @dataclass
@@ -40,15 +40,15 @@ class Clock:
     waited: float = 0.0
     spent: float = 0.0
 
-    def rate(self, count: int) -> str:
+    def rate(self, count: int, unit: str = "images") -> str:
         """Return images per second and the share of the time spent waiting for images, in words."""
         share = self.waited / max(self.spent, 1e-9)
-        return f"{count / max(self.spent, 1e-9):.1f} images/s, {share:.0%} of the time waiting for images"
+        return f"{count / max(self.spent, 1e-9):.1f} {unit}/s, {share:.0%} of the time waiting for {unit}"
 
 
 @loading_errors()
 def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
-    """Run weights on images: a line per image, and a folder or a file of results.
+    """Run weights on images and clips: a line per image, and a folder or a file of results.
 
     Args:
         task: That of the weights.
@@ -66,28 +66,36 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
 
     from van.data.inputs import ImageSources, is_url
     from van.data.loaders import loading_processes
+    from van.data.video import Clip
     from van.engine.api import load
+    from van.engine.tracking import Tracker, check_tracking
 
-    sources = ImageSources(options.images)
+    if options.track:
+        check_tracking(task)
+    sources = ImageSources(options.images, options.frame_stride)
     images: Iterator[Any] = iter(sources)
     head = list(islice(images, _HEAD))
     few = len(head) if len(head) < _HEAD else None
     if not head:
         raise DataError(f"{' '.join(options.images)}: no images are listed. Give one path or URL a line.")
+    clips = [image for image in head if isinstance(image, Clip)]
+    _check_clips(options, clips, place)
     predictor = load(options.weights, options.device, options.batch_size, options.engine, options.precision, **changes)
     task.configure(predictor, options)
-    # servers answer several processes at once faster than one
-    workers = loading_processes(options.workers, None if any(map(is_url, head)) else few)
+    tracker = Tracker(predictor) if options.track else None
+    predictor = tracker.predictor if tracker else predictor
+    # servers answer several processes at once faster than one; a thread decodes clips
+    workers = loading_processes(options.workers, 0 if clips else None if any(map(is_url, head)) else few)
     pictures = place.pictures(few is not None and few < _WITH_PICTURES)
-    broken = count = 0
+    broken = count = frames = done = 0
+    stopped = False
+    clock = Clock()
     with ExitStack() as stack:
         writer = place.open(stack, predictor, pictures, _state(options, changes, pictures))
         images = chain(head, images)
-        done = 0
         if writer:
             stack.callback(writer.close)
             done = _pass(images, writer.records, place) if place.resumed else 0
-        clock = Clock()
         if options.cluster:
             from van.engine.cluster import predict_on_ray
 
@@ -95,35 +103,66 @@ def predict(task: Task, options: Any, changes: dict[str, Any]) -> int:
         else:
             found = _here(predictor, images, workers, pictures, clock)
         # the bar goes to standard error, so that the lines can be piped
-        bar = {"total": few or sources.total, "initial": done, "unit": " images", "desc": "Predicting"}
-        for path, result in tqdm(found, **bar, disable=options.quiet or None):
-            count += 1
-            if isinstance(result, DataError):
-                broken += 1
-                tqdm.write(f"van predict: {result}", file=sys.stderr)
+        total = sources.total if clips else few or sources.total
+        bar = {"total": total, "initial": done, "unit": " frames" if clips else " images", "desc": "Predicting"}
+        try:
+            for path, frame, result in tqdm(found, **bar, disable=options.quiet or None):
+                count += 1
+                frames += frame is not None
+                if isinstance(result, DataError):
+                    broken += 1
+                    tqdm.write(f"van predict: {result}", file=sys.stderr)
+                    if writer:
+                        writer.add_error(path, result, frame)
+                    continue
+                one = tracker(result) if tracker else result
                 if writer:
-                    writer.add_error(path, result)
-                continue
-            if writer:
-                writer.add(result)
-            if not (place.file or options.quiet):
-                tqdm.write(f"{path}: {result.summary()}", file=sys.stdout)
+                    writer.add(one)
+                # of clips there would be too many lines beside a folder
+                if not (place.file or options.quiet or (place.folder and frame)):
+                    where = f"{path}: {one.time:.2f} s" if frame else path
+                    tqdm.write(f"{where}: {one.summary()}", file=sys.stdout)
+        except KeyboardInterrupt:  # files are completed, and a stream has no other end
+            stopped = True
     if predictor.engine is not None and not options.quiet:
         print(f"van predict: computed by {predictor.computed_by}", file=sys.stderr)
+    unit = "frames" if frames == count > 0 else "images and frames" if frames else "images"
     if not options.quiet:
-        _say(count, broken, done, place, pictures, clock)
+        _say(count - broken, unit, done, place, pictures, clock)
     if broken:
-        print(f"van predict: {broken} of {count} images could not be read, see above.", file=sys.stderr)
+        print(f"van predict: {broken} of {count} {unit} could not be read, see above.", file=sys.stderr)
+    if stopped:
+        raise KeyboardInterrupt
     return 1 if broken else 0
 
 
+def _check_clips(options: Any, clips: Sequence[Any], place: "_Place") -> None:
+    """Refuse options that do not go with the sources.
+
+    Raises:
+        VanError: there are such options.
+    """
+    if options.track and not clips:
+        raise VanError("track needs clips, but the sources are images. Give a video file, or leave it out.")
+    if not clips:
+        return
+    if options.cluster:
+        raise VanError(f"cluster shares images among machines, but {clips[0]} is a clip. Leave it out, or the clip.")
+    if place.file and place.file.suffix.lower() == ".csv":
+        raise VanError(f"{place.file} is a table of images, but {clips[0]} is a clip. Use a .jsonl file or a folder.")
+    if options.resume and (live := next((clip for clip in clips if clip.live), None)):
+        raise VanError(f"{live} is a stream, which cannot be continued. Give another --output, without --resume.")
+
+
 def _here(predictor: "Predictor", images: Iterable[Any], workers: int, keep: bool, clock: Clock) -> Found:
-    """Yield path and result of each image, with the loading processes of this machine."""
-    names: deque[str] = deque()
+    """Yield path, number of the frame, and result of each image, with the loading processes of this machine."""
+    from van.data.video import with_frames
+
+    names: deque[tuple[str, int | None]] = deque()
 
     def passing() -> Iterator[Any]:
-        for image in images:
-            names.append(str(image))
+        for image in with_frames(images, predictor.batch_size):
+            names.append((str(image), getattr(image, "number", None)))
             yield image
 
     start = last = perf_counter()
@@ -132,22 +171,22 @@ def _here(predictor: "Predictor", images: Iterable[Any], workers: int, keep: boo
         clock.waited += perf_counter() - last
         for result in predictor.results(batch):
             clock.spent = perf_counter() - start
-            yield names.popleft(), result
+            yield *names.popleft(), result
         last = perf_counter()
         clock.spent = last - start
 
 
-def _say(count: int, broken: int, done: int, place: "_Place", pictures: bool, clock: Clock) -> None:
+def _say(good: int, unit: str, done: int, place: "_Place", pictures: bool, clock: Clock) -> None:
     """Print where the results are, and how fast they came, in one line."""
-    good = count - broken
-    line = f"{good} image{'' if good == 1 else 's'}"
+    line = f"{good} {unit.removesuffix('s') if good == 1 else unit}"
     line += f" ({done} were done before)" if place.resumed else ""
     if place.folder:
-        line += f": {place.folder}: {RECORDS}{' and the pictures' if pictures else ''}"
+        what = "pictures" if unit == "images" else "videos" if unit == "frames" else "pictures and videos"
+        line += f": {place.folder}: {RECORDS}{f' and the {what}' if pictures else ''}"
     elif place.file:
         line += f": {place.file}"
     # without a file, standard output has the results alone
-    print(f"{line}; {clock.rate(count)}", file=sys.stdout if place.folder or place.file else sys.stderr)
+    print(f"{line}; {clock.rate(good, unit)}", file=sys.stdout if place.folder or place.file else sys.stderr)
 
 
 class _Place:
@@ -247,9 +286,11 @@ class _Place:
 
 def _state(options: Any, changes: dict[str, Any], pictures: bool) -> dict[str, Any]:
     """Return what must be the same when a run is continued: options, and the content of the files they name."""
+    from van.data.video import without_password
+
     names = [f.name for f in fields(type(options)) if f.name not in (*_FREE, "pictures")]
     state: dict[str, Any] = {name: getattr(options, name) for name in names if name not in changes}
-    state |= {**changes, "pictures": pictures}
+    state |= {**changes, "pictures": pictures, "images": [without_password(image) for image in options.images]}
     state["checksums"] = {
         name: _checksum(value) for name, value in state.items() if isinstance(value, str) and Path(value).exists()
     }
@@ -277,21 +318,25 @@ def _compare(before: dict[str, Any], now: dict[str, Any], output: str) -> None:
 
 
 def _pass(images: Iterator[Any], records: Iterable[dict[str, Any]], place: _Place) -> int:
-    """Pass over the images that have records, and return how many these are.
+    """Pass over the images and clips that have records, and return how many records there are.
 
     Raises:
         VanError: the images are not those of the records.
     """
-    done = 0
-    for record in records:
+    passed = [0]  # records, frames of clips among them
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for passed[0], record in enumerate(records, 1):
+            yield record
+
+    for done, (_, record) in enumerate(starts(counted())):
         image = next(images, None)
         if image is None or _text(str(image)) != _text(str(record.get("image"))):
             raise VanError(
                 f"The images are not those that {place.options.output} was begun with: number {done + 1} was "
                 f"{record.get('image')}, and is {'missing' if image is None else image} now. Give another --output."
             )
-        done += 1
-    return done
+    return passed[0]
 
 
 def _text(name: str) -> str:

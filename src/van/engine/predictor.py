@@ -15,6 +15,7 @@ from van.data.images import ImageLike
 from van.data.inputs import ImageFiles, PreparedImage, in_batches
 from van.data.loaders import as_is
 from van.data.processes import loading_errors
+from van.data.video import Clip
 from van.engine.device import pick_device, to_device
 from van.engine.engines import default_engine, device_for, put_in_place
 from van.engine.options import Inference, at_least
@@ -103,7 +104,7 @@ class Predictor:
         return self.task.predict(self, items, sizes)
 
     def stream(
-        self, images: Iterable[ImageLike], workers: int = 0, keep_images: bool = True
+        self, images: Iterable[ImageLike | Clip], workers: int = 0, keep_images: bool = True
     ) -> Iterator[Result | DataError]:
         """Yield the result of each image in order, or the error where one cannot be decoded.
 
@@ -111,13 +112,44 @@ class Predictor:
         generator of any length.
 
         Args:
-            images: As in calling the predictor.
+            images: As in calling the predictor, and van.data.video.Clip objects, which stand for their frames.
             workers: Processes that decode; 0 decodes in this one.
             keep_images: Whether results keep their image, which drawing needs.
         """
         with loading_errors():
             for batch in self.loader(images, workers, keep_images):
                 yield from self.results(batch)
+
+    def video(self, source: str | Path, frame_stride: int = 1, track: bool = False) -> Iterator[Result]:
+        """Yield the result of each frame of a clip; result.frame and result.time say which one it is.
+
+        A thread decodes beside the network, and memory does not grow with the length of the clip.
+
+        Args:
+            source: A video file, an animated GIF, a stream ("rtsp://...") or a camera ("camera:0"); see
+                van.data.video.Clip.
+            frame_stride: Take every frame (1), every second one (2), ...
+            track: Give objects that are the same in several frames the same number: result.track_ids.
+
+        Raises:
+            DataError: the clip cannot be opened, or breaks off; the results of all frames before have been given then.
+            VanError: a package is missing, or the results have no boxes to track.
+        """
+        at_least("frame_stride", frame_stride, 1)
+        clip = Clip(source, frame_stride)
+        if track:
+            from van.engine.tracking import Tracker
+
+            tracker = Tracker(self)
+            return self._raising(map(tracker, tracker.predictor.stream([clip])))
+        return self._raising(self.stream([clip]))
+
+    @staticmethod
+    def _raising(results: Iterable[Result | DataError]) -> Iterator[Result]:
+        for result in results:
+            if isinstance(result, DataError):
+                raise result
+            yield result
 
     def loader(self, images: Iterable[Any], workers: int = 0, keep_images: bool = True) -> Iterable[Any]:
         """Return batches of decoded images for `results`; arguments as in stream."""
@@ -135,7 +167,7 @@ class Predictor:
                 yield one
                 continue
             result = next(found)
-            result.path, result.image = one.path, one.image
+            result.path, result.image, result.frame, result.time = one.path, one.image, one.frame, one.time
             yield result
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
@@ -155,11 +187,7 @@ class Predictor:
         single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray | torch.Tensor)
         one = (single or hasattr(images, "read")) and getattr(images, "ndim", 3) != 4
         several: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
-        results = []
-        for result in self.stream(several):
-            if isinstance(result, DataError):
-                raise result
-            results.append(result)
+        results = list(self._raising(self.stream(several)))
         return results[0] if one else results
 
     def __repr__(self) -> str:

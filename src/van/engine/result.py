@@ -2,8 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -11,7 +12,9 @@ from urllib.parse import urlsplit
 from van.errors import VanError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
+    from typing_extensions import Self
 
 PICTURE_QUALITY = 92  # of JPEG
 RECORDS = "predictions.jsonl"
@@ -25,18 +28,23 @@ class Result:
     Attributes:
         class_names: Names in the order of the labels.
         size: Height and width of the image in pixels.
-        path: File of the image; None for arrays and images in memory.
+        path: File of the image, or the clip; None for arrays and images in memory.
         image: The decoded image, for drawing.
+        frame: Number of the frame in its clip, from 1; None for images.
+        time: Seconds since the first frame of the clip; None for images.
     """
 
     class_names: Sequence[str] = field(repr=False)
     size: tuple[int, int]
     path: str | None = None
     image: "Image | None" = field(default=None, repr=False)
+    frame: int | None = None
+    time: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it; the keys are documented in docs/results.md."""
-        return {"image": self.path, "height": self.size[0], "width": self.size[1]}
+        place = {} if self.frame is None else {"frame": self.frame, "time": self.time}
+        return {"image": self.path, **place, "height": self.size[0], "width": self.size[1]}
 
     def row(self) -> dict[str, Any]:
         """Return the result as one line of a table.
@@ -87,14 +95,59 @@ class Result:
         return self.image
 
 
+@dataclass(kw_only=True)
+class BoxResult(Result):
+    """Objects with boxes, best first. They can be tracked through a clip.
+
+    Attributes:
+        boxes: Corners x1, y1, x2, y2 in pixels, shape (N, 4).
+        scores: From 0 to 1, shape (N,).
+        score_threshold: Boxes with a lower score were left out.
+        best_score: Score of the best box, left out or not; None where there was none.
+        track_ids: Number of each object in its clip, from 1, and -1 where it has none yet, shape (N,); None where
+            objects are not tracked.
+    """
+
+    boxes: "np.ndarray"
+    scores: "np.ndarray"
+    score_threshold: float = 0.0
+    best_score: float | None = None
+    track_ids: "np.ndarray | None" = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def confidences(self) -> "np.ndarray":
+        """Return the score of each box, shape (N,), which score_threshold is about."""
+        return self.scores
+
+    def chosen(self, which: "np.ndarray") -> "Self":
+        """Return some of them.
+
+        Args:
+            which: Their indices, or a bool for each.
+        """
+        import numpy as np
+
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: array[which] for name, array in arrays.items() if isinstance(array, np.ndarray)})
+
+    def numbered(self, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return dictionaries of the objects with their track, None where they have none yet."""
+        if self.track_ids is None:
+            return objects
+        ids = [None if number < 0 else number for number in self.track_ids.tolist()]
+        return [{"track": number, **one} for number, one in zip(ids, objects, strict=True)]
+
+
 def file_stem(image: str | None) -> str:
     """Return a name for files that belong to an image: that of its file without ending, fit for any folder.
 
     Args:
         image: Its path, URL, or place in a tar file; None for images in memory.
     """
-    text = urlsplit(image).path if image and image.startswith(("http://", "https://")) else image or ""
-    stem = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in Path(text).stem).strip()
+    text = urlsplit(image).path if image and "://" in image else image or ""
+    stem = "".join(c if c.isprintable() and c not in "/\\:" else "_" for c in Path(text).stem).strip()
     while len(stem.encode()) > _LONGEST_NAME:
         stem = stem[:-1]
     return stem if stem.strip(".") else "image"
@@ -104,7 +157,7 @@ class Records:
     """A file that grows by whole records: a line of JSON (.jsonl) or a row of a table (.csv) for each image.
 
     Each record is handed to the system before the next one is made. A kill leaves at most a part of a record at the
-    end, which is cut off when the file is continued.
+    end, which is cut off when the file is continued; so are the records of the last clip, which may not be complete.
 
     Args:
         path: The file.
@@ -191,11 +244,29 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def starts(records: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the record of each image, and of the first frame of each clip.
+
+    Args:
+        records: Of a .jsonl file.
+    """
+    clip, last = None, 0
+    for number, record in enumerate(records):
+        frame = record.get("frame")
+        if frame is None or record["image"] != clip or frame <= last:
+            yield number, record
+        clip, last = (None, 0) if frame is None else (record["image"], frame)
+
+
 def _whole(path: Path, table: bool) -> int:
-    """Return where the last whole record of a file ends."""
+    """Return where the last whole record of a file ends, without those of a clip at the end."""
+    number, last = max(starts(() if table else read_records(path)), key=itemgetter(0), default=(0, {}))
+    cut = number if "frame" in last else None
     end = quotes = place = 0
     with path.open("rb") as file:
-        for line in file:  # a row has several where a text in quotes has
+        for number, line in enumerate(file):  # a row has several where a text in quotes has
+            if number == cut:
+                break
             place += len(line)
             quotes += line.count(b'"') if table else 0
             if line.endswith(b"\n") and quotes % 2 == 0:
@@ -206,10 +277,13 @@ def _whole(path: Path, table: bool) -> int:
 class FolderWriter:
     """Writes results into a folder: a record of each in predictions.jsonl, pictures, and maps where results have them.
 
+    The pictures of a clip are a video, and its tracks a file in the format of MOTChallenge; both appear when the clip
+    ends. Maps of frames are not written.
+
     Args:
         folder: An existing folder.
         about: The predictor that makes the results.
-        pictures: Whether to write pictures.
+        pictures: Whether to write pictures and videos.
         resume: Continue after the records that are there.
 
     Attributes:
@@ -223,28 +297,52 @@ class FolderWriter:
         self.pictures = pictures
         self._named = pictures or about.task.result.save is not Result.save  # else there are no files to name
         self._taken: set[str] = set()
+        self._clip: _ClipFiles | None = None
         self.records = Records(folder / RECORDS, resume)
         self.count = 0
-        for record in self.records if resume else ():
-            self.count += 1
-            if "error" not in record:
+        for number, record in starts(self.records) if resume else ():
+            self.count = number + 1
+            if "frame" in record:
+                self._name(record["image"])
+            elif "error" not in record:
                 self._restore(record)
 
     def add(self, result: Result) -> None:
         """Write a result."""
         self.count += 1
+        if result.frame is not None:
+            self._add_frame(result)
+            return
+        self._end_clip()
         # files come first: where there is a record, there is everything
         files = self._save(result)
         self.records.add({**result.to_dict(), **files})
 
-    def add_error(self, path: str, error: Exception) -> None:
-        """Note that an image could not be read."""
+    def add_error(self, path: str, error: Exception, frame: int | None = None) -> None:
+        """Note that an image, or a frame of a clip, could not be read."""
         self.count += 1
-        self.records.add({"image": path, "error": str(error)})
+        if frame in (None, 1):
+            self._end_clip()
+        self.records.add(_error(path, error, frame))
 
     def close(self) -> None:
         """Close the files."""
-        self.records.close()
+        try:
+            self._end_clip()
+        finally:
+            self.records.close()
+
+    def _add_frame(self, result: Result) -> None:
+        if self._clip is None or not self._clip.holds(result):
+            self._end_clip()
+            self._clip = _ClipFiles(self.folder / self._name(result.path), result, self.pictures)
+        self._clip.add(result)
+        self.records.add(result.to_dict())
+
+    def _end_clip(self) -> None:
+        clip, self._clip = self._clip, None
+        if clip:
+            clip.close()
 
     def _save(self, result: Result) -> dict[str, str]:
         """Write the files of a result, and return their names by what they are."""
@@ -264,6 +362,49 @@ class FolderWriter:
             name = f"{stem}-{number}"
         self._taken.add(name.lower())
         return name
+
+
+class _ClipFiles:
+    """The files of a clip: NAME.mp4 and, of tracked objects, NAME.txt.
+
+    Args:
+        path: Their path without ending.
+        first: Result of the first frame.
+        pictures: Whether to write the video.
+    """
+
+    def __init__(self, path: Path, first: Result, pictures: bool) -> None:
+        from van.engine.tracking import MotFile
+        from van.engine.video import VideoFile
+
+        self._last = (first.path, 0)
+        self._video = VideoFile(path.with_name(f"{path.name}.mp4")) if pictures else None
+        tracked = getattr(first, "track_ids", None) is not None
+        self._tracks = MotFile(path.with_name(f"{path.name}.txt")) if tracked else None
+
+    def holds(self, result: Result) -> bool:
+        """Whether a result is of a later frame of this clip."""
+        return result.path == self._last[0] and (result.frame or 0) > self._last[1]
+
+    def add(self, result: Result) -> None:
+        """Write a frame."""
+        self._last = (result.path, result.frame or 0)
+        if self._video:
+            self._video.add(result.draw(), result.time or 0.0)
+        if self._tracks:
+            self._tracks.add(result)
+
+    def close(self) -> None:
+        """Put the files in their places."""
+        if self._tracks:
+            self._tracks.close()
+        if self._video:
+            self._video.close()
+
+
+def _error(path: str, error: Exception, frame: int | None) -> dict[str, Any]:
+    """Return the record of what could not be read."""
+    return {"image": path, **({} if frame is None else {"frame": frame}), "error": str(error)}
 
 
 class FileWriter:
@@ -288,9 +429,9 @@ class FileWriter:
         """Write a result."""
         self.records.add({**result.row(), "error": ""} if self._csv else result.to_dict())
 
-    def add_error(self, path: str, error: Exception) -> None:
-        """Write that an image could not be read."""
-        self.records.add({"image": path, "error": str(error)})
+    def add_error(self, path: str, error: Exception, frame: int | None = None) -> None:
+        """Write that an image, or a frame of a clip, could not be read."""
+        self.records.add(_error(path, error, frame))
 
     def close(self) -> None:
         """Close the file."""

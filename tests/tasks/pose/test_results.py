@@ -12,13 +12,16 @@ def one(score=0.5, values=(0.9, 0.1), **changes):
         "class_names": ["person"], "size": (60, 80), "path": "in/a.png", "image": Image.new("RGB", (80, 60)),
         "keypoints": np.array([[[10.0, 20.0, values[0]], [30.0, 40.123, values[1]]]]),
         "scores": np.array([score]), "boxes": np.array([[5.0, 6.0, 45.0, 56.0]]),
+            "box_scores": np.array([score]),
         "keypoint_names": ["nose", "left_eye"], "skeleton": [(0, 1)],
     }  # fmt: skip
     return Poses(**{**options, **changes})
 
 
 def none(**changes):
-    return one(keypoints=np.zeros((0, 2, 3)), scores=np.zeros(0), boxes=np.zeros((0, 4)), **changes)
+    return one(
+        keypoints=np.zeros((0, 2, 3)), scores=np.zeros(0), boxes=np.zeros((0, 4)), box_scores=np.zeros(0), **changes
+    )
 
 
 def test_dictionary():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from van.engine.result import Result
+from van.engine.result import BoxResult
 from van.errors import VanError
 
 if TYPE_CHECKING:
@@ -14,43 +14,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Detections(Result):
+class Detections(BoxResult):
     """The objects on one image, best first.
 
     Attributes:
-        boxes: Corners x1, y1, x2, y2 in pixels, shape (N, 4).
         labels: Class indices, shape (N,).
-        scores: From 0 to 1, shape (N,).
         masks: Which pixels belong to each object, bool, shape (N, H, W); None where the detector has no masks.
         category_ids: Id of each class in the data that the detector was trained on; None counts from 1.
-        score_threshold: Detections with a lower score were left out.
-        best_score: Score of the best detection, left out or not; None where there was none.
     """
 
-    boxes: np.ndarray
     labels: np.ndarray
-    scores: np.ndarray
     masks: np.ndarray | None = field(default=None, repr=False)
     category_ids: Sequence[int] | None = field(default=None, repr=False)
-    score_threshold: float = 0.0
-    best_score: float | None = None
-
-    def __len__(self) -> int:
-        return len(self.scores)
 
     @property
     def classes(self) -> list[str]:
         """Name of the class of each object."""
         return [self.class_names[int(label)] for label in self.labels]
-
-    def chosen(self, which: np.ndarray) -> "Detections":
-        """Return some of them.
-
-        Args:
-            which: Their indices, or a bool for each.
-        """
-        masks = None if self.masks is None else self.masks[which]
-        return replace(self, boxes=self.boxes[which], labels=self.labels[which], scores=self.scores[which], masks=masks)
 
     def above(self, threshold: float) -> "Detections":
         """Return those with at least this score."""
@@ -86,7 +66,7 @@ class Detections(Result):
             {"class": name, **{key: value for key, value in result.items() if key != "image_id"}}
             for name, result in zip(self.classes, self.results(0, ids), strict=True)
         ]
-        return {**super().to_dict(), "objects": objects}
+        return {**super().to_dict(), "objects": self.numbered(objects)}
 
     def summary(self) -> str:
         """Return the number of objects of each class; where there are none, how good the best one was."""
@@ -103,7 +83,8 @@ class Detections(Result):
         """
         from van.engine.drawing import draw_boxes, draw_note
 
-        picture = draw_boxes(self.shown(), self.boxes, self.labels, self.class_names, self.scores, self.masks, size)
+        found = (self.boxes, self.labels, self.class_names, self.scores, self.masks)
+        picture = draw_boxes(self.shown(), *found, size, self.track_ids)
         return picture if len(self) else draw_note(picture, self._nothing())
 
     def to_supervision(self) -> Any:
@@ -116,11 +97,13 @@ class Detections(Result):
             import supervision  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise VanError("to_supervision needs the package supervision: pip install supervision") from error
+        ids = self.track_ids
         return supervision.Detections(
             xyxy=self.boxes.astype(np.float32),
             mask=self.masks,
             confidence=self.scores.astype(np.float32),
             class_id=self.labels.astype(int),
+            tracker_id=None if ids is None else ids.astype(int),
             data={"class_name": np.array(self.classes, dtype=str)},
         )
 

@@ -11,6 +11,8 @@ from van.engine.result import FolderWriter, Result, file_stem
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from van.data.panoptic import PanopticWriter
+
 
 @dataclass(kw_only=True)
 class Panoptic(Result):
@@ -65,7 +67,7 @@ class Panoptic(Result):
 
 
 class PanopticFolderWriter(FolderWriter):
-    """Writes records and pictures, and all segments in COCO's format: panoptic.json and panoptic/NAME.png.
+    """Writes records and pictures, and all segments of images in COCO's format: panoptic.json and panoptic/NAME.png.
 
     Args:
         folder: An existing folder.
@@ -75,16 +77,14 @@ class PanopticFolderWriter(FolderWriter):
     """
 
     def __init__(self, folder: Path, about: Any, pictures: bool = True, resume: bool = False) -> None:
-        from van.data.panoptic import PanopticWriter, panoptic_categories
-
-        categories = panoptic_categories(about.class_names, about.extra["category_ids"], about.extra["isthing"])
-        self._panoptic = PanopticWriter(folder / "panoptic.json", categories)
+        self._panoptic: PanopticWriter | None = None  # none for clips
         super().__init__(folder, about, pictures, resume)
 
     def close(self) -> None:
         """Close the records, and write panoptic.json."""
         super().close()
-        self._panoptic.close()
+        if self._panoptic:
+            self._panoptic.close()
 
     def _save(self, result: Any) -> dict[str, Any]:
         """Write picture and PNG. Images are numbered from 1 in the order of the records."""
@@ -100,6 +100,12 @@ class PanopticFolderWriter(FolderWriter):
         self._add(record["image"], read_ids(self.folder / record["panoptic"]), record["segments"])
 
     def _add(self, image: str | None, segmentation: Any, segments: Any) -> Path:
+        from van.data.panoptic import PanopticWriter, panoptic_categories
+
+        if self._panoptic is None:
+            about = self.about
+            categories = panoptic_categories(about.class_names, about.extra["category_ids"], about.extra["isthing"])
+            self._panoptic = PanopticWriter(self.folder / "panoptic.json", categories)
         # images by the names of their files, as in COCO; a URL has none
         name = Path(image or "image").name
         name = name if Path(name).stem == file_stem(image) else file_stem(image)

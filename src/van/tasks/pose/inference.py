@@ -134,6 +134,7 @@ def _poses(
         keypoints=points[kept],
         scores=scores[kept],
         boxes=corners[kept],
+        box_scores=np.asarray(certain)[kept],
         keypoint_names=predictor.extra["keypoint_names"],
         skeleton=predictor.extra["skeleton"],
         keypoint_threshold=predictor.inference.keypoint_threshold,

@@ -6,40 +6,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from van.engine.result import Result
+from van.engine.result import BoxResult
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(kw_only=True)
-class Poses(Result):
+class Poses(BoxResult):
     """The persons on one image, best first.
 
     Attributes:
         keypoints: x and y in pixels, and a score, shape (N, K, 3).
         scores: Score of each person: the box's score times the mean of the confident keypoints, shape (N,).
         boxes: Corners x1, y1, x2, y2 in pixels of the box that each was found in, shape (N, 4).
+        box_scores: Score of that box, shape (N,).
         keypoint_names: Name of each keypoint.
         skeleton: Pairs of keypoints that are joined.
         keypoint_threshold: Keypoints with a lower score are not drawn.
         whole_image: Whether the whole image was taken as one person because nothing said where persons are.
-        score_threshold: Boxes with a lower score were left out.
-        best_score: Score of the best box, left out or not; None where there was none.
     """
 
     keypoints: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
+    box_scores: np.ndarray = field(repr=False)
     keypoint_names: Sequence[str] = field(repr=False)
     skeleton: Sequence[tuple[int, int]] = field(repr=False)
     keypoint_threshold: float = 0.2
     whole_image: bool = False
-    score_threshold: float = 0.0
-    best_score: float | None = None
 
-    def __len__(self) -> int:
-        return len(self.scores)
+    def confidences(self) -> np.ndarray:
+        """Return the score of each box, shape (N,): a person's own score depends on the pose too."""
+        return self.box_scores
 
     def to_dict(self) -> dict[str, Any]:
         """Return image, height, width and persons; see docs/results.md."""
@@ -56,7 +53,7 @@ class Poses(Result):
             }
             for score, box, points in zip(self.scores.tolist(), boxes, self.keypoints.tolist(), strict=True)
         ]
-        return {**super().to_dict(), "persons": persons}
+        return {**super().to_dict(), "persons": self.numbered(persons)}
 
     def summary(self) -> str:
         """Return the number of persons, and of how many nothing can be shown."""
@@ -76,9 +73,9 @@ class Poses(Result):
 
     def draw(self) -> "Image":
         """Return the image with skeletons; the person's left is orange, the right blue."""
-        from van.engine.drawing import draw_keypoints, draw_note
+        from van.engine.drawing import draw_keypoints, draw_note, with_ids
 
-        texts = [f"{self.class_names[0]} {score:.2f}" for score in self.scores]
+        texts = with_ids([f"{self.class_names[0]} {score:.2f}" for score in self.scores], self.track_ids)
         picture = draw_keypoints(
             self.shown(), list(self.keypoints), self.keypoint_names, self.skeleton, texts, self.keypoint_threshold
         )

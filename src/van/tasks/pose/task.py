@@ -91,10 +91,14 @@ class PoseTask(Task):
         """Check that the boxes are those of the images to look at."""
         if boxes := predictor.state.get("boxes"):
             from van.data.inputs import ImageSources
+            from van.data.video import Clip
 
             sources = ImageSources(options.images)
+            images = [] if sources.once else list(sources)
+            if any(isinstance(image, Clip) for image in images):
+                raise DataError("boxes says where persons are on images, not on frames of clips. Give a detector.")
             if not sources.once:
-                boxes.check([str(image) for image in sources])
+                boxes.check([str(image) for image in images])
 
     def prepare(self, predictor: "Predictor") -> "Prepare":
         """Return what keeps an image as it is for the crops, and makes of it what the detector takes."""
