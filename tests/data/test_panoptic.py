@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from van.data.panoptic import (
     PanopticDataset,
     PanopticWriter,
+    SegmentsToLearn,
     decode_ids,
     encode_ids,
     find_panoptic,
@@ -55,7 +56,7 @@ def test_an_item_has_masks_to_learn_and_segments_to_measure(tmp_path):
     split = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7), info(260, 3, crowd=1)]), "train")
     assert split.class_names == ["cat", "dog", "sky"]
     assert split.things == {0, 1}
-    image, target = PanopticDataset(split)[0]
+    image, target = SegmentsToLearn()(*PanopticDataset(split)[0])
     assert image.shape == (3, 2, 4)
     assert target["image_id"] == 4
     assert target["size"] == (2, 4)
@@ -68,16 +69,15 @@ def test_an_item_has_masks_to_learn_and_segments_to_measure(tmp_path):
     # crowd regions are not learned
     assert target["labels"].tolist() == [2, 1]
     assert target["masks"].tolist() == [(IDS == 5).tolist(), (IDS == 70000).tolist()]
-    assert "masks" not in PanopticDataset(split, masks=False)[0][1]
 
 
 def test_what_a_transform_cuts_off_is_not_learned_and_padding_is_no_segment(tmp_path):
     split = find_panoptic(write(tmp_path, [info(5, 90), info(70000, 7), info(260, 3)]), "train")
     fill = {torch.Tensor: 0, "others": 255}
     change = v2.Compose([v2.CenterCrop((2, 2)), v2.Pad([0, 0, 1, 0], fill=fill)])
-    _, target = PanopticDataset(split, change)[0]
+    _, target = SegmentsToLearn(change)(*PanopticDataset(split)[0])
     assert target["segmentation"].tolist() == [[2, 1, 0], [3, 1, 0]]
-    _, target = PanopticDataset(split, v2.Lambda(lambda x: x[..., :1, :1]))[0]
+    _, target = SegmentsToLearn(v2.Lambda(lambda x: x[..., :1, :1]))(*PanopticDataset(split)[0])
     assert target["labels"].tolist() == [1]
     assert target["masks"].tolist() == [[[True]]]
 
@@ -85,7 +85,7 @@ def test_what_a_transform_cuts_off_is_not_learned_and_padding_is_no_segment(tmp_
 def test_more_segments_than_bytes(tmp_path):
     ids = np.arange(1, 301).reshape(15, 20)
     split = find_panoptic(write(tmp_path, [{"id": i, "category_id": 3} for i in range(1, 301)], ids), "train")
-    _, target = PanopticDataset(split, v2.Resize((15, 20)))[0]
+    _, target = SegmentsToLearn(v2.Resize((15, 20)))(*PanopticDataset(split)[0])
     assert len(target["labels"]) == 300
     assert target["masks"].sum((1, 2)).tolist() == [1] * 300
     assert {s["id"] for s in target["segments"]} == set(target["segmentation"].unique().tolist())
@@ -144,7 +144,7 @@ def test_what_was_written_reads_back(tmp_path):
     for name in ("x", "y"):
         (tmp_path / "val" / name).mkdir(parents=True)
         Image.new("RGB", (4, 2)).save(tmp_path / f"val/{name}/a.jpg")
-    _, target = PanopticDataset(find_panoptic(tmp_path, "val"))[1]
+    _, target = SegmentsToLearn()(*PanopticDataset(find_panoptic(tmp_path, "val"))[1])
     assert target["segmentation"].tolist() == segmentation.tolist()
     assert target["labels"].tolist() == [1, 2, 0]
 

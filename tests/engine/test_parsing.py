@@ -90,6 +90,45 @@ def test_several_values_have_one_syntax_everywhere(name, form):
     assert options.quiet
 
 
+def test_options_of_a_group_are_given_one_by_one_or_as_one_list():
+    changes = {"schedule": "poly", "min_lr": 0.1, "milestones": [3, 5]}
+    lists = [
+        "--optimization",
+        "schedule=poly",
+        "min-lr=0.1",
+        "milestones=[3, 5]",
+        "--lr",
+        "0.5",
+        "--optimization",
+        "eps=1",
+    ]
+    options = read(*lists, file={"optimization": {"eps": 0.5, "power": 2.0}})
+    for name, value in {**changes, "eps": 1.0, "power": 2.0}.items():
+        assert getattr(options.optimization, name) == value
+    assert options.lr == 0.5
+    with pytest.raises(OptionError, match=r"--optimization\.min-l\. Did you mean --optimization\.min-lr"):
+        read("--optimization", "schedule=poly", "min-l=0.1")
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "reason"),
+    [
+        ("semantic", "mixup", "no single class"),
+        ("semantic", "copy_paste", "do not tell objects apart"),
+        ("panoptic", "mixup", "no single segment"),
+        ("detection", "copy_paste", "needs the masks"),
+        ("pose", "mosaic", "one person"),
+        ("saliency", "mosaic", "whole image"),
+        ("classification", "mosaic", "whole image"),
+    ],
+)
+def test_an_augmentation_of_other_tasks_is_refused_with_the_reason(task, name, reason):
+    with pytest.raises(OptionError, match=rf"--augmentation\.{name.replace('_', '-')}.*{reason}"):
+        train_options(task, arguments=["--augmentation", f"{name}=0.5"])
+    with pytest.raises(OptionError, match=rf"augmentation\.{name}.*{reason}"):
+        train_options(task, options={"augmentation": {name: 0.5}})
+
+
 def test_lists_words_and_switches():
     options = read("--model.names", "a, b", "c", "--model.scales", "1", "2.5", "--model.freeze-norm")
     assert options.model == Network(names=["a, b", "c"], scales=[1.0, 2.5], freeze_norm=True)

@@ -1,15 +1,16 @@
 """Options of the random changes to training images: one dataclass per task, free of torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.errors import DataError
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
+    from van.data.mixing import Mixing, Targets
     from van.data.pose import RandomRegion
 
 
@@ -42,6 +43,64 @@ def _check(
         raise DataError(f"augmentation.{name} is {value}, expected {what} {limits}.")
 
 
+@dataclass(kw_only=True)
+class DenseAugmentation:
+    """Random changes of pixels that all dense tasks have.
+
+    Attributes:
+        blur: Probability of a Gaussian blur with a standard deviation from 0.1 to 2 pixels.
+        random_erasing: Probability of covering a rectangle of 2 to 33 % of the image with grey (Zhong et al. 2020,
+            arXiv 1708.04896). Labels of pixels under it are ignored, masks and boxes shrink to what is visible, objects
+            with less than a tenth of their area left are dropped, and keypoints count as labeled but not visible.
+    """
+
+    # what other tasks have, and why it is refused here
+    refused: ClassVar[Mapping[str, str]] = {}
+
+    blur: float = 0.0
+    random_erasing: float = 0.0
+
+
+@dataclass(kw_only=True)
+class MosaicAugmentation(DenseAugmentation):
+    """Random changes that join several images, which are drawn from the training images.
+
+    Attributes:
+        mosaic: Probability of joining four images to one of the same size (Bochkovskiy et al. 2020, arXiv 2004.10934).
+            They meet at a random point of its middle half; each fills its part with a random window. Boxes are clipped,
+            and objects with less than a tenth of their area left are dropped.
+        unmixed_epochs: Length of the end of training without the changes that join images: the last so many epochs.
+    """
+
+    mosaic: float = 0.0
+    unmixed_epochs: int = 0
+
+    mixes: ClassVar[tuple[str, ...]] = ("mosaic",)
+
+    def mixing(self, targets: "type[Targets]") -> "Mixing | None":
+        """Return what joins several images to one, before all other changes; None for nothing.
+
+        Args:
+            targets: How the targets of these images are cut and joined; see van.data.mixing.
+
+        Raises:
+            DataError: a value is out of range.
+        """
+        _check(self, *self.mixes)
+        _check(self, "unmixed_epochs", high=math.inf)
+        chances = {name: getattr(self, name) for name in self.mixes}
+        if not any(chances.values()):
+            if self.unmixed_epochs:
+                raise DataError(
+                    f"augmentation.unmixed_epochs is {self.unmixed_epochs}, which has no effect without "
+                    f"{' or '.join(self.mixes)}. Leave it out."
+                )
+            return None
+        from van.data.mixing import Mixing
+
+        return Mixing(targets, **chances)
+
+
 @dataclass
 class ClassificationAugmentation:
     """Random changes to the training images, named and applied as in timm.
@@ -60,6 +119,11 @@ class ClassificationAugmentation:
         cutmix: Alpha of CutMix, which alternates with mixup; 0 for none.
         interpolation: bilinear, bicubic, or random to alternate between them.
     """
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "mosaic": "a label is of a whole image. mixup and cutmix mix images of classes",
+        "copy_paste": "images of classes have no objects with masks. cutmix pastes parts of images",
+    }
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -111,7 +175,7 @@ class ClassificationAugmentation:
 
 
 @dataclass
-class DetectionAugmentation:
+class DetectionAugmentation(MosaicAugmentation):
     """Random changes to the training images; boxes and masks change with them.
 
     In the end images are resized to a short edge picked at random from the detector's min_size, unless large-scale
@@ -131,7 +195,12 @@ class DetectionAugmentation:
         crop_size: Height and width in pixels that images are cropped or padded to after large-scale jitter, to train at
             this size; needed for scale_range only.
         min_box_size: Boxes with a side shorter than this, in pixels, are dropped afterwards.
+        mixup: Probability of blending an image with another one, each with its objects (Zhang et al. 2019, arXiv
+            1902.04103). The share of each is drawn from a beta distribution, most often near one half.
     """
+
+    refused: ClassVar[Mapping[str, str]] = {"copy_paste": "it needs the masks of the objects. Train the task instances"}
+    mixes: ClassVar[tuple[str, ...]] = ("mosaic", "mixup")
 
     hflip: float = 0.5
     photometric: float = 0.0
@@ -141,6 +210,7 @@ class DetectionAugmentation:
     scale_range: tuple[float, float] | None = None
     crop_size: tuple[int, int] | None = None
     min_box_size: float = 1.0
+    mixup: float = field(default=0.0, kw_only=True)
 
     def transform(self, min_size: Sequence[int], max_size: int) -> "v2.Transform":
         """Return the changes as one transform of an image and its target.
@@ -152,7 +222,7 @@ class DetectionAugmentation:
         Raises:
             DataError: a value is out of range, or options do not go together.
         """
-        _check(self, "hflip", "photometric", "random_crop")
+        _check(self, "hflip", "photometric", "random_crop", "blur", "random_erasing")
         _check(self, "min_box_size", high=math.inf)
         if (self.scale_range is None) != (self.crop_size is None):
             raise DataError(
@@ -185,7 +255,23 @@ class DetectionAugmentation:
 
 
 @dataclass
-class PoseAugmentation:
+class InstancesAugmentation(DetectionAugmentation):
+    """Random changes to the training images of objects with masks; see DetectionAugmentation.
+
+    Attributes:
+        copy_paste: Probability of pasting a random part of the objects of another image, at a random scale and place
+            (Ghiasi et al. 2021, arXiv 2012.07177). What they hide is taken from masks and boxes, and objects with less
+            than a tenth of their area left are dropped.
+    """
+
+    refused: ClassVar[Mapping[str, str]] = {}
+    mixes: ClassVar[tuple[str, ...]] = ("mosaic", "copy_paste", "mixup")
+
+    copy_paste: float = field(default=0.0, kw_only=True)
+
+
+@dataclass
+class PoseAugmentation(DenseAugmentation):
     """Random changes to the training crops; the defaults are those of SimpleBaseline and HRNet.
 
     Attributes:
@@ -198,7 +284,12 @@ class PoseAugmentation:
         half_body: Probability of cropping to the upper or lower half of a person with more than 8 visible keypoints.
         upper_half: Probability that it is the upper half, where both have three visible keypoints. The published code
             compares a normal instead of a uniform number with 0.5, which is 0.69.
+        photometric: Probability of each change of brightness, contrast, saturation and hue.
     """
+
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("mosaic", "mixup", "copy_paste"), "a crop is trained with the keypoints of one person alone"
+    )
 
     shift: float = 0.0
     shift_probability: float = 0.0
@@ -208,6 +299,7 @@ class PoseAugmentation:
     hflip: float = 0.5
     half_body: float = 0.3
     upper_half: float = 0.69
+    photometric: float = 0.0
 
     def transform(self, names: Sequence[str], size: tuple[int, int]) -> "RandomRegion":
         """Return what draws the region to crop.
@@ -220,6 +312,7 @@ class PoseAugmentation:
             DataError: a value is out of range, or options do not go together.
         """
         _check(self, "shift_probability", "rotation_probability", "hflip", "half_body", "upper_half")
+        _check(self, "photometric", "blur", "random_erasing")
         _check(self, "rotation", "shift", high=math.inf)
         _check(self, "scale")
         if self.scale == 1:
@@ -235,7 +328,7 @@ class PoseAugmentation:
 
 
 @dataclass
-class SemanticAugmentation:
+class SemanticAugmentation(MosaicAugmentation):
     """Random changes to the training images and their labels.
 
     Attributes:
@@ -253,6 +346,11 @@ class SemanticAugmentation:
         hue: Largest rotation of the hue in either direction, where 180 is the whole circle.
         antialias: Smooth images that are scaled down; MMSegmentation does not.
     """
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "mixup": "a pixel of two blended images has no single class",
+        "copy_paste": "labels of pixels do not tell objects apart. The tasks instances and panoptic have it",
+    }
 
     fit: tuple[int, int] = (512, 2048)
     scale_range: tuple[float, float] = (0.5, 2.0)
@@ -272,7 +370,7 @@ class SemanticAugmentation:
         Raises:
             DataError: a value is out of range.
         """
-        _check(self, "max_class_share", "hflip", "photometric")
+        _check(self, "max_class_share", "hflip", "photometric", "blur", "random_erasing")
         _check(self, "brightness", high=255)
         _check(self, "hue", high=90)
         _check(self, "contrast", "saturation", high=math.inf, pair="range")
@@ -285,7 +383,7 @@ class SemanticAugmentation:
 
 
 @dataclass
-class PanopticAugmentation:
+class PanopticAugmentation(MosaicAugmentation):
     """Random changes to the training images and their segments: large-scale jitter (arXiv 2012.07177).
 
     Attributes:
@@ -293,12 +391,18 @@ class PanopticAugmentation:
         crop_size: Height and width that images are cropped or padded to.
         hflip: Probability of a horizontal flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
+        copy_paste: Probability of pasting a random part of the countable objects of another image, at a random scale
+            and place; objects that they hide all but a tenth of are dropped.
     """
+
+    refused: ClassVar[Mapping[str, str]] = {"mixup": "a pixel of two blended images has no single segment"}
+    mixes: ClassVar[tuple[str, ...]] = ("mosaic", "copy_paste")
 
     scale_range: tuple[float, float] = (0.1, 2.0)
     crop_size: tuple[int, int] = (1024, 1024)
     hflip: float = 0.5
     photometric: float = 0.0
+    copy_paste: float = field(default=0.0, kw_only=True)
 
     def transform(self) -> "v2.Transform":
         """Return the changes as one transform of an image and its map of segments.
@@ -306,7 +410,7 @@ class PanopticAugmentation:
         Raises:
             DataError: a value is out of range.
         """
-        _check(self, "hflip", "photometric")
+        _check(self, "hflip", "photometric", "blur", "random_erasing")
         _check(self, "scale_range", high=math.inf, above=True, pair="range")
         _check(self, "crop_size", low=1, high=math.inf, pair="height and width")
         from van.data.transforms import panoptic_transform
@@ -315,7 +419,7 @@ class PanopticAugmentation:
 
 
 @dataclass
-class SaliencyAugmentation:
+class SaliencyAugmentation(DenseAugmentation):
     """Random changes to the training images and their masks.
 
     Attributes:
@@ -327,6 +431,10 @@ class SaliencyAugmentation:
         vflip: Probability of a vertical flip.
         photometric: Probability of each change of brightness, contrast, saturation and hue.
     """
+
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("mosaic", "mixup", "copy_paste"), "what stands out depends on the whole image"
+    )
 
     image_sizes: list[tuple[int, int]] = field(default_factory=lambda: [(320, 320), (352, 352), (384, 384)])
     crop: float = 1 / 32
@@ -340,7 +448,7 @@ class SaliencyAugmentation:
         Raises:
             DataError: a value is out of range.
         """
-        _check(self, "hflip", "vflip", "photometric")
+        _check(self, "hflip", "vflip", "photometric", "blur", "random_erasing")
         _check(self, "crop", high=0.4)
         if not self.image_sizes or any(len(size) != 2 or min(size) < 1 for size in self.image_sizes):
             raise DataError(

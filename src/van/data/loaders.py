@@ -112,6 +112,10 @@ class TrainBatches(_BatchSampler):
         """Return all batches of an epoch over all processes together, each of batch_size * processes samples."""
         raise NotImplementedError
 
+    def first_number(self, epoch: int) -> int:
+        """Return the number of the first sample of an epoch."""
+        return epoch * len(self) * self.share * self.num_replicas
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         own = slice(self.rank * self.share, (self.rank + 1) * self.share)
         return (batch[own] for batch in islice(self.batches(self.epoch), self._first, None))
@@ -377,15 +381,18 @@ class _Batches(Dataset):
 
 
 class _RandomBatches(_Batches):
-    """Collated items for lists of numbers and indices, whose random numbers follow from seed and number alone."""
+    """Collated items for lists of numbers and indices, whose random numbers follow from seed and number alone.
 
-    def __init__(self, dataset: Dataset, collate: Collate, seed: int) -> None:
+    From some number on they come from another data set.
+    """
+
+    def __init__(self, dataset: Dataset, collate: Collate, seed: int, end: "tuple[int, Dataset] | None" = None) -> None:
         super().__init__(dataset, collate)
-        self.seed = seed
+        self.seed, self.end = seed, end
 
     def _item(self, number: int, index: int) -> Any:
         seed_generators(self.seed, number)
-        return self.dataset[index]
+        return (self.dataset if self.end is None or number < self.end[0] else self.end[1])[index]
 
     def __getitem__(self, indices: list[Any]) -> Any:
         return self.collate([self._item(number, index) for number, index in indices])
@@ -420,7 +427,13 @@ def _outlive_signals(worker: int) -> None:
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))  # torch also ends stuck ones with SIGTERM
 
 
-def batch_loader(dataset: Dataset, batches: _BatchSampler, collate: Collate, workers: int) -> DataLoader:
+def batch_loader(
+    dataset: Dataset,
+    batches: _BatchSampler,
+    collate: Collate,
+    workers: int,
+    end: tuple[int, Dataset] | None = None,
+) -> DataLoader:
     """Return a loader of the batches that a sampler lists.
 
     Args:
@@ -429,10 +442,12 @@ def batch_loader(dataset: Dataset, batches: _BatchSampler, collate: Collate, wor
             use_distributed_sampler=False.
         collate: Joins items to a batch.
         workers: Loading processes.
+        end: What the end of training takes instead: an epoch from 0, and a data set of the same samples.
     """
     random_order = isinstance(batches, TrainBatches)
+    last = (batches.first_number(end[0]), end[1]) if end and random_order else None
     return DataLoader(
-        _RandomBatches(dataset, collate, batches.seed) if random_order else _Batches(dataset, collate),
+        _RandomBatches(dataset, collate, batches.seed, last) if random_order else _Batches(dataset, collate),
         batch_size=None,
         sampler=batches,
         num_workers=workers,

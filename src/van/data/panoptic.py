@@ -193,24 +193,16 @@ def _read(files: CocoFiles) -> PanopticSplit:
 class PanopticDataset(Dataset):
     """Images with their segments.
 
-    An item is an image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary. For training: labels (N,) int64 and
-    masks (N, H, W) bool of the segments that are visible, without crowd regions. For evaluation: segmentation (H, W)
-    int32, the number of the segment or 0, and segments, dictionaries with id (that number), label, isthing and iscrowd.
-    Also image_id, and size, (H, W) of the file.
+    An item is an image, a tv_tensors.Image (3, H, W) of uint8, and a dictionary: segmentation, a tv_tensors.Mask (H, W)
+    of int32, the number of the segment or 0; segments, dictionaries with id (that number), label, isthing and iscrowd;
+    image_id, and size, (H, W) of the file.
 
     Args:
         split: The annotations.
-        transform: Takes and returns the image and a map of segment numbers (H, W), like torchvision's transforms v2.
-            Where it pads the map with 255 there is no segment.
-        masks: Include labels and masks, which only training needs.
     """
 
-    def __init__(
-        self, split: PanopticSplit, transform: Callable[[Any, Any], Any] | None = None, masks: bool = True
-    ) -> None:
+    def __init__(self, split: PanopticSplit) -> None:
         self.split = split
-        self.transform = transform
-        self.masks = masks
 
     def name(self, index: int) -> str:
         """Return the path of an image."""
@@ -226,35 +218,52 @@ class PanopticDataset(Dataset):
         numbers, segments = self.split.truth(record)
         size = tuple(image.shape[-2:])
         check_sizes(path, self.split.png_path(record), size, numbers.shape)
-        for segment in segments[IGNORED - 1 :]:  # padding is 255
-            segment["id"] += 1
-        numbers += numbers >= IGNORED
-        # the transform gets one map instead of N masks, of bytes where they suffice: it is fastest on them
-        given = torch.from_numpy(numbers if len(segments) >= IGNORED - 1 else numbers.astype(np.uint8))
-        chosen: Any = tv_tensors.Mask(given)
-        if self.transform is not None:
-            image, chosen = self.transform(image, chosen)
-        segmentation = chosen.as_subclass(torch.Tensor).to(torch.int32)
-        segmentation[segmentation == IGNORED] = 0
-        target: dict[str, Any] = {
-            "segmentation": tv_tensors.Mask(segmentation),
-            "segments": segments,
-            "image_id": record["id"],
-            "size": size,
-        }
-        if self.masks:
-            target |= self._learned(segmentation, segments)
-        return image, target
+        segmentation = tv_tensors.Mask(torch.from_numpy(numbers.astype(np.int32)))
+        return image, {"segmentation": segmentation, "segments": segments, "image_id": record["id"], "size": size}
 
-    def _learned(self, segmentation: torch.Tensor, segments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        last = max((segment["id"] for segment in segments), default=0)
-        visible = torch.bincount(segmentation.flatten(), minlength=last + 1) > 0
-        kept = [segment for segment in segments if not segment["iscrowd"] and visible[segment["id"]]]
-        ids = torch.tensor([segment["id"] for segment in kept], dtype=torch.int32)
-        return {
-            "labels": torch.tensor([segment["label"] for segment in kept], dtype=torch.int64),
-            "masks": tv_tensors.Mask(segmentation == ids[:, None, None]),
-        }
+
+class SegmentsToLearn:
+    """Changes an image and its segments, and adds what a network learns from.
+
+    That is labels (N,) int64 and masks (N, H, W) bool of the segments that are visible, without crowd regions.
+
+    Args:
+        transform: Takes and returns the image and a map of segment numbers (H, W), like torchvision's transforms v2.
+            Where it pads the map with 255 there is no segment. None changes nothing.
+    """
+
+    def __init__(self, transform: Callable[[Any, Any], Any] | None = None) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any, target: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the image and the target; see PanopticDataset.
+
+        Args:
+            image: (3, H, W).
+            target: What PanopticDataset gives; the ids of its segments count from 1 in their order.
+        """
+        numbers: Any = target["segmentation"].as_subclass(torch.Tensor).clone()
+        segments = [{**segment, "id": segment["id"] + (segment["id"] >= IGNORED)} for segment in target["segments"]]
+        numbers += numbers >= IGNORED  # padding is 255
+        if self.transform is not None:
+            # one map instead of N masks, of bytes where they suffice: transforms are fastest on them
+            few = max((segment["id"] for segment in segments), default=0) < IGNORED
+            image, chosen = self.transform(image, tv_tensors.Mask(numbers.to(torch.uint8) if few else numbers))
+            numbers = chosen.as_subclass(torch.Tensor).to(torch.int32)
+            numbers[numbers == IGNORED] = 0
+        found = {**target, "segmentation": tv_tensors.Mask(numbers), "segments": segments}
+        return image, {**found, **_learned(numbers, segments)}
+
+
+def _learned(segmentation: torch.Tensor, segments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    last = max((segment["id"] for segment in segments), default=0)
+    visible = torch.bincount(segmentation.flatten(), minlength=last + 1) > 0
+    kept = [segment for segment in segments if not segment["iscrowd"] and visible[segment["id"]]]
+    ids = torch.tensor([segment["id"] for segment in kept], dtype=torch.int32)
+    return {
+        "labels": torch.tensor([segment["label"] for segment in kept], dtype=torch.int64),
+        "masks": tv_tensors.Mask(segmentation == ids[:, None, None]),
+    }
 
 
 def panoptic_record(

@@ -18,6 +18,7 @@ from van.data.coco import CocoSplit
 from van.data.coco_checks import usable_split
 from van.data.folders import OnBadImage
 from van.data.images import read_image
+from van.data.transforms import crop_transform
 from van.errors import DataError
 
 PADDING = 1.25  # how much larger than the box a crop is (Xiao et al. 2018)
@@ -181,6 +182,7 @@ class PoseDataset(Dataset):
         self.boxes = None if boxes is None else str(boxes)
         self.names = split.keypoint_names
         self.transform = None if augmentation is None else augmentation.transform(self.names, self.size)
+        self.pixels = None if augmentation is None else crop_transform(augmentation)
         self.order = np.arange(len(self.names))
         for left, right in split.flip_pairs:
             self.order[[left, right]] = right, left
@@ -212,9 +214,13 @@ class PoseDataset(Dataset):
             center, width, angle, flipped = self.transform(person.keypoints, center, width)
         matrix = crop_matrix(center, width, self.size, angle, flipped)
         keypoints = move(keypoints, invert(matrix))
+        image = cut_out(self._image(person.image_id), matrix, self.size)
+        points = torch.from_numpy(keypoints[self.order] if flipped else keypoints).float()
+        if self.pixels is not None:
+            image, points = self.pixels(image, points)
         return {
-            "image": cut_out(self._image(person.image_id), matrix, self.size),
-            "keypoints": torch.from_numpy(keypoints[self.order] if flipped else keypoints).float(),
+            "image": image,
+            "keypoints": points,
             "matrix": torch.from_numpy(matrix).float(),
             "image_id": person.image_id,
             "category_id": person.category_id,

@@ -1,6 +1,6 @@
 """Random changes to training images and their labels, built from timm's transforms and torchvision's v2."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,16 +12,19 @@ from torchvision.transforms.v2 import functional
 
 from van.data.augmentation import (
     ClassificationAugmentation,
+    DenseAugmentation,
     DetectionAugmentation,
     PanopticAugmentation,
+    PoseAugmentation,
     SaliencyAugmentation,
     SemanticAugmentation,
 )
 from van.data.formats import IGNORED
+from van.data.mixing import GREY, Hidden, LabelTargets, ObjectTargets, PointTargets
 from van.errors import DataError
 
-_GREY = 127  # padding of images
-_FILL: Any = {tv_tensors.Image: _GREY, tv_tensors.Mask: IGNORED}
+_BLUR_KERNEL, _BLUR_SIGMA = 13, (0.1, 2.0)  # pixels; three standard deviations to either side
+_FILL: Any = {tv_tensors.Image: GREY, tv_tensors.Mask: IGNORED}
 
 
 # ------------------------------------------------------------------------------------------------ steps
@@ -277,6 +280,47 @@ def photometric(probability: float, **magnitudes: Any) -> list[v2.Transform]:
     return [PhotometricDistortion(probability, **magnitudes)] if probability else []
 
 
+class RandomErasing(nn.Module):
+    """Cover a rectangle of an image with grey, and take what it hides from the target.
+
+    Args:
+        probability: Of doing so.
+        targets: What the target is.
+    """
+
+    def __init__(self, probability: float, targets: type[Hidden]) -> None:
+        super().__init__()
+        self.probability, self.targets = probability, targets
+        self.rectangle = v2.RandomErasing(value=GREY)
+
+    def draw(self, image: torch.Tensor) -> torch.Tensor | None:
+        """Return which pixels of an image (3, H, W) to cover, (H, W) bool; None for none."""
+        if float(torch.rand(())) >= self.probability:
+            return None
+        hidden = torch.zeros(image.shape[-2:], dtype=torch.bool)
+        found = self.rectangle.make_params([image])
+        if found["v"] is not None:
+            hidden[found["i"] : found["i"] + found["h"], found["j"] : found["j"] + found["w"]] = True
+        return hidden
+
+    def forward(self, image: Any, target: Any) -> tuple[Any, Any]:
+        """Return the image and its target, changed or not."""
+        hidden = self.draw(image)
+        if hidden is None:
+            return image, target
+        return image.masked_fill(hidden, GREY), self.targets.hide(target, hidden)
+
+
+def blurring(options: DenseAugmentation) -> list[v2.Transform]:
+    """Return the random blur, none where its probability is 0."""
+    blur = v2.GaussianBlur(_BLUR_KERNEL, _BLUR_SIGMA)
+    return [v2.RandomApply([blur], options.blur)] if options.blur else []
+
+
+def _erasing(options: DenseAugmentation, targets: type[Hidden]) -> list[nn.Module]:
+    return [RandomErasing(options.random_erasing, targets)] if options.random_erasing else []
+
+
 # ------------------------------------------------------------------------------------------------ tasks
 
 
@@ -293,7 +337,7 @@ def detection_transform(options: DetectionAugmentation, min_size: Sequence[int],
         size = _pair(options.crop_size)
         steps += [
             v2.ScaleJitter(size, _pair(options.scale_range), antialias=True),
-            v2.RandomCrop(size, pad_if_needed=True, fill=cast(Any, {tv_tensors.Image: _GREY, "others": 0})),
+            v2.RandomCrop(size, pad_if_needed=True, fill=cast(Any, {tv_tensors.Image: GREY, "others": 0})),
             _BoxesOfMasks(),
         ]
     else:
@@ -302,6 +346,7 @@ def detection_transform(options: DetectionAugmentation, min_size: Sequence[int],
             before = [RandomShortEdge(options.random_crop_resize or (), max_size), RandomRangeCrop(low, high)]
             steps.append(v2.RandomApply(before, options.random_crop))
         steps.append(RandomShortEdge(min_size, max_size))
+    steps += [*blurring(options), *_erasing(options, ObjectTargets)]
     return v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=options.min_box_size)])
 
 
@@ -319,6 +364,8 @@ def semantic_transform(options: SemanticAugmentation) -> v2.Transform:
                 saturation=_pair(options.saturation),
                 hue=options.hue,
             ),
+            *blurring(options),
+            *_erasing(options, LabelTargets),
         ]
     )
 
@@ -333,6 +380,8 @@ def panoptic_transform(options: PanopticAugmentation) -> v2.Transform:
             v2.ScaleJitter((width, height), _pair(options.scale_range), antialias=True),
             RandomCropOrPad((height, width)),
             *photometric(options.photometric),
+            *blurring(options),
+            *_erasing(options, LabelTargets),
         ]
     )
 
@@ -346,8 +395,31 @@ def saliency_transform(options: SaliencyAugmentation, size: tuple[int, int]) -> 
             v2.RandomHorizontalFlip(options.hflip),
             v2.RandomVerticalFlip(options.vflip),
             *photometric(options.photometric),
+            *blurring(options),
+            *_erasing(options, LabelTargets),
         ]
     )
+
+
+def crop_transform(options: PoseAugmentation) -> Callable[[Any, Any], Any] | None:
+    """Return a transform of the pixels of a crop and its keypoints (K, 3), which stay where they are; None for none."""
+    steps = [*photometric(options.photometric), *blurring(options), *_erasing(options, PointTargets)]
+    return _PixelChanges(steps) if steps else None
+
+
+class _PixelChanges(nn.Module):
+    """Changes of an image (3, H, W) that pass its keypoints on, which torchvision would take for an image."""
+
+    def __init__(self, steps: Sequence[Any]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, image: torch.Tensor, keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the image and the keypoints."""
+        changed: Any = tv_tensors.Image(image)
+        for step in self.steps:
+            changed, keypoints = step(changed, keypoints)
+        return changed.as_subclass(torch.Tensor), keypoints
 
 
 def timm_transform(options: ClassificationAugmentation, preprocessing: dict[str, Any]) -> Any:

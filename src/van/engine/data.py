@@ -9,7 +9,9 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, default_collate
 
+from van.data.augmentation import MosaicAugmentation
 from van.data.loaders import StepBatches, TrainBatches, batch_loader, evaluation_loader, loading_processes
+from van.data.mixing import Augmented, Mixing, Targets
 from van.engine.options import StepOptions
 
 
@@ -32,10 +34,17 @@ class DataModule(LightningDataModule):
         notes: Sentences about the data that the user should know; those about what was left out are LeftOut.
         extra: What prediction needs to know of the data, for the weight file; what JSON can hold.
         steps_per_epoch: Steps of an epoch; None takes those of a pass over the data.
+        changes: Random changes of a training sample, from image and target to image and target; None where the
+            training samples are changed already.
+        mixing: Random changes before these that join several samples; None for none.
+        unmixed_epochs: Last epochs of training without them.
     """
 
     class_names: list[str]
     steps_per_epoch: int | None = None
+    changes: Callable[[Any, Any], Any] | None = None
+    mixing: Mixing | None = None
+    unmixed_epochs: int = 0
 
     def __init__(
         self,
@@ -68,11 +77,34 @@ class DataModule(LightningDataModule):
             epoch: Any = fit.epoch_progress.current
             inside = fit.epoch_loop.batch_progress.current
             order.start_at(epoch.processed, inside.ready if epoch.started > epoch.processed else 0)
-        return batch_loader(self.training_set(), order, self.collate, self.workers)
+        end = None
+        if self.unmixed_epochs and self.trainer is not None and self.trainer.max_epochs is not None:
+            end = max(0, self.trainer.max_epochs - self.unmixed_epochs), self.training_set(mixed=False)
+        return batch_loader(self.training_set(), order, self.collate, self.workers, end)
 
-    def training_set(self) -> Any:
-        """Return the training samples as a dataset, augmentation included; by default they are one already."""
-        return self.train
+    def training_set(self, mixed: bool = True) -> Any:
+        """Return the training samples as a dataset, augmentation included.
+
+        Args:
+            mixed: Join several samples, where that is part of the augmentation.
+        """
+        if self.changes is None:
+            return self.train
+        return Augmented(self.train, self.changes, self.mixing if mixed else None)
+
+    def augment(self, changes: Callable[[Any, Any], Any], options: MosaicAugmentation, targets: type[Targets]) -> None:
+        """Change training samples at random.
+
+        Args:
+            changes: Of a single sample.
+            options: Of what joins samples before.
+            targets: How their targets are joined.
+
+        Raises:
+            DataError: an option is out of range.
+        """
+        self.changes, self.mixing = changes, options.mixing(targets)
+        self.unmixed_epochs = options.unmixed_epochs
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation samples in order."""

@@ -147,6 +147,10 @@ def train(task: "Task", options: Any) -> Run:
             f"num_classes is {expected}, but {options.data} has {len(data.class_names)} classes "
             f"({', '.join(data.class_names[:5])}, ...). Leave num_classes out, or check the data."
         )
+    if data.unmixed_epochs >= epochs:
+        raise VanError(
+            f"augmentation.unmixed_epochs is {data.unmixed_epochs}, expected less than the {epochs} epochs of training."
+        )
     network, start = task.build(options, data)
     network = network.to(memory_format=torch.channels_last)
     steps = options.steps(data.steps(world))

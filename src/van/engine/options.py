@@ -1,6 +1,6 @@
 """Options that every task shares. They are declared here once, for the command line, YAML files and Python."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -555,6 +555,17 @@ def at_least(name: str, value: float | None, least: float) -> None:
     """
     if value is not None and not value >= least:
         raise VanError(f"{name} is {value}, expected {least} or more.")
+
+
+def not_empty(name: str, values: Sequence[str] | None) -> None:
+    """Raise VanError for an empty list of what to keep.
+
+    Args:
+        name: Name of the option.
+        values: Its value; None is not checked.
+    """
+    if values is not None and not values:
+        raise VanError(f"{name} is empty. Name the {name} to keep, or leave it out to keep all.")
 
 
 def within(name: str, value: float | None, low: float = 0.0, high: float = 1.0) -> None:

@@ -42,6 +42,7 @@ class OptionParser(ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
+        self.refused: dict[str, str] = {}  # by the key of what other tasks have: why there is no such option here
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Add an option; see argparse."""
@@ -66,18 +67,39 @@ class OptionParser(ArgumentParser):
         """Return the action of every option by its key, such as optimization.lr."""
         return {a.dest: a for a in self._actions if a.dest not in ("help", "print_config", "config")}
 
+    def option_groups(self) -> set[str]:
+        """Return the keys of the groups of options, such as optimization."""
+        return {key[: place.start()] for key in self.options() for place in re.finditer(r"\.", key)}
+
+    def unknown(self, key: str) -> str:
+        """Return what to say of a key that is no option: why, or which one is meant."""
+        if reason := self.refused.get(key.replace("-", "_")):
+            return f": it is no option of this task, as {reason}."
+        return ""
+
     def joined(self, arguments: Sequence[str]) -> list[str]:
-        """Return arguments in which several values after one option are one list, as jsonargparse takes them."""
+        """Return arguments in which several values after one option are one list, as jsonargparse takes them.
+
+        Of a group, such as --augmentation mosaic=0.5 hflip=0, each becomes an option of its own.
+        """
         several = {
             name: action
             for action in self._actions
             if _is_several(getattr(action, "_typehint", None))
             for name in action.option_strings
         }
+        groups = {f"--{group.replace('_', '-')}." for group in self.option_groups()}
+        group = ""
         result: list[str] = []
         values: list[str] | None = None
         text = False
         for argument in arguments:
+            if group and re.match(r"[A-Za-z][\w.-]*=", argument):
+                if result[-1] == group.rstrip("."):
+                    result.pop()
+                result.append(group + argument.partition("=")[0].replace("_", "-") + "=" + argument.partition("=")[2])
+                continue
+            group = f"{argument}." if f"{argument}." in groups else ""
             if values is not None and not argument.startswith("--"):
                 values.append(argument)
                 continue
@@ -101,6 +123,8 @@ class OptionParser(ArgumentParser):
         if match := re.search(r"unrecognized arguments: (.*)", message):
             names = [word for word in match[1].split() if word.startswith("--")] or match[1].split()
             name = names[0].partition("=")[0]
+            if why := self.unknown(name.lstrip("-")):
+                return f"{name}{why}"
             known = [option for action in self._actions for option in action.option_strings]
             return f"unknown option {name}.{nearest(name, known)}"
         if match := re.search(r'Parser key "([^"]+)":.*NestedArg\(key=\'([^\']+)\'', message):  # of what is no group
@@ -153,6 +177,8 @@ def option_parser(
         parser.add_argument(positional, type=hint, help=description_of(positional, options))
         skip.add(positional)
     parser.add_class_arguments(options, as_group=False, skip=cast(Any, skip))
+    for one in fields(options):
+        parser.refused |= {f"{one.name}.{key}": why for key, why in getattr(one.type, "refused", {}).items()}
     if network is not None:
         parser.add_class_arguments(network, "model")
     return parser
@@ -183,8 +209,7 @@ def check_keys(parser: OptionParser, content: Mapping[str, Any], source: str) ->
     Raises:
         OptionError: a key is unknown; the message suggests the nearest one.
     """
-    known = parser.options()
-    groups = {key[: place.start()] for key in known for place in re.finditer(r"\.", key)}
+    known, groups = parser.options(), parser.option_groups()
 
     def visit(mapping: Mapping[str, Any], prefix: str) -> None:
         for key, value in mapping.items():
@@ -192,6 +217,8 @@ def check_keys(parser: OptionParser, content: Mapping[str, Any], source: str) ->
             if full in groups and isinstance(value, Mapping):
                 visit(value, f"{full}.")
             elif full not in known and full not in groups:
+                if why := parser.unknown(full):
+                    raise OptionError(f"{source}: {full}{why}")
                 raise OptionError(f"{source}: unknown key {full!r}.{nearest(full, list(known))}")
 
     visit(content, "")

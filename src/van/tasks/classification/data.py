@@ -107,7 +107,7 @@ class ClassificationData(DataModule):
         """From now on, train on another image where one cannot be decoded; see DataModule."""
         self._skipped = file
 
-    def training_set(self) -> Any:
+    def training_set(self, mixed: bool = True) -> Any:
         """Return augmented images (C, H, W) and labels."""
         dataset = ImageDataset(self.train, self.transform, self.mode)
         return dataset if self._skipped is None else Skipping(dataset, self._skipped)

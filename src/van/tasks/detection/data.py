@@ -8,6 +8,7 @@ from van.data.coco import CocoDetectionDataset
 from van.data.coco_checks import usable_split
 from van.data.labels import open_labels
 from van.data.loaders import OrientedBatches, collate_objects, evaluation_loader, loading_processes
+from van.data.mixing import ObjectTargets
 from van.data.splits import training_splits
 from van.engine.data import DataModule
 from van.errors import DataError
@@ -45,13 +46,14 @@ class DetectionData(DataModule):
             raise DataError(
                 f"{val.name} has other categories than {train.name}. Give both the same list of categories."
             )
-        dataset = CocoDetectionDataset(train, transform, masks, options.keep_empty)
+        dataset = CocoDetectionDataset(train, None, masks, options.keep_empty)
         if not any(dataset.objects(image["id"]) for image in dataset.images):
             raise DataError(f"{train.name} has no annotations to learn from. See van check-data {options.data}.")
         workers = loading_processes(options.workers)
         collate = collate_objects(len(train.class_names), masks)
         val_dataset, names = CocoDetectionDataset(val), train.class_names
         super().__init__(dataset, val_dataset, names, batch_size, workers, val, options.seed, collate)
+        self.augment(transform, options.augmentation, ObjectTargets)
         self.notes = [*notes, *more]
         self.extra = {"category_ids": train.category_ids, **remembered}
 

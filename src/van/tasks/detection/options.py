@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from van.data.augmentation import DetectionAugmentation
-from van.engine.options import EvaluateOptions, SliceInference, TrainOptions, at_least, within
-from van.errors import VanError
+from van.data.augmentation import DetectionAugmentation, InstancesAugmentation
+from van.engine.options import EvaluateOptions, SliceInference, TrainOptions, at_least, not_empty, within
 from van.networks.detection.mask_rcnn import MaskRCNNOptions
 from van.networks.detection.options import DetectorOptions
 from van.networks.detection.retinanet import RetinaNetOptions
@@ -41,6 +40,7 @@ class InstancesTrainOptions(DetectionTrainOptions):
     """Options of training a detector that also predicts masks; see DetectionTrainOptions."""
 
     model: DetectorOptions = field(default_factory=MaskRCNNOptions)
+    augmentation: InstancesAugmentation = field(default_factory=InstancesAugmentation)  # pyright: ignore[reportIncompatibleVariableOverride] - more options
 
 
 @dataclass(kw_only=True)
@@ -83,5 +83,4 @@ class DetectionInference(SliceInference):
         within("score_threshold", self.score_threshold)
         within("iou", self.iou)
         at_least("max_detections", self.max_detections, 1)
-        if self.classes is not None and not self.classes:
-            raise VanError("classes is empty. Name the classes to keep, or leave it out to keep all.")
+        not_empty("classes", self.classes)

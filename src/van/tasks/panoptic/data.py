@@ -5,7 +5,8 @@ from typing import Any
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_segments
-from van.data.panoptic import PanopticDataset, PanopticSplit, find_panoptic_splits
+from van.data.mixing import SegmentTargets
+from van.data.panoptic import PanopticDataset, PanopticSplit, SegmentsToLearn, find_panoptic_splits
 from van.data.pixel_checks import usable_split, usable_splits
 from van.data.splits import evaluated_split, training_splits
 from van.engine.data import StepData
@@ -34,13 +35,14 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
     data = StepData(
         options,
         processes,
-        PanopticDataset(train, options.augmentation.transform()),
-        PanopticDataset(val, masks=False),
+        PanopticDataset(train),
+        PanopticDataset(val),
         train.class_names,
         val,
         collate_segments(len(train.class_names)),
         notes,
     )
+    data.augment(SegmentsToLearn(options.augmentation.transform()), options.augmentation, SegmentTargets)
     data.extra |= {"category_ids": train.category_ids, "isthing": train.isthing, **remembered}
     return data
 

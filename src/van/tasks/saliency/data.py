@@ -52,7 +52,7 @@ class SaliencyData(StepData):
         """From now on, train on another image of the same size where one cannot be decoded; see DataModule."""
         self.passes = [Skipping(images, file) for images in self.passes]
 
-    def training_set(self) -> ConcatDataset:
+    def training_set(self, mixed: bool = True) -> ConcatDataset:
         """Return the images at one size after the other."""
         return ConcatDataset(self.passes)
 

@@ -5,6 +5,7 @@ from typing import Any
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_labels
+from van.data.mixing import LabelTargets
 from van.data.pixel_checks import usable_split, usable_splits
 from van.data.semantic import SemanticDataset, SemanticSplit
 from van.data.splits import evaluated_split, training_splits
@@ -34,13 +35,14 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
     data = StepData(
         options,
         processes,
-        SemanticDataset(train, options.augmentation.transform()),
+        SemanticDataset(train),
         SemanticDataset(val),
         train.class_names,
         val,
         collate_labels(len(train.class_names)),
         notes,
     )
+    data.augment(options.augmentation.transform(), options.augmentation, LabelTargets)
     data.extra |= remembered
     return data
 
