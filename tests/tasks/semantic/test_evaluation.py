@@ -1,11 +1,15 @@
-"""IoU and accuracies of labels of pixels."""
+"""IoU, accuracies and boundary scores of labels of pixels."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
+from van.data.formats import IGNORED
 from van.errors import DataError
 from van.tasks.semantic.evaluation import SemanticEvaluator
+from van.tasks.semantic.metrics import boundary_scores
 
 CLASSES = ["a", "b", "c", "d"]
 
@@ -74,3 +78,81 @@ def test_one_class():
 def test_wrong_labels_are_refused(found, true, message):
     with pytest.raises(DataError, match=message):
         SemanticEvaluator(CLASSES).update([found.long()], [true.long()])
+
+
+# ------------------------------------------------------------------------------------------------ boundaries
+
+
+def scene(seed, size=(90, 120), classes=4):
+    """Labels of large smooth regions."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(classes, 6, 8))
+    fine = np.stack([np.kron(one, np.ones((size[0] // 6, size[1] // 8))) for one in coarse])
+    return gaussian_filter(fine, (0, 4, 4)).argmax(0).astype(np.uint8)
+
+
+def test_boundary_score_is_that_of_the_definition():
+    true, found = scene(1), scene(1)
+    found = np.roll(found, (1, 1), (0, 1))
+    found[20:30, 40:60] = 3
+    true[:9] = IGNORED
+    expected = {}
+    masked = np.where(true == IGNORED, IGNORED, found)
+    distance = 0.0075 * np.hypot(90, 120)
+    for label in range(4):
+        if not ((masked == label) | (true == label)).any():
+            continue
+        points = []
+        for labels in (masked, true):
+            inside = [
+                (y, x)
+                for y, x in np.argwhere(labels == label)
+                if any(
+                    0 <= y + dy < 90 and 0 <= x + dx < 120 and labels[y + dy, x + dx] not in (label, IGNORED)
+                    for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+                )
+            ]
+            points.append(np.array(inside, float).reshape(-1, 1, 2))
+        apart = np.linalg.norm(points[0] - points[1].transpose(1, 0, 2), axis=2)
+        precision, recall = (apart.min(1) <= distance).mean(), (apart.min(0) <= distance).mean()
+        expected[label] = 2 * precision * recall / (precision + recall)
+    scores = boundary_scores(found, true)
+    assert scores == pytest.approx(expected, abs=1e-12)
+    assert 0.2 < min(scores.values()) < 1
+
+
+def test_boundary_scores_by_hand():
+    half = np.zeros((100, 100), np.uint8)
+    half[:, 50:] = 1
+    assert boundary_scores(half, half) == {0: 1.0, 1: 1.0}
+    shifted = np.roll(half, 1, axis=1)
+    shifted[:, 0] = 0  # 1 pixel away, and 1.06 are allowed
+    assert boundary_scores(shifted, half) == {0: 1.0, 1: 1.0}
+    further = np.zeros((100, 100), np.uint8)
+    further[:, 52:] = 1
+    assert boundary_scores(further, half) == {0: 0.0, 1: 0.0}
+    plain = np.zeros((100, 100), np.uint8)
+    assert boundary_scores(plain, plain) == {0: 1.0}  # no boundary in either
+    assert boundary_scores(plain, half) == {0: 0.0, 1: 0.0}
+    hidden = half.copy()
+    hidden[:, 45:55] = IGNORED  # the boundary lies where nothing counts
+    assert boundary_scores(further, hidden) == {0: 1.0, 1: 1.0}
+    assert boundary_scores(half, np.full((100, 100), IGNORED, np.uint8)) == {}
+
+
+def test_boundary_scores_add_up_over_processes():
+    pairs = [(scene(i), scene(i + 100 * (i % 2))) for i in range(6)]
+    whole, *parts = (SemanticEvaluator("abcde", boundaries=True) for _ in range(3))
+    for number, (found, true) in enumerate(pairs):
+        for evaluator in (whole, parts[number % 2]):
+            evaluator.update([torch.from_numpy(found)], [torch.from_numpy(true)])
+    one, other = parts
+    one.sums += other.sums  # as torchmetrics does between processes
+    one.confusion += other.confusion
+    assert one.compute() == pytest.approx(whole.compute(), abs=1e-12)
+    assert 0 < whole.compute()["BF"] < 1
+    images = [np.mean(list(boundary_scores(*pair).values())) for pair in pairs]
+    assert whole.compute()["BF"] == pytest.approx(np.mean(images))
+    rows = whole.per_class()
+    assert rows[4]["BF"] is None
+    assert all(0 <= row["BF"] <= 1 for row in rows[:4])

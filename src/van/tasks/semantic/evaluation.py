@@ -1,20 +1,20 @@
-"""Measuring semantic segmentation: IoU and accuracies, those of each class, a sheet of predictions."""
+"""Measuring semantic segmentation: IoU, accuracies, boundaries, those of each class, a sheet of predictions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torchmetrics import Metric as State
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from van.data.classes import match_classes
 from van.data.semantic import IGNORED, SemanticDataset
 from van.engine.evaluation import Evaluation, spread
 from van.engine.predictor import Predictor
+from van.engine.sums import Sums
 from van.errors import DataError
 from van.networks.segmentation.inference import label_maps
-from van.tasks.semantic.metrics import METRICS, class_values, mean_values
+from van.tasks.semantic.metrics import BOUNDARY, METRICS, boundary_scores, class_values, mean_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,22 +22,25 @@ if TYPE_CHECKING:
 _SHEET = 10  # images on the sheet of predictions
 
 
-class SemanticEvaluator(State):
+class SemanticEvaluator(Sums):
     """Counts pixels by true and predicted class, over all processes.
 
     Args:
         class_names: Names in the order of the labels.
+        boundaries: Compare boundaries too, which takes longer than all else.
 
     Attributes:
+        sums: Sum of the boundary scores and number of images, of each class that an image has, and in the last row of
+            the mean over the classes of an image, shape (K + 1, 2).
         confusion: Pixels by true class (rows) and predicted class (columns), shape (K, K).
     """
 
-    full_state_update = False
     confusion: torch.Tensor
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        super().__init__()
+    def __init__(self, class_names: Sequence[str], boundaries: bool = False) -> None:
+        super().__init__(len(class_names) + 1, 2)
         self.class_names = list(class_names)
+        self.boundaries = boundaries
         zeros = torch.zeros(len(self.class_names), len(self.class_names), dtype=torch.long)
         self.add_state("confusion", zeros, dist_reduce_fx="sum")
 
@@ -60,6 +63,7 @@ class SemanticEvaluator(State):
                 f"Predicted labels have shape {tuple(found.shape)}, true ones {tuple(true.shape)}, expected the same."
             )
         number = len(self.class_names)
+        maps = found, true
         found = found.flatten().long()
         true = true.flatten().to(found)
         if not len(found):
@@ -74,18 +78,30 @@ class SemanticEvaluator(State):
         true = true.where(true != IGNORED, number)
         counts = multiclass_confusion_matrix(found, true, number + 1, validate_args=False)[:number, :number]
         self.confusion += counts.to(self.confusion)
+        if self.boundaries and (scores := boundary_scores(*(one.cpu().numpy() for one in maps))):
+            rows = [*scores, number]
+            values = [*scores.values(), sum(scores.values()) / len(scores)]
+            self.sums[rows] += torch.tensor([[value, 1.0] for value in values]).to(self.sums)
 
     def compute(self) -> dict[str, float]:
-        """Return mIoU, mAcc and aAcc; see van.tasks.semantic.metrics.mean_values."""
-        return mean_values(self.confusion.cpu().numpy())
+        """Return mIoU, mAcc and aAcc, and BF where boundaries are compared; see van.tasks.semantic.metrics."""
+        values = mean_values(self.confusion.cpu().numpy())
+        return {**values, BOUNDARY.key: self._boundary_means()[-1]} if self.boundaries else values
+
+    def _boundary_means(self) -> list[float]:
+        """Return the boundary score of each class, and the mean over the images; -1 where there is none."""
+        return [score / count if count else -1.0 for score, count in self.sums.tolist()]
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return name, number of pixels, IoU and accuracy of each class; None where they are not defined."""
+        """Return name, number of pixels, IoU, accuracy and perhaps BF of each class; None where not defined."""
         confusion = self.confusion.cpu().numpy()
-        rows = zip(self.class_names, confusion.sum(1).tolist(), *class_values(confusion), strict=True)
+        ious, accuracies = class_values(confusion)
+        columns = {"IoU": ious, "accuracy": accuracies}
+        if self.boundaries:
+            columns[BOUNDARY.key] = np.array(self._boundary_means()[:-1])
         return [
-            {"class": name, "pixels": pixels, "IoU": _rounded(iou), "accuracy": _rounded(accuracy)}
-            for name, pixels, iou, accuracy in rows
+            {"class": name, "pixels": pixels, **{key: _rounded(values[label]) for key, values in columns.items()}}
+            for label, (name, pixels) in enumerate(zip(self.class_names, confusion.sum(1).tolist(), strict=True))
         ]
 
 
@@ -94,12 +110,13 @@ def _rounded(value: float) -> float | None:
 
 
 class SemanticEvaluation(Evaluation):
-    """IoU and accuracies of a predictor; classes of the data are matched with its own by name."""
+    """IoU, accuracies and boundary score of a predictor; classes of the data are matched with its own by name."""
 
-    columns = ("pixels", "IoU", "accuracy")
+    columns = ("pixels", "IoU", "accuracy", BOUNDARY.key)
 
     def __init__(self, predictor: Predictor, split: Any, workers: int) -> None:
-        super().__init__(predictor, split, workers, SemanticEvaluator(predictor.class_names), METRICS)
+        evaluator = SemanticEvaluator(predictor.class_names, boundaries=True)
+        super().__init__(predictor, split, workers, evaluator, (*METRICS, BOUNDARY))
         own = match_classes(split.class_names, predictor.class_names, split.name)
         self._own = torch.full((256,), IGNORED, dtype=torch.uint8)
         self._own[: len(own)] = torch.tensor(own, dtype=torch.uint8)
@@ -118,7 +135,7 @@ class SemanticEvaluation(Evaluation):
         self.evaluator.update(found, [self._own[target.long()] for target in targets])
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return name, number of pixels, IoU and accuracy of each class."""
+        """Return name, number of pixels, IoU, accuracy and boundary score of each class."""
         return self.evaluator.per_class()
 
     def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
