@@ -4,8 +4,10 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.tasks.classification.conftest import make_images
 
 import van
@@ -107,3 +109,44 @@ def test_the_split_of_training_is_remembered(cli, options):
     assert status == 0
     assert "29 images" in out
     assert "may have been trained on" in out
+
+
+class TestCalibrate:
+    def test_the_copy_keeps_the_temperature(self, cli, trained, colours):
+        out, before = measure(cli, trained, colours, "--split", "train", "--calibrate")
+        assert "ECE" in out
+        assert "temperature" in out
+        assert Path("result/reliability_calibrated.png").stat().st_size > 5000
+        assert before["NLL_calibrated"] <= before["NLL"] + 1e-6
+        copy = Path("result/weights.safetensors")
+        assert "temperature" not in json.dumps(van.load(trained).header.to_dict())
+        predictor = van.load(copy)
+        assert predictor.inference.temperature == pytest.approx(before["temperature"], abs=1e-6)
+        status, _, err = cli(
+            *("evaluate", "--weights", copy, "--data", colours, "--split", "train", "--output", "again")
+        )
+        assert status == 0, err
+        after = report("again")
+        assert after["ECE"] == pytest.approx(before["ECE_calibrated"], abs=1e-5)
+        assert after["top1"] == before["top1"]
+
+    def test_prediction_and_exported_probabilities_use_it(self, trained, colours):
+        image = next((colours / "val").rglob("*.png"))
+        plain, soft = (van.load(trained, temperature=t)(str(image)) for t in (1.0, 4.0))
+        logits = np.log(plain.probabilities)
+        expected = np.exp(logits / 4) / np.exp(logits / 4).sum()
+        assert np.allclose(soft.probabilities, expected, atol=1e-5)
+        assert soft.classes == plain.classes
+        predictor = van.load(trained, temperature=4.0)
+        graph = predictor.task.graph(predictor, False, True)
+        item = predictor.task.prepare(predictor)(Image.open(image).convert("RGB"))
+        exported = graph(item[None])[0][0].detach().numpy()
+        assert np.allclose(np.sort(exported)[::-1], expected, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"), [(["--temperature", "0"], "temperature is 0.0, expected a number above 0")]
+    )
+    def test_wrong_options(self, cli, trained, colours, arguments, words):
+        status, _, err = cli("evaluate", "--weights", trained, "--data", colours, *arguments)
+        assert status != 0
+        assert words in err

@@ -9,7 +9,8 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from van.errors import DataError
-from van.tasks.classification.evaluation import ClassificationEvaluation, calibration
+from van.tasks.classification.evaluation import ClassificationEvaluation, calibration, fit_temperature, likelihood
+from van.tasks.classification.options import ClassificationInference
 
 NAMES = ["cat", "dog", "fox", "größer"]
 # six images; nothing is a größer, nothing is taken for a dog
@@ -33,7 +34,13 @@ def evaluation_of(batches, names=NAMES):
     """The evaluation of a classifier whose logits are the images."""
     split = Labeled(batches)
     split.class_names = names
-    predictor = SimpleNamespace(model=lambda images: images, device="cpu", class_names=names)
+    predictor = SimpleNamespace(
+        model=lambda images: images,
+        device="cpu",
+        class_names=names,
+        inference=ClassificationInference(),
+        state={},
+    )
     evaluation = ClassificationEvaluation(predictor, split, 0)
     evaluation.batches = lambda: split
     return evaluation
@@ -134,3 +141,17 @@ def test_most_confident_errors_first(measured, tmp_path):
     probabilities = [float(row["probability"]) for row in rows]
     assert probabilities == sorted(probabilities, reverse=True)
     assert json.loads((tmp_path / "evaluation.json").read_text())["ECE"] == pytest.approx(evaluation.calibration()[0])
+
+
+def test_the_temperature_is_the_one_that_labels_were_drawn_with():
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(20000, 10)
+    labels = torch.multinomial((logits / 2.5).softmax(1), 1)[:, 0]
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(2.5, rel=0.03)
+    assert likelihood(logits, labels, temperature) <= min(likelihood(logits, labels, t) for t in (1.0, 2.3, 2.7))
+    confidence = [(logits / t).softmax(1).amax(1).numpy() for t in (1.0, temperature)]
+    right = (logits.argmax(1) == labels).numpy()
+    before, after = (calibration(one, right)[0] for one in confidence)
+    assert before > 0.2
+    assert after < 0.02

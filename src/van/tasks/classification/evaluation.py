@@ -1,7 +1,9 @@
 """How good a classifier is: accuracies, metrics per class, confusion matrix."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +15,7 @@ from torchmetrics import Metric as State
 from van.data.samples import Samples
 from van.engine.evaluation import Evaluation
 from van.engine.predictor import Predictor
+from van.engine.run import WEIGHTS
 from van.errors import DataError
 from van.tasks.classification.metrics import TOP1, accuracies
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _BINS = 15  # of confidences, as in Guo et al., 2017
+_TEMPERATURES = (0.05, 20.0)
 _ERRORS = 1000  # images in errors.csv
 
 
@@ -41,6 +45,25 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = _BINS) ->
     counts, sums, hits = (np.bincount(places, w, minlength=bins) for w in (None, confidence, right))
     means = [np.divide(part, counts, out=np.full(bins, np.nan), where=counts > 0) for part in (sums, hits)]
     return float(np.abs(sums - hits).sum() / max(1, len(confidence))), np.stack([counts, *means], axis=1)
+
+
+def likelihood(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> float:
+    """Return the mean negative log-likelihood of true labels (N,) where logits (N, K) are divided by a temperature."""
+    return float(torch.nn.functional.cross_entropy(logits / temperature, labels))
+
+
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the temperature from 0.05 to 20 that makes true labels most likely (Guo et al., 2017, section 4.2).
+
+    Args:
+        logits: Shape (N, K).
+        labels: True classes, shape (N,).
+    """
+    from scipy.optimize import minimize_scalar
+
+    bounds = [math.log(limit) for limit in _TEMPERATURES]
+    found: Any = minimize_scalar(lambda log: likelihood(logits, labels, math.exp(log)), bounds=bounds, method="bounded")
+    return math.exp(found.x)
 
 
 class AccuracyEvaluator(State):
@@ -79,15 +102,21 @@ class ClassificationEvaluation(Evaluation):
         labels: True class of each image, shape (N,).
         top: The most probable classes of each image, best first, shape (N, k).
         confidence: Probability of the best class, shape (N,).
+        temperature: The one that was fitted, where that was asked for.
+        calibrated: Probability of the best class with it, shape (N,).
     """
 
     columns = ("images", "precision", "recall", "f1")
+    temperature: float | None = None
+    calibrated: np.ndarray
 
     def __init__(self, predictor: Predictor, split: Any, workers: int) -> None:
         self.class_names = list(split.class_names)
         evaluator = AccuracyEvaluator(len(self.class_names))
         super().__init__(predictor, split, workers, evaluator, evaluator.metrics)
         self._seen: list[tuple[np.ndarray, ...]] = []
+        self._weights: Any = predictor.state.get("calibrate")
+        self._logits: list[torch.Tensor] = []  # of all images, where a temperature is fitted to them
 
     def batches(self) -> Iterable[Any]:
         """Return preprocessed images (B, C, H, W) and labels (B,)."""
@@ -100,7 +129,10 @@ class ClassificationEvaluation(Evaluation):
     def update(self, batch: Any) -> None:
         """Count what the classifier answers on a batch."""
         images, target = batch
-        probabilities = self.predictor.model(images.to(self.predictor.device)).float().softmax(dim=1).cpu()
+        logits = self.predictor.model(images.to(self.predictor.device)).float().cpu()
+        probabilities = (logits / self.predictor.inference.temperature).softmax(dim=1)
+        if self._weights is not None:
+            self._logits.append(logits)
         self.evaluator.update(probabilities, target)
         best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
         self._seen.append((target.numpy(), best.indices.numpy(), best.values[:, 0].numpy()))
@@ -114,6 +146,13 @@ class ClassificationEvaluation(Evaluation):
         if not self._seen:
             raise DataError("There are no images to evaluate the model on. Check the data.")
         self.labels, self.top, self.confidence = (np.concatenate(part) for part in zip(*self._seen, strict=True))
+        if self._logits:
+            logits, labels = torch.cat(self._logits), torch.from_numpy(self.labels)
+            self.temperature = fit_temperature(logits, labels)
+            self.calibrated = (logits / self.temperature).softmax(dim=1).amax(dim=1).numpy()
+            pair = (self.predictor.inference.temperature, self.temperature)
+            self._likelihoods = [likelihood(logits, labels, temperature) for temperature in pair]
+            self._logits.clear()
         return super().compute()
 
     def size(self) -> int:
@@ -148,16 +187,43 @@ class ClassificationEvaluation(Evaluation):
         return calibration(self.confidence, self.labels == self.top[:, 0])
 
     def report(self, values: Mapping[str, float]) -> dict[str, Any]:
-        """Return the accuracies and the expected calibration error."""
-        return {**super().report(values), "ECE": round(self.calibration()[0], 6)}
+        """Return the accuracies and the expected calibration error, and what calibration has made of it."""
+        content = {**super().report(values), "ECE": round(self.calibration()[0], 6)}
+        if self.temperature is None:
+            return content
+        before, after = (round(value, 6) for value in self._likelihoods)
+        error = round(self._calibrated()[0], 6)
+        fitted = {"temperature": round(self.temperature, 6), "ECE_calibrated": error}
+        return {**content, **fitted, "NLL": before, "NLL_calibrated": after}
+
+    def _calibrated(self) -> tuple[float, np.ndarray]:
+        return calibration(self.calibrated, self.labels == self.top[:, 0])
 
     def lines(self, values: Mapping[str, float]) -> list[str]:
         """Return the accuracies, and the expected calibration error."""
-        error = f"calibration error (ECE, {_BINS} bins) {100 * self.calibration()[0]:.2f} %"
-        return [*super().lines(values), error]
+        lines = [*super().lines(values), f"calibration error (ECE, {_BINS} bins) {100 * self.calibration()[0]:.2f} %"]
+        if self.temperature is None:
+            return lines
+        before, after = self._likelihoods
+        return [
+            *lines,
+            f"with temperature {self.temperature:.3f} instead of {self.predictor.inference.temperature:g}: calibration "
+            f"error {100 * self._calibrated()[0]:.2f} %, negative log-likelihood {after:.4f} instead of {before:.4f}",
+        ]
 
     def write(self, folder: Path) -> list[str]:
-        """Write the most confident errors."""
+        """Write the most confident errors, and weights that keep the temperature that was fitted."""
+        return [*self._write_errors(folder), *([self._write_weights(folder)] if self._weights is not None else [])]
+
+    def _write_weights(self, folder: Path) -> str:
+        from van.models.weight_file import write_weights
+
+        network, header = self.predictor.task.load(self._weights)
+        inference = {**(header.extra.get("inference") or {}), "temperature": self.temperature}
+        header = replace(header, extra={**header.extra, "inference": inference})
+        return write_weights(header, network.state_dict(), folder / WEIGHTS).name
+
+    def _write_errors(self, folder: Path) -> list[str]:
         wrong = np.flatnonzero(self.labels != self.top[:, 0])
         wrong = wrong[np.argsort(-self.confidence[wrong], kind="stable")][:_ERRORS]
         with (folder / "errors.csv").open("w", newline="", encoding="utf-8") as file:
@@ -176,7 +242,12 @@ class ClassificationEvaluation(Evaluation):
         matrix = confusion(self.confusion(), self.class_names, line)
         error, bins = self.calibration()
         diagram = reliability(bins, f"{title}: ECE {100 * error:.2f} %")
-        return {"confusion_matrix": matrix, "reliability": diagram, "predictions": self._sheet(self.split, title)}
+        figures = {"confusion_matrix": matrix, "reliability": diagram, "predictions": self._sheet(self.split, title)}
+        if self.temperature is not None:
+            error, bins = self._calibrated()
+            line = f"{title}: ECE {100 * error:.2f} % with temperature {self.temperature:.3f}"
+            figures["reliability_calibrated"] = reliability(bins, line)
+        return figures
 
     def _sheet(self, samples: Samples, title: str) -> "Figure":
         """Draw some of the images: the most confident errors, over all classes, then correct predictions."""

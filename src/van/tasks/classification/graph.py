@@ -39,6 +39,7 @@ class ClassificationGraph(Graph):
             predictor, preprocess, postprocess, LEVELS if features else ("probabilities" if postprocess else "logits",)
         )
         self.features = features
+        self.temperature: float = predictor.inference.temperature
         self.options: dict[str, Any] = predictor.extra["preprocessing"]
         self.channels = self.options["input_size"][0]
         self.size = cast(tuple[int, int], tuple(self.options["input_size"][1:]))
@@ -61,7 +62,9 @@ class ClassificationGraph(Graph):
         if self.preprocess:
             images = (self._cropped(images) / 255 - self.mean) / self.std
         outputs = self.core(images)
-        return (outputs[0].softmax(1),) if self.postprocess and not self.features else outputs
+        if not self.postprocess or self.features:
+            return outputs
+        return ((outputs[0] if self.temperature == 1 else outputs[0] / self.temperature).softmax(1),)
 
     def _cropped(self, images: torch.Tensor) -> torch.Tensor:
         """Resize images (B, C, H, W) of bytes, and crop or pad them, as timm's transform with these options does."""

@@ -210,7 +210,8 @@ class ClassificationTask(Task):
         import torch
 
         logits = predictor.model(torch.stack(list(items)).to(predictor.device)).float().cpu()
-        best = logits.softmax(dim=1).topk(min(predictor.inference.top_k, logits.shape[1]), dim=1)
+        probabilities = (logits / predictor.inference.temperature).softmax(dim=1)
+        best = probabilities.topk(min(predictor.inference.top_k, logits.shape[1]), dim=1)
         return [
             Classification(class_names=predictor.class_names, size=size, labels=labels, probabilities=values)
             for size, labels, values in zip(sizes, best.indices.numpy(), best.values.numpy(), strict=True)
@@ -227,6 +228,20 @@ class ClassificationTask(Task):
         from van.tasks.classification.graph import ClassificationGraph
 
         return ClassificationGraph(predictor, preprocess, False, features=True)
+
+    def configure(self, predictor: "Predictor", options: Any) -> None:
+        """Take note of the weight file to write a calibrated copy of.
+
+        Raises:
+            VanError: it is an exported file.
+        """
+        if getattr(options, "calibrate", False):
+            if predictor.header.export:
+                raise VanError(
+                    f"calibrate writes a weight file, but {options.weights} is an exported file. Calibrate the weights "
+                    "that it was exported from, and export the copy."
+                )
+            predictor.state["calibrate"] = options.weights
 
     def open_split(self, options: Any, predictor: "Predictor") -> tuple[Any, list[str]]:
         """Return labeled images: the split asked for, by default what the weights were not trained on."""
