@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from van.engine import drawing
 from van.engine.drawing import (
     LEFT,
     MIDDLE,
@@ -38,6 +39,15 @@ def blank(width=600, height=400, colour=(128, 128, 128)):
 
 def pixels(image):
     return np.asarray(image).astype(int)
+
+
+@pytest.fixture
+def placed_labels(monkeypatch):
+    """Where the last drawing has put its labels (N, 4), and the sizes of their fonts: placed_labels()."""
+    found = []
+    write = drawing._Labels.write
+    monkeypatch.setattr(drawing._Labels, "write", lambda self: found.append(self) or write(self))
+    return lambda: (found[-1].taken, [font.size for _, font, _ in found[-1].texts])
 
 
 def count_of(image, colour):
@@ -120,6 +130,34 @@ class TestBoxes:
         picture = draw_boxes(blank(800, 600, "white"), same, range(5), [f"class {i}" for i in range(5)])
         for colour in COLOURS[:5]:  # the rectangle behind each name is seen
             assert count_of(picture, colour) > 400
+
+    @pytest.mark.parametrize("size", [(64, 64), (64, 48), (20, 600), (400, 40), (640, 480), (4000, 2600)])
+    def test_labels_are_legible_inside_and_apart(self, size, placed_labels):
+        for count, seed in itertools.product((5, 15, 60), range(2)):
+            rng = np.random.default_rng(seed)
+            middles, sides = rng.uniform(0, 1, (count, 2)) * size, rng.uniform(0.02, 0.3, (count, 2)) * size
+            boxes = np.hstack([middles - sides / 2, middles + sides / 2])
+            picture = draw_boxes(blank(*size), boxes, rng.integers(0, 3, count), NAMES, rng.uniform(0, 1, count))
+            places, fonts = placed_labels()
+            assert len(places) == count
+            assert (places >= 0).all()
+            assert (places[:, 2:] <= np.array(picture.size)).all()
+            assert min(fonts) >= max(12, max(picture.size) / 100)  # the whole picture is looked at
+            low = np.maximum(places[:, None, :2], places[:, :2])
+            high = np.minimum(places[:, None, 2:], places[:, 2:])
+            covered = np.triu((high - low).clip(0).prod(axis=2) > 1, 1).any()
+            areas = (places[:, 2:] - places[:, :2]).prod(axis=1)
+            if areas.sum() < 0.4 * np.prod(picture.size):  # there is room for all
+                assert not covered, (size, count, seed)
+
+    def test_a_label_takes_the_last_free_place(self, placed_labels):
+        # one box in a corner, so often that its labels fill the picture
+        boxes = np.repeat([[0.0, 0, 30, 20]], 60, axis=0)
+        draw_boxes(blank(512, 120), boxes, [0] * 60, ["cat"])
+        places, _ = placed_labels()
+        low = np.maximum(places[:, None, :2], places[:, :2])
+        high = np.minimum(places[:, None, 2:], places[:, 2:])
+        assert not np.triu((high - low).clip(0).prod(axis=2) > 1, 1).any()
 
     def test_a_label_does_not_hide_a_small_object(self):
         small = [300.0, 180, 330, 198]  # where the label of the large box would be

@@ -27,6 +27,7 @@ SIDES: tuple[LegendEntry, ...] = (("the person's left", LEFT), ("the person's ri
 
 _LEGIBLE = 512  # pixels of the longer side: names cannot be read on smaller images
 _LONGEST_NAME = 24  # characters
+_SHORTEST = 3  # letters of a name that is cut in the middle
 _LEGEND_LINES = 8  # of the legend beside an image, however low the image is
 _TINT = 0.6  # of class colours
 _MASK_TINT = 0.4  # of instance masks, which may overlap
@@ -161,6 +162,7 @@ class _Labels:
         self.objects = objects.reshape(-1, 4)
         self.taken = np.empty((0, 4))
         self.texts: list[tuple[str, ImageFont.FreeTypeFont, Colour]] = []
+        self.full: list[tuple[float, float]] = []  # sizes of texts for which there is no free place any more
 
     def add(self, text: str, box: Sequence[float], colour: Colour, centred: bool = False) -> None:
         """Place a text at a box (x1, y1, x2, y2): in its middle, or above it and otherwise where there is room."""
@@ -170,6 +172,9 @@ class _Labels:
         wanted = largest * (box[2] - box[0]) / max(1.0, font_for(text, largest).getlength(text))
         font = font_for(text, round(min(max(wanted, max(12, largest * 0.65)), largest)))
         left, top, right, bottom = font.getbbox(text)
+        while right - left + 6 >= self.size[0] and len(text) > 1:  # on very narrow images
+            text = shorten(text, len(text) - 1) if len(text) > _SHORTEST else text[:-1]
+            left, top, right, bottom = font.getbbox(text)
         place = self._place(box, right - left + 6, bottom - top + 6, centred)
         self._connect(place, box, colour)
         self.taken = np.vstack([self.taken, place])
@@ -199,8 +204,31 @@ class _Labels:
         lows = np.clip(np.array(corners), 0, room)
         places = np.hstack([lows, lows + np.array((wide, high))])
         hidden = (_overlaps(places, self.objects) / _areas(self.objects).clip(1)).sum(axis=1)
-        cost = 10 * (_overlaps(places, self.taken) > 1).sum(axis=1) + hidden + 0.02 * np.arange(len(places))
-        return places[int(cost.argmin())]
+        covered = (_overlaps(places, self.taken) > 1).sum(axis=1)
+        best = int((10 * covered + hidden + 0.02 * np.arange(len(places))).argmin())
+        free = self._free((wide, high), (x1 + x2, y1 + y2)) if covered[best] else None
+        return places[best] if free is None else free
+
+    def _free(self, size: tuple[float, float], twice: tuple[float, float]) -> np.ndarray | None:
+        """Return the place of a text of this size that covers no other, nearest to a middle; None where there is none.
+
+        Where there is any, there is also one that touches others, or the picture's edge, on its left and above.
+        """
+        if any(wide <= size[0] and high <= size[1] for wide, high in self.full):
+            return None
+        room = np.array(self.size) - size - 1
+        corners = np.stack(
+            np.meshgrid(np.append(self.taken[:, 2] + 1, 0), np.append(self.taken[:, 3] + 1, 0)), axis=-1
+        ).reshape(-1, 2)
+        corners = corners[(corners <= room).all(axis=1)]
+        corners = corners[np.argsort(np.abs(2 * corners + size - twice).sum(axis=1), kind="stable")]
+        for some in np.array_split(corners, max(1, len(corners) // 512)):  # nearest first
+            places = np.hstack([some, some + size])
+            free = ~(_overlaps(places, self.taken) > 1).any(axis=1)
+            if free.any():
+                return places[int(free.argmax())]
+        self.full.append(size)
+        return None
 
     def _connect(self, place: np.ndarray, box: Sequence[float], colour: Colour) -> None:
         """Draw a line from a text to its object where they are apart."""
