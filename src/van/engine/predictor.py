@@ -98,6 +98,19 @@ class Predictor:
         if not plain:
             self.engine = put_in_place(self.model, engine, precision, self.device, file, header)
 
+    def labels_of(self, classes: Sequence[str] | None) -> list[int]:
+        """Return the labels of classes by their names; none for None.
+
+        Raises:
+            VanError: a name is unknown.
+        """
+        known = self.class_names
+        for name in classes or ():
+            if name not in known:
+                listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+                raise VanError(f"classes has {name!r}, expected some of {listed}.{nearest(name, known)}")
+        return [known.index(name) for name in classes or ()]
+
     @torch.inference_mode()
     def predict(self, items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return what is on a batch of prepared images; see Task.predict."""

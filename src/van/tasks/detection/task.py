@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from van.engine.options import CheckOptions, TrainOptions
 from van.engine.result import Result
 from van.engine.task import Task
-from van.errors import VanError, nearest
+from van.errors import VanError
 from van.tasks.detection.metrics import BOX, MASK
 from van.tasks.detection.options import (
     DetectionEvaluateOptions,
@@ -81,11 +81,7 @@ class DetectionTask(Task):
             VanError: a class is unknown, or the network has no non-maximum suppression to give an IoU.
         """
         inference, options, changes = predictor.inference, predictor.model.options, {}
-        for name in inference.classes or ():
-            if name not in predictor.class_names:
-                known = predictor.class_names
-                listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-                raise VanError(f"classes has {name!r}, expected some of {listed}.{nearest(name, known)}")
+        predictor.labels_of(inference.classes)
         if inference.iou is not None:
             if hasattr(options, "nms_threshold"):
                 changes["nms_threshold"] = inference.iou
@@ -174,8 +170,7 @@ def _kept(found: Detections, predictor: "Predictor") -> Detections:
     inference = predictor.inference
     found.category_ids = predictor.extra.get("category_ids")
     if inference.classes is not None:
-        labels = [predictor.class_names.index(name) for name in inference.classes]
-        found = found.chosen(np.isin(found.labels, labels))
+        found = found.chosen(np.isin(found.labels, predictor.labels_of(inference.classes)))
     found.best_score = float(found.scores[0]) if len(found) else None
     found = found.above(inference.score_threshold)
     if inference.agnostic_nms:

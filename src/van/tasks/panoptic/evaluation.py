@@ -74,6 +74,23 @@ def find_segments(
     return panoptic_maps(network, images, things_of(isthing), options.fit, *thresholds)
 
 
+def kept_segments(found: dict[str, Any], predictor: Predictor) -> dict[str, Any]:
+    """Return the segments of an image that options of inference keep; see find_segments."""
+    inference, segments = predictor.inference, found["segments"]
+    if inference.classes is not None:
+        labels = predictor.labels_of(inference.classes)
+        segments = [segment for segment in segments if segment["label"] in labels]
+        found = {**found, "best_score": max((segment["score"] for segment in segments), default=0.0)}
+    if inference.max_detections is not None:
+        things = sorted((s for s in segments if s["isthing"]), key=lambda s: -s["score"])[inference.max_detections :]
+        segments = [segment for segment in segments if segment not in things]
+    if len(segments) == len(found["segments"]):
+        return found
+    numbers = found["segmentation"]
+    ids = torch.tensor([segment["id"] for segment in segments], dtype=numbers.dtype, device=numbers.device)
+    return {**found, "segmentation": numbers * torch.isin(numbers, ids), "segments": segments}
+
+
 class PanopticEvaluation(Evaluation):
     """Panoptic quality of a predictor; classes of the data are matched with its own by name."""
 
@@ -99,7 +116,7 @@ class PanopticEvaluation(Evaluation):
         """Return lists of images (3, H, W) and of their true segments."""
         from van.data.loaders import evaluation_loader
 
-        return evaluation_loader(PanopticDataset(self.split, masks=False), self.predictor.batch_size, self.workers)
+        return evaluation_loader(PanopticDataset(self.split), self.predictor.batch_size, self.workers)
 
     def update(self, batch: Any) -> None:
         """Match the segments that the predictor finds on a batch."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from van.data.augmentation import PanopticAugmentation
-from van.engine.options import EvaluateOptions, Inference, PredictOptions, StepOptions, within
+from van.engine.options import EvaluateOptions, Inference, PredictOptions, StepOptions, at_least, not_empty, within
 from van.networks.options import NetworkOptions
 from van.networks.segmentation.options import Mask2FormerOptions
 from van.networks.segmentation.views import check_pair
@@ -18,17 +18,23 @@ class PanopticInference(Inference):
             size of the image. Large images at their own size take gigabytes.
         score_threshold: Candidates with a lower score are dropped.
         overlap_threshold: A segment is dropped if others leave a smaller share of its mask visible.
+        classes: Names of the classes to keep; null keeps all. Pixels of the others are in no segment.
+        max_detections: Keep at most this many countable objects per image, the best; null keeps all.
     """
 
     fit: tuple[int, int] | None = (800, 1333)
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8
+    classes: list[str] | None = None
+    max_detections: int | None = None
 
     def check(self) -> None:
-        """Refuse numbers that are out of range."""
+        """Refuse values that are out of range."""
         check_pair("fit", self.fit)
         within("score_threshold", self.score_threshold)
         within("overlap_threshold", self.overlap_threshold)
+        at_least("max_detections", self.max_detections, 1)
+        not_empty("classes", self.classes)
 
 
 @dataclass(kw_only=True)

@@ -34,6 +34,7 @@ class PanopticTask(Task):
     demo = "panoptic/mask2former_van_b0_shapes"
     demo_data = "shapes"
     result = Panoptic
+    predict_only = ("classes", "max_detections")
     train_options = PanopticTrainOptions
     evaluate_options = PanopticEvaluateOptions
     predict_options = PanopticPredictOptions
@@ -53,12 +54,21 @@ class PanopticTask(Task):
 
         return PanopticLearner(network, data.class_names, data.extra["isthing"], options)
 
+    def ready(self, predictor: "Predictor") -> None:
+        """Check the names of the classes to keep.
+
+        Raises:
+            VanError: one is unknown.
+        """
+        predictor.labels_of(predictor.inference.classes)
+
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
         """Return the segments of each image."""
-        from van.tasks.panoptic.evaluation import find_segments
+        from van.tasks.panoptic.evaluation import find_segments, kept_segments
 
         images = [item.to(predictor.device) for item in items]
         found = find_segments(predictor.model, images, predictor.extra["isthing"], predictor.inference)
+        found = [kept_segments(one, predictor) for one in found]
         return [
             Panoptic(
                 class_names=predictor.class_names,

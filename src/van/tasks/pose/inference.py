@@ -127,6 +127,7 @@ def _poses(
     scores = person_scores(keypoints, torch.from_numpy(certain)).numpy()
     points = keypoints.numpy()
     kept = suppress(points, scores, boxes[:, 2] * boxes[:, 3], predictor.inference.oks_threshold)
+    kept = kept[: predictor.inference.max_detections]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     return Poses(
         class_names=predictor.class_names,
@@ -272,6 +273,8 @@ def open_detector(weights: str, predictor: "Predictor") -> "Predictor":
     asked: dict[str, Any] = {} if header.export else dict(predictor.asked)
     if predictor.inference.slice is not None:
         asked |= {"slice": predictor.inference.slice, "overlap": predictor.inference.overlap}
+    if predictor.inference.iou is not None:
+        asked["iou"] = predictor.inference.iou
     detector = load(weights, str(predictor.device), predictor.batch_size, **asked, score_threshold=0.0)
     if person not in detector.class_names:
         raise VanError(

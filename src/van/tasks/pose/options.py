@@ -86,6 +86,9 @@ class PoseInference(SliceInference):
         keypoint_threshold: Keypoints with a lower score are not drawn.
         oks_threshold: Of two persons whose poses are more similar than this (COCO's object keypoint similarity, from 0
             to 1), only the better one is kept; 1 keeps all. Annotated boxes are never left out.
+        iou: Of two boxes that overlap by a larger IoU, the detector keeps only the better one (non-maximum
+            suppression); null as the detector has it.
+        max_detections: Keep at most this many persons per image, the best; null keeps all.
         flip_test: Average the heat maps with those of the mirrored crop.
     """
 
@@ -94,6 +97,8 @@ class PoseInference(SliceInference):
     score_threshold: float = 0.3
     keypoint_threshold: float = 0.2
     oks_threshold: float = 0.9
+    iou: float | None = None
+    max_detections: int | None = None
     flip_test: bool = True
 
     def check(self) -> None:
@@ -105,6 +110,12 @@ class PoseInference(SliceInference):
         super().check()
         for name in ("score_threshold", "keypoint_threshold", "oks_threshold"):
             within(name, getattr(self, name))
+        within("iou", self.iou)
+        at_least("max_detections", self.max_detections, 1)
+        if self.iou is not None and self.detector is None:
+            raise VanError(
+                f"iou is {self.iou}, but there is no detector whose boxes overlap. Give one, or leave it out."
+            )
         if self.slice is not None and self.detector is None:
             raise VanError(f"slice is {self.slice}, but there is no detector to see slices. Give one, or leave it out.")
         if self.detector is not None and self.boxes is not None:

@@ -36,7 +36,7 @@ class PoseTask(Task):
     evaluate_options = PoseEvaluateOptions
     predict_options = PosePredictOptions
     inference = PoseInference
-    predict_only = ("detector", "slice", "overlap")
+    predict_only = ("detector", "slice", "overlap", "iou", "max_detections")
     files_only = ("boxes",)
     unit = "persons"
     architecture = "simple_baseline"
