@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from van.data.balance import Repeats
 from van.data.targets import check_labels, check_objects, check_saliency
 from van.errors import DataError
 
@@ -133,6 +134,7 @@ class OrientedBatches(TrainBatches):
         seed: Of the order.
         processes: How many share the images; None asks torch.distributed.
         rank: Which of them this is; None asks torch.distributed.
+        factors: How often each image is seen in an epoch; None takes each once. See van.data.balance.Repeats.
 
     Raises:
         DataError: there are fewer images than processes.
@@ -145,25 +147,36 @@ class OrientedBatches(TrainBatches):
         seed: int = 0,
         processes: int | None = None,
         rank: int | None = None,
+        factors: Sequence[float] | None = None,
     ) -> None:
         super().__init__(len(ratios), batch_size, seed, processes, rank)
         self._refuse_fewer_images_than_processes()
         self.share = min(batch_size, len(ratios) // self.num_replicas)
         wide = torch.tensor(ratios) >= 1
         self.groups = [group for group in (wide.nonzero()[:, 0], (~wide).nonzero()[:, 0]) if len(group)]
+        seen = None if factors is None else np.asarray(factors)
+        self.repeats = [None if seen is None else Repeats(seen[group.numpy()]) for group in self.groups]
 
     def __len__(self) -> int:
-        return sum(max(1, len(group) // (self.share * self.num_replicas)) for group in self.groups)
+        lengths = [
+            len(group) if repeats is None else repeats.length
+            for group, repeats in zip(self.groups, self.repeats, strict=True)
+        ]
+        return sum(max(1, length // (self.share * self.num_replicas)) for length in lengths)
 
     def batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         """Return all batches of an epoch over all processes together."""
         generator = torch.Generator().manual_seed(self.seed + epoch)
         size = self.share * self.num_replicas
-        orders = [group[torch.randperm(len(group), generator=generator)].tolist() for group in self.groups]
+        orders = [
+            group[torch.randperm(len(group), generator=generator) if repeats is None else repeats.order(generator)]
+            for group, repeats in zip(self.groups, self.repeats, strict=True)
+        ]
+        orders = [order.tolist() for order in orders]
         batches: list[list[int]] = []
         for order, other in zip(orders, reversed(orders), strict=True):
-            # an orientation with too few images for a batch takes some of the other
-            filled = order if len(order) >= size else (order + other)[:size]
+            # an orientation with too few images for a batch takes some of the other; repeats are rounded, so twice
+            filled = order if len(order) >= size else (2 * (order + other))[:size]
             batches += [filled[i * size : (i + 1) * size] for i in range(len(filled) // size)]
         for place, batch in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
             yield list(enumerate(batches[batch], (epoch * len(batches) + place) * size))
@@ -182,6 +195,7 @@ class StepBatches(TrainBatches):
         seed: Of the order.
         processes: How many share the images; None asks torch.distributed.
         rank: Which of them this is; None asks torch.distributed.
+        factors: How often each image is seen in a pass; None takes each once. See van.data.balance.Repeats.
     """
 
     def __init__(
@@ -192,7 +206,11 @@ class StepBatches(TrainBatches):
         seed: int = 0,
         processes: int | None = None,
         rank: int | None = None,
+        factors: Sequence[float] | None = None,
     ) -> None:
+        self.repeats = None if factors is None else Repeats(factors)
+        # from here on, images are those of a pass
+        images = images if self.repeats is None else self.repeats.length
         super().__init__(images, batch_size, seed, processes, rank)
         self.share = batch_size
         self._turn: tuple[int, list[int]] | None = None
@@ -212,7 +230,10 @@ class StepBatches(TrainBatches):
         """Return the order of the images in a pass, which counts from 0."""
         if self._turn is None or self._turn[0] != turn:
             generator = torch.Generator().manual_seed(self.seed + turn)
-            self._turn = turn, torch.randperm(self.images, generator=generator).tolist()
+            if self.repeats is None:
+                self._turn = turn, torch.randperm(self.images, generator=generator).tolist()
+            else:
+                self._turn = turn, self.repeats.order(generator)
         return self._turn[1]
 
 

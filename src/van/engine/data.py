@@ -4,15 +4,20 @@ import hashlib
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, default_collate
 
 from van.data.augmentation import MosaicAugmentation
+from van.data.balance import REPEAT_THRESHOLD, image_factors
 from van.data.loaders import StepBatches, TrainBatches, batch_loader, evaluation_loader, loading_processes
 from van.data.mixing import Augmented, Mixing, Targets
 from van.engine.options import StepOptions
+from van.errors import VanError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 class DataModule(LightningDataModule):
@@ -38,6 +43,7 @@ class DataModule(LightningDataModule):
             training samples are changed already.
         mixing: Random changes before these that join several samples; None for none.
         unmixed_epochs: Last epochs of training without them.
+        factors: How often each training image is seen in a pass; None takes each once.
     """
 
     class_names: list[str]
@@ -45,6 +51,7 @@ class DataModule(LightningDataModule):
     changes: Callable[[Any, Any], Any] | None = None
     mixing: Mixing | None = None
     unmixed_epochs: int = 0
+    factors: Any = None
 
     def __init__(
         self,
@@ -67,7 +74,36 @@ class DataModule(LightningDataModule):
 
     def order(self, processes: int | None = None, rank: int | None = None) -> TrainBatches:
         """Return the batches of training; None asks torch.distributed."""
-        return StepBatches(len(self.train), self.batch_size, self.steps_per_epoch, self.seed, processes, rank)
+        steps = self.steps_per_epoch
+        return StepBatches(len(self.train), self.batch_size, steps, self.seed, processes, rank, self.factors)
+
+    def contents(self) -> "csr_array":
+        """Return how much of each class is on each training image: objects, pixels, or 1; (images, classes).
+
+        Raises:
+            VanError: there are no classes to choose among.
+        """
+        raise VanError(
+            "class_weights and sampling are for data with several classes, which this task does not have. Leave them "
+            "out."
+        )
+
+    def resample(self, how: str, threshold: float | None) -> None:
+        """Show images of rare classes more often from now on; to be called before there is a loader.
+
+        Args:
+            how: balanced or repeat-factor; see van.data.balance.image_factors.
+            threshold: Of repeat-factor; None takes that of LVIS.
+
+        Raises:
+            VanError: the images cannot be taken in any order, or have no classes.
+        """
+        factors = image_factors(self.contents(), how, REPEAT_THRESHOLD if threshold is None else threshold)
+        self.factors = factors
+        self.notes.append(
+            f"sampling {how}: a pass has {factors.sum():.0f} samples of {len(factors)} images, each of which is seen "
+            f"{factors.min():.3g} to {factors.max():.3g} times on average."
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches, from the step on at which a continued run has stopped."""

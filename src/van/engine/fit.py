@@ -151,12 +151,16 @@ def train(task: "Task", options: Any) -> Run:
         raise VanError(
             f"augmentation.unmixed_epochs is {data.unmixed_epochs}, expected less than the {epochs} epochs of training."
         )
+    if options.sampling:
+        data.resample(options.sampling, options.repeat_threshold)
     network, start = task.build(options, data)
     network = network.to(memory_format=torch.channels_last)
     steps = options.steps(data.steps(world))
     if options.sync_batchnorm and world == 1:
         data.notes.append("sync_batchnorm has no effect on one device.")
     learner = task.learner(network, options, data).plan(epochs, steps, each is not None)
+    if options.class_weights is not None or options.focal_gamma is not None:
+        _weigh_classes(options, data, learner)
     learner.configure_optimizers()  # an unknown optimizer should show before anything is written
     learner.identity = identity = {
         "class_names": data.class_names,
@@ -166,6 +170,7 @@ def train(task: "Task", options: Any) -> Run:
         "batch_size": options.batch_size,
         "accumulate": options.accumulate,
         "seed": options.seed,
+        "sampling": [options.sampling, options.repeat_threshold],
     }
     if options.resume:
         folder = run_folder(options.resume)
@@ -196,13 +201,29 @@ def train(task: "Task", options: Any) -> Run:
     return _run(task, folder)
 
 
+def _weigh_classes(options: Any, data: "DataModule", learner: "Learner") -> None:
+    """Give the loss weights of classes and gamma, and note the weights."""
+    from van.data.balance import class_weights
+
+    weights, names = None, data.class_names
+    if options.class_weights is not None:
+        weights = class_weights(options.class_weights, names, data.contents)
+        low, high = int(weights.argmin()), int(weights.argmax())
+        data.notes.append(
+            f"class weights from {weights[low]:.3g} ({names[low]}) to {weights[high]:.3g} ({names[high]})."
+        )
+    learner.weigh_classes(None if weights is None else weights.tolist(), options.focal_gamma or 0.0)
+
+
 def _check_resume(checkpoint: Path, identity: dict[str, Any], folder: Path) -> None:
     """Refuse to continue from a checkpoint of another network, other data, or another division into steps."""
     content = read_checkpoint(checkpoint)
     saved = dict(content.get("identity", {}))
+    saved.setdefault("sampling", [None, None])  # of versions that had no other
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     if progress["is_last_batch"] or not progress["current"]["ready"]:
-        for key in ("batch_size", "accumulate", "seed"):  # the samples of an epoch that goes on follow from these
+        # the samples of an epoch that goes on follow from these
+        for key in ("batch_size", "accumulate", "seed", "sampling"):
             saved.pop(key, None)
     compare(saved, identity, folder)
 

@@ -17,6 +17,7 @@ from van.engine.parts import checkpoint_gradients, freeze, still_modules
 from van.engine.progressive import check_start, resize, size_at
 from van.errors import VanError
 from van.models.backbone import Backbone
+from van.networks.class_loss import ClassLoss
 
 
 class Evaluator(Protocol):
@@ -106,6 +107,26 @@ class Learner(LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.by_steps = by_steps
         return self
+
+    def weigh_classes(self, weights: Sequence[float] | None, gamma: float) -> None:
+        """Weigh the classes in the loss, and focus it on what is predicted badly.
+
+        Args:
+            weights: Of each class; None weighs all alike.
+            gamma: See van.networks.class_loss; 0 is plain cross-entropy.
+
+        Raises:
+            VanError: the network is not trained with cross-entropy over classes.
+        """
+        found = [module for module in self.modules() if isinstance(module, ClassLoss)]
+        if not found:
+            given = "class_weights" if weights is not None else "focal_gamma"
+            raise VanError(
+                f"{given} has no effect on {type(self.model).__name__}, which is not trained with cross-entropy over "
+                "classes. Leave it out."
+            )
+        for loss in found:
+            loss.use(weights, gamma)
 
     def train(self, mode: bool = True) -> "Learner":
         """Switch to training or evaluation; frozen parts stay in evaluation, so that their statistics do too."""

@@ -8,6 +8,7 @@ from van.data.splits import Division
 from van.engine.loggers import check_loggers
 from van.errors import VanError
 
+Sampling = Literal["balanced", "repeat-factor"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
 OnBadImage = Literal["error", "skip"]
 EngineName = Literal["torch", "compiled", "onnxruntime", "openvino", "auto"]
@@ -151,6 +152,14 @@ class TrainOptions:
         folds: For cross-validation, the number of equal parts of data without a split of its own, one of which is held
             out instead of val_fraction.
         fold: Which of the folds is held out, from 1.
+        class_weights: Weights of the classes in the loss: balanced (by the number of images, objects or pixels of each
+            class), a JSON or CSV file of classes and weights, or a mapping of them; classes that are not named have
+            weight 1. For networks that are trained with cross-entropy over classes.
+        focal_gamma: Exponent of the focal loss in place of cross-entropy over classes: what is predicted well already
+            counts less, by (1 - p)^gamma; 2 is common.
+        sampling: How often images are seen: balanced (as if a class were drawn first, then an image with it) or
+            repeat-factor (images of rare classes several times, as for LVIS); by default each once in a pass.
+        repeat_threshold: Share of the images below which sampling repeat-factor repeats a class; null means 0.001.
         on_bad_image: What to do with images and annotations that cannot be used: error stops with what is wrong, skip
             leaves them out and trains on another image instead. Skipped files are counted and listed in skipped.txt in
             the run folder; more than a tenth of the images of a split is an error.
@@ -201,6 +210,10 @@ class TrainOptions:
     val_fraction: float = 0.2
     folds: int | None = None
     fold: int | None = None
+    class_weights: dict[str, float] | str | None = None
+    focal_gamma: float | None = None
+    sampling: Sampling | None = None
+    repeat_threshold: float | None = None
     on_bad_image: OnBadImage = "error"
     check_data: bool = False
     precision: Precision = "32-true"
@@ -245,6 +258,7 @@ class TrainOptions:
             raise VanError(f"folds is {self.folds} and fold {self.fold}, expected both or neither.")
         if self.folds is not None and self.fold is not None and not 1 <= self.fold <= self.folds:
             raise VanError(f"fold is {self.fold}, expected a number from 1 to {self.folds}.")
+        self._check_balance()
         if self.progressive_size is not None and (self.progressive_size < 32 or self.progressive_size % 32):
             raise VanError(f"progressive_size is {self.progressive_size}, expected a multiple of 32.")
         if self.sync_batchnorm and self.freeze_batchnorm:
@@ -256,6 +270,24 @@ class TrainOptions:
         check_loggers(self.logger)
         at_least("lr_base_batch", self.optimization.lr_base_batch, 1)
         self.optimization.check(self.scaled_lr)
+
+    def _check_balance(self) -> None:
+        """Refuse options about rare classes that are out of range or do not go together."""
+        if self.focal_gamma is not None and not self.focal_gamma > 0:
+            raise VanError(f"focal_gamma is {self.focal_gamma}, expected a number above 0, such as 2.")
+        threshold = self.repeat_threshold
+        if threshold is not None and self.sampling != "repeat-factor":
+            raise VanError(
+                f"repeat_threshold is {threshold}, which only sampling repeat-factor uses; sampling is "
+                f"{self.sampling}. Leave it out."
+            )
+        if threshold is not None and not 0 < threshold <= 1:
+            raise VanError(f"repeat_threshold is {threshold}, expected a number above 0 and at most 1.")
+        if self.sampling == self.class_weights == "balanced":
+            raise VanError(
+                "sampling and class_weights are both balanced, which would count rare classes twice. Leave one of them "
+                "out."
+            )
 
     @property
     def division(self) -> Division:

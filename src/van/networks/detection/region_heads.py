@@ -10,6 +10,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
+from van.networks.class_loss import ClassLoss
 from van.networks.detection import fixed
 from van.networks.detection.faster_rcnn import FasterRCNNOptions
 
@@ -122,6 +123,7 @@ class RegionHeads(RoIHeads):
             **arguments,
         )
         self.box_loss = options.box_loss
+        self.class_loss = ClassLoss(background=True)
         self.low_quality_matches = options.low_quality_matches
 
     def assign_targets_to_proposals(
@@ -200,7 +202,7 @@ class RegionHeads(RoIHeads):
             boxes = giou_loss(own, torch.cat(samples.proposals)[positive], torch.cat(truth)[positive], self.box_coder)
         else:
             boxes = delta_loss(self.box_loss, own, torch.cat(samples.wanted)[positive])
-        losses = {"loss_classifier": F.cross_entropy(logits, labels), "loss_box_reg": boxes / len(labels)}
+        losses = {"loss_classifier": self.class_loss(logits, labels), "loss_box_reg": boxes / len(labels)}
         if masks is not None:
             at = [torch.where(one > 0)[0] for one in samples.labels]
             regions = [p[i] for p, i in zip(samples.proposals, at, strict=True)]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
 from van.errors import DataError
 from van.models.backbone import Backbone
+from van.networks.class_loss import ClassLoss, mean_of
 from van.networks.dense import DenseNetwork, full_size
 from van.networks.options import IGNORED
 from van.networks.segmentation.options import SemanticOptions
@@ -25,6 +25,7 @@ class SemanticNetwork(DenseNetwork):
         super().__init__(backbone, options)
         self.num_classes = num_classes
         self.loss_over = options.loss_over
+        self.class_loss = ClassLoss()
 
     def decode(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Map the backbone's feature maps to logits (B, K, h, w)."""
@@ -70,11 +71,11 @@ class SemanticNetwork(DenseNetwork):
         maps = self.backbone(x)
         logits = full_size(self.decode(maps), x.shape, images.shape)
         labels = label_maps(targets, images)
-        losses = {"segmentation": semantic_loss(logits, labels, self.loss_over)}
+        losses = {"segmentation": semantic_loss(logits, labels, self.loss_over, self.class_loss)}
         if second := self.auxiliary(maps):
             weight, logits = second
             logits = full_size(logits, x.shape, images.shape)
-            losses["auxiliary"] = weight * semantic_loss(logits, labels, self.loss_over)
+            losses["auxiliary"] = weight * semantic_loss(logits, labels, self.loss_over, self.class_loss)
         return losses
 
     def scores(self, images: torch.Tensor, pad: bool = True) -> torch.Tensor:
@@ -104,13 +105,17 @@ def label_maps(labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return labels.long()
 
 
-def semantic_loss(logits: torch.Tensor, labels: torch.Tensor, over: str = "labeled") -> torch.Tensor:
+def semantic_loss(
+    logits: torch.Tensor, labels: torch.Tensor, over: str = "labeled", class_loss: ClassLoss | None = None
+) -> torch.Tensor:
     """Return the cross-entropy, averaged over pixels; 0 where no pixel counts.
 
     Args:
         logits: (B, K, H, W).
         labels: (B, H, W), classes or 255.
-        over: Pixels to average over: those that are labeled, or all, ignored ones with a loss of 0.
+        over: Pixels to average over: those that are labeled, by the weights of their classes, or all, ignored ones with
+            a loss of 0.
+        class_loss: Has weights of the classes and gamma; None is plain cross-entropy.
     """
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    return total / (labels.numel() if over == "all" else (labels != IGNORED).sum().clamp(min=1))
+    total, amount = (class_loss or ClassLoss()).sums(logits, labels, IGNORED)
+    return total / labels.numel() if over == "all" else mean_of(total, amount)

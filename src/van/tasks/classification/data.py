@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from scipy.sparse import csr_array
 from timm.data import create_transform
 from torch.utils.data import DataLoader, default_collate
 
 from van.data import loaders
+from van.data.balance import contents_of
 from van.data.images import mode_for
 from van.data.parquet import ParquetSamples
 from van.data.samples import ImageDataset, Samples, split_samples, usable_samples
@@ -96,6 +98,19 @@ class ClassificationData(DataModule):
                 f"The val split has no image of {len(missing)} of {len(val.class_names)} classes "
                 f"({', '.join(missing[:5])}): their accuracy is not measured."
             )
+
+    def contents(self) -> csr_array:
+        """Return 1 for the class of each training image."""
+        return contents_of(({label: 1} for label in self.train.labels), len(self.class_names))
+
+    def resample(self, how: str, threshold: float | None) -> None:
+        """Show images of rare classes more often; see DataModule."""
+        if isinstance(self.train, ParquetSamples):
+            raise DataError(
+                "sampling needs images that can be read in any order, but these are streamed. Use hfds/NAME, which "
+                "stores them, or class_weights."
+            )
+        super().resample(how, threshold)
 
     def order(self, processes: int | None = None, rank: int | None = None) -> loaders.TrainBatches:
         """Return the batches of training; see DataModule."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from van.engine.learner import Learner
+from van.networks.class_loss import ClassLoss
 from van.tasks.classification.evaluation import AccuracyEvaluator
 from van.tasks.classification.options import ClassificationTrainOptions
 
@@ -37,6 +38,7 @@ class ClassificationLearner(Learner):
         evaluator = AccuracyEvaluator(num_classes)
         stages = [f"stages.{stage}" for stage in range(options.frozen_stages)]
         super().__init__(model, evaluator.metrics, evaluator, options, image_size, frozen=stages)
+        self.class_loss = ClassLoss()
         self.label_smoothing = options.optimization.label_smoothing
         mixup, cutmix = options.augmentation.mixup, options.augmentation.cutmix
         # smoothing stays with the loss, which does it alike for mixed and for plain targets
@@ -58,7 +60,7 @@ class ClassificationLearner(Learner):
         if self.erase is not None:
             self.erase.device = images.device
             images = self.erase(images.clone())
-        return {"cross_entropy": F.cross_entropy(self.model(images), target, label_smoothing=self.label_smoothing)}
+        return {"cross_entropy": self.class_loss(self.model(images), target, self.label_smoothing)}
 
     def found(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (B, classes) and labels (B,), and count the loss."""

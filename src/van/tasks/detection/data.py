@@ -1,9 +1,12 @@
 """Annotated images for training a detector."""
 
+from collections import Counter
 from typing import Any
 
+from scipy.sparse import csr_array
 from torch.utils.data import DataLoader
 
+from van.data.balance import contents_of
 from van.data.coco import CocoDetectionDataset
 from van.data.coco_checks import usable_split
 from van.data.labels import open_labels
@@ -57,9 +60,15 @@ class DetectionData(DataModule):
         self.notes = [*notes, *more]
         self.extra = {"category_ids": train.category_ids, **remembered}
 
+    def contents(self) -> csr_array:
+        """Return the number of objects of each class on each training image."""
+        split, train = self.train.split, self.train
+        counts = (Counter(split.labels[a["category_id"]] for a in train.objects(one["id"])) for one in train.images)
+        return contents_of(counts, len(self.class_names))
+
     def order(self, processes: int | None = None, rank: int | None = None) -> OrientedBatches:
         """Return batches in each of which all images are landscape or all portrait."""
-        return OrientedBatches(self.train.ratios, self.batch_size, self.seed, processes, rank)
+        return OrientedBatches(self.train.ratios, self.batch_size, self.seed, processes, rank, self.factors)
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation images as they are."""

@@ -1,7 +1,11 @@
 """Images with segments: splits, transforms, loaders."""
 
+from collections import Counter
 from typing import Any
 
+from scipy.sparse import csr_array
+
+from van.data.balance import contents_of
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_segments
@@ -14,7 +18,18 @@ from van.errors import DataError
 from van.tasks.panoptic.options import PanopticEvaluateOptions, PanopticTrainOptions
 
 
-def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
+class PanopticData(StepData):
+    """Images with segments; see StepData."""
+
+    def contents(self) -> csr_array:
+        """Return the number of segments of each class on each training image, without crowd regions."""
+        split = self.train.split
+        kept = ([s for s in split.segments(image) if not s.get("iscrowd")] for image in split.images)
+        counts = (Counter(split.labels[segment["category_id"]] for segment in segments) for segments in kept)
+        return contents_of(counts, len(self.class_names))
+
+
+def panoptic_data(options: PanopticTrainOptions, processes: int) -> PanopticData:
     """Return training and validation images; the built-in shapes are made where they are missing.
 
     Args:
@@ -32,7 +47,7 @@ def panoptic_data(options: PanopticTrainOptions, processes: int) -> StepData:
             f"{val.coco.files.annotations} has other categories than {train.coco.files.annotations}. Give both the "
             "same list of categories."
         )
-    data = StepData(
+    data = PanopticData(
         options,
         processes,
         PanopticDataset(train),

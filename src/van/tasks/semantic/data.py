@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+from scipy.sparse import csr_array
+from tqdm import tqdm
+
 from van.data.classes import match_classes
 from van.data.folders import data_folder
 from van.data.loaders import collate_labels
@@ -14,7 +18,18 @@ from van.errors import DataError
 from van.tasks.semantic.options import SemanticEvaluateOptions, SemanticTrainOptions
 
 
-def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
+class SemanticData(StepData):
+    """Images with labels of their pixels; see StepData."""
+
+    def contents(self) -> csr_array:
+        """Return the number of pixels of each class on each training image; all masks are read for it."""
+        split, classes = self.train.split, len(self.class_names)
+        images = tqdm(range(len(split)), desc="Counting pixels", unit=" masks", leave=False, disable=None)
+        counts = (np.bincount(split.labels(i).ravel(), minlength=classes)[:classes] for i in images)
+        return csr_array(np.stack(list(counts)), dtype=float)
+
+
+def semantic_data(options: SemanticTrainOptions, processes: int) -> SemanticData:
     """Return training and validation images; the built-in shapes are made where they are missing.
 
     Args:
@@ -32,7 +47,7 @@ def semantic_data(options: SemanticTrainOptions, processes: int) -> StepData:
             f"{train.name} and {val.name} have different classes. Put one classes.txt above both, or name it as "
             "format.classes."
         )
-    data = StepData(
+    data = SemanticData(
         options,
         processes,
         SemanticDataset(train),
