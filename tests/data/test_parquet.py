@@ -86,7 +86,10 @@ def test_training(tmp_path, monkeypatch):
     write(tmp_path / "set", [6], "validation")
     model = {"embed_dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "mlp_ratios": [1, 1, 1, 1]}
     options = {"data": f"hfids/{tmp_path / 'set'}", "data_root": str(tmp_path / "cache"), "image_size": (32, 32)}
-    run = van.train(**options, model_args=model, batch_size=4, workers=0, epochs=1, output="run", quiet=True)
+    with pytest.raises(DataError, match="sampling needs images that can be read in any order"):
+        van.train(**options, model_args=model, sampling="balanced", output="run")
+    more = {"class_weights": "balanced", "batch_size": 4, "workers": 0, "epochs": 1}
+    run = van.train(**options, model_args=model, **more, output="run", quiet=True)
     assert run.finished
     assert van.evaluate(run.folder, options["data"], data_root=options["data_root"], quiet=True)["top1"] >= 0
 

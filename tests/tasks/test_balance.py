@@ -5,17 +5,27 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from tests.tasks.conftest import TINY
 
 import van
 from van.engine.api import train_options
+from van.engine.fit import prepare
 
 WEIGHED = ("classification", "instances", "semantic")  # trained with cross-entropy, with the architectures tested here
 SEVERAL = ("classification", "detection", "instances", "semantic", "panoptic")  # have several classes
 
 
-def last(folder) -> dict:
-    return torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)
+def prepared(**options):
+    """Data, network and loss of a training, and one batch."""
+    task, given = train_options(options.pop("task"), options=options)
+    found = prepare(task, given, 1)
+    return found, next(iter(found.data.train_dataloader()))
+
+
+def loss_of(options: dict, **changes) -> float:
+    found, batch = prepared(**options, **changes)
+    torch.manual_seed(0)
+    return sum(loss.item() for loss in found.learner.losses(batch).values())
 
 
 def names_of(data: Path, task: str) -> list[str]:
@@ -28,52 +38,43 @@ def names_of(data: Path, task: str) -> list[str]:
     return [category["name"] for category in content["categories"]]
 
 
-def test_class_weights_and_focal_loss_change_training_or_are_refused(cli, options_of, data, task):
-    options = options_of(task, epochs=1, limit_batches=1)
-    Path("own.yaml").write_text(yaml.safe_dump(options))
-    Path("w.json").write_text(json.dumps({names_of(data[task], task)[0] if task in SEVERAL else "person": 5.0}))
-    runs = {
-        "plain": (),
-        "weights": ("--class-weights", "w.json"),
-        "balanced": ("--class-weights", "balanced"),
-        "focal": ("--focal-gamma", "2"),
-    }
-    losses = {}
-    for name, arguments in runs.items():
-        status, out, err = cli("train", "--config", "own.yaml", *arguments, "--output", name, "--no-quiet")
-        if task in WEIGHED or name == "plain":
-            assert status == 0, err
-            losses[name] = last(name)["losses"]["train_loss"] if "train_loss" in last(name)["losses"] else None
-            losses[name] = float((Path(name) / "metrics.csv").read_text().splitlines()[1].split(",")[1])
-            assert ("class weights" in out) == (name in ("weights", "balanced"))
-        else:
-            assert status == 1
-            assert len(err.strip().splitlines()) == 1 + err.count("loading")
-            assert "Leave" in err
-            assert not Path(name).exists()
-    assert len(set(losses.values())) == len(losses)
+def test_class_weights_and_focal_loss_change_the_loss_or_are_refused(options_of, data, task):
+    options = options_of(task, batch_size=4)
+    name = names_of(data[task], task)[0] if task in SEVERAL else "person"
+    Path("w.json").write_text(json.dumps({name: 5.0}))
+    changes = [{"class_weights": "w.json"}, {"class_weights": {name: 3.0}}, {"focal_gamma": 2.0}]
+    changes.append({"class_weights": "balanced", "focal_gamma": 1.5})
+    if task in WEIGHED:
+        losses = [loss_of(options), *(loss_of(options, **change) for change in changes)]
+        assert len(set(losses)) == len(losses)
+        assert min(losses) > 0
+        return
+    for change in changes:
+        with pytest.raises(van.VanError, match="not trained with cross-entropy over classes"):
+            prepared(**options, **change)
+
+
+def test_set_losses_refuse_class_weights(options_of):
+    pytest.importorskip("transformers")
+    model = TINY["panoptic"].options["model"]
+    with pytest.raises(van.VanError, match="class_weights has no effect on Mask2Former"):
+        prepared(**{**options_of("semantic"), "model": model}, class_weights="balanced")
 
 
 @pytest.mark.parametrize("how", ["balanced", "repeat-factor"])
 def test_sampling_shows_images_by_their_classes_or_is_refused(options_of, task, how):
     more = {"repeat_threshold": 0.9} if how == "repeat-factor" else {}
-    options = options_of(task, epochs=1, limit_batches=1, output="run", sampling=how, **more)
+    options = options_of(task, batch_size=2, sampling=how, **more)
     if task not in SEVERAL:
         with pytest.raises(van.VanError, match="several classes"):
-            van.train(**options)
-        assert not Path("run").exists()
+            prepared(**options)
         return
-    assert van.train(**options).finished
-    found, given = train_options(task=task, options={**options, "output": None})
-    module = found.data(given, 1)
-    plain = len(list(module.order(1, 0).batches(0)))
-    module.resample(how, more.get("repeat_threshold"))
-    module.batch_size = 2
+    module = prepared(**options)[0].data
+    assert any(note.startswith(f"sampling {how}") for note in module.notes)
     order = module.order(1, 0)
     indices = [index for epoch in range(20) for batch in order.batches(epoch) for _, index in batch]
     counts = torch.bincount(torch.tensor(indices), minlength=len(module.train)).double().numpy()
     expected = module.factors * len(indices) / module.factors.sum()
-    assert plain > 0
     assert abs(counts - expected).max() <= 0.25 * expected.max() + 2
 
 
@@ -81,7 +82,7 @@ def test_a_run_with_sampling_goes_on_inside_the_epoch(options_of, monkeypatch):
     from van.engine.callbacks import LastCheckpoint
     from van.engine.guard import Stopped
 
-    options = options_of("classification", batch_size=4, sampling="repeat-factor", repeat_threshold=0.9)
+    options = options_of("classification", epochs=1, batch_size=4, sampling="repeat-factor", repeat_threshold=0.9)
     whole = van.train(**options, output="whole")
     usual = LastCheckpoint.on_train_batch_end
 
@@ -91,13 +92,14 @@ def test_a_run_with_sampling_goes_on_inside_the_epoch(options_of, monkeypatch):
             self._save_checkpoint(trainer, str(Path(str(self.dirpath)) / "last.ckpt"))
             raise Stopped
 
-    monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", stopping)
-    assert not van.train(**options, output="parts").finished
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", stopping)
+        assert not van.train(**options, output="parts").finished
     with pytest.raises(van.VanError, match="sampling is"):
         van.train(resume="parts", sampling="balanced", repeat_threshold=None)
     van.train(resume="parts")
-    one, other = (last(folder)["state_dict"] for folder in (whole.folder, "parts"))
+    paths = (Path(folder) / "checkpoints" / "last.ckpt" for folder in (whole.folder, "parts"))
+    one, other = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 

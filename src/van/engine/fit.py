@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,73 @@ def _processes(options: TrainOptions) -> tuple[int, bool]:
     return probe.world_size, probe.is_global_zero
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs besides its options.
+
+    Attributes:
+        data: Training and validation data.
+        learner: The network with its loss and schedule.
+        start: A sentence that says where its first weights come from.
+        steps: Steps of an epoch.
+    """
+
+    data: "DataModule"
+    learner: "Learner"
+    start: str
+    steps: int
+
+
+def prepare(task: "Task", options: Any, world: int) -> Prepared:
+    """Return data, network and loss of a training; nothing is written.
+
+    Args:
+        task: What is trained.
+        options: Of training.
+        world: How many processes train together.
+
+    Raises:
+        VanError: options, data or weights cannot be used.
+    """
+    import lightning
+    import torch
+
+    epochs, each = length(options)
+    lightning.seed_everything(options.seed, workers=True, verbose=False)
+    data = task.data(options, world)
+    expected = getattr(options, "num_classes", None)
+    if expected not in (None, len(data.class_names)):
+        raise DataError(
+            f"num_classes is {expected}, but {options.data} has {len(data.class_names)} classes "
+            f"({', '.join(data.class_names[:5])}, ...). Leave num_classes out, or check the data."
+        )
+    if data.unmixed_epochs >= epochs:
+        raise VanError(
+            f"augmentation.unmixed_epochs is {data.unmixed_epochs}, expected less than the {epochs} epochs of training."
+        )
+    if options.sampling:
+        data.resample(options.sampling, options.repeat_threshold)
+    network, start = task.build(options, data)
+    network = network.to(memory_format=torch.channels_last)
+    steps = options.steps(data.steps(world))
+    if options.sync_batchnorm and world == 1:
+        data.notes.append("sync_batchnorm has no effect on one device.")
+    learner = task.learner(network, options, data).plan(epochs, steps, each is not None)
+    _weigh_classes(options, data, learner)
+    learner.configure_optimizers()  # an unknown optimizer should show before anything is written
+    learner.identity = {
+        "class_names": data.class_names,
+        "model": task.header(network, options, data).model,
+        "optimizer": options.optimization.optimizer,
+        "fingerprint": data.fingerprint(),
+        "batch_size": options.batch_size,
+        "accumulate": options.accumulate,
+        "seed": options.seed,
+        "sampling": [options.sampling, options.repeat_threshold],
+    }
+    return Prepared(data, learner, start, steps)
+
+
 @loading_errors()
 def train(task: "Task", options: Any) -> Run:
     """Train a network, and write a run folder with its best weights.
@@ -133,45 +201,12 @@ def train(task: "Task", options: Any) -> Run:
         options.resume = options.output  # the command of a job that SLURM has queued again
     if not options.resume:
         check_output(options.output)
-    import lightning
-    import torch
-
     from van.data.skipping import SKIPPED, append_left_out
 
     world, leads = _processes(options)
-    lightning.seed_everything(options.seed, workers=True, verbose=False)
-    data = task.data(options, world)
-    expected = getattr(options, "num_classes", None)
-    if expected not in (None, len(data.class_names)):
-        raise DataError(
-            f"num_classes is {expected}, but {options.data} has {len(data.class_names)} classes "
-            f"({', '.join(data.class_names[:5])}, ...). Leave num_classes out, or check the data."
-        )
-    if data.unmixed_epochs >= epochs:
-        raise VanError(
-            f"augmentation.unmixed_epochs is {data.unmixed_epochs}, expected less than the {epochs} epochs of training."
-        )
-    if options.sampling:
-        data.resample(options.sampling, options.repeat_threshold)
-    network, start = task.build(options, data)
-    network = network.to(memory_format=torch.channels_last)
-    steps = options.steps(data.steps(world))
-    if options.sync_batchnorm and world == 1:
-        data.notes.append("sync_batchnorm has no effect on one device.")
-    learner = task.learner(network, options, data).plan(epochs, steps, each is not None)
-    if options.class_weights is not None or options.focal_gamma is not None:
-        _weigh_classes(options, data, learner)
-    learner.configure_optimizers()  # an unknown optimizer should show before anything is written
-    learner.identity = identity = {
-        "class_names": data.class_names,
-        "model": task.header(network, options, data).model,
-        "optimizer": options.optimization.optimizer,
-        "fingerprint": data.fingerprint(),
-        "batch_size": options.batch_size,
-        "accumulate": options.accumulate,
-        "seed": options.seed,
-        "sampling": [options.sampling, options.repeat_threshold],
-    }
+    prepared = prepare(task, options, world)
+    data, learner, start, steps = prepared.data, prepared.learner, prepared.start, prepared.steps
+    identity = learner.identity
     if options.resume:
         folder = run_folder(options.resume)
         checkpoint, notes = resumable(options.resume)
@@ -202,17 +237,19 @@ def train(task: "Task", options: Any) -> Run:
 
 
 def _weigh_classes(options: Any, data: "DataModule", learner: "Learner") -> None:
-    """Give the loss weights of classes and gamma, and note the weights."""
+    """Give the loss weights of classes and gamma where they are asked for, and note the weights."""
     from van.data.balance import class_weights
 
-    weights, names = None, data.class_names
+    asked = [name for name in ("class_weights", "focal_gamma") if getattr(options, name) is not None]
+    if not asked:
+        return
+    losses, weights = learner.class_losses(asked[0]), None
     if options.class_weights is not None:
-        weights = class_weights(options.class_weights, names, data.contents)
-        low, high = int(weights.argmin()), int(weights.argmax())
-        data.notes.append(
-            f"class weights from {weights[low]:.3g} ({names[low]}) to {weights[high]:.3g} ({names[high]})."
-        )
-    learner.weigh_classes(None if weights is None else weights.tolist(), options.focal_gamma or 0.0)
+        weights = class_weights(options.class_weights, data.class_names, data.contents).tolist()
+        ends = (f"{value:.3g} ({data.class_names[weights.index(value)]})" for value in (min(weights), max(weights)))
+        data.notes.append(f"class weights from {' to '.join(ends)}.")
+    for loss in losses:
+        loss.use(weights, options.focal_gamma or 0.0)
 
 
 def _check_resume(checkpoint: Path, identity: dict[str, Any], folder: Path) -> None:

@@ -108,25 +108,22 @@ class Learner(LightningModule):
         self.by_steps = by_steps
         return self
 
-    def weigh_classes(self, weights: Sequence[float] | None, gamma: float) -> None:
-        """Weigh the classes in the loss, and focus it on what is predicted badly.
+    def class_losses(self, option: str) -> list[ClassLoss]:
+        """Return where the network is trained with cross-entropy over classes.
 
         Args:
-            weights: Of each class; None weighs all alike.
-            gamma: See van.networks.class_loss; 0 is plain cross-entropy.
+            option: What needs it, for the message.
 
         Raises:
-            VanError: the network is not trained with cross-entropy over classes.
+            VanError: it is not.
         """
         found = [module for module in self.modules() if isinstance(module, ClassLoss)]
         if not found:
-            given = "class_weights" if weights is not None else "focal_gamma"
             raise VanError(
-                f"{given} has no effect on {type(self.model).__name__}, which is not trained with cross-entropy over "
+                f"{option} has no effect on {type(self.model).__name__}, which is not trained with cross-entropy over "
                 "classes. Leave it out."
             )
-        for loss in found:
-            loss.use(weights, gamma)
+        return found
 
     def train(self, mode: bool = True) -> "Learner":
         """Switch to training or evaluation; frozen parts stay in evaluation, so that their statistics do too."""

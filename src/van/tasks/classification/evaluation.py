@@ -66,6 +66,14 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return math.exp(found.x)
 
 
+def log_probabilities_of(predictor: Predictor, images: torch.Tensor) -> torch.Tensor:
+    """Return logarithms of class probabilities (B, classes) of prepared images (B, C, H, W), as inference asks for."""
+    images, temperature = images.to(predictor.device), predictor.inference.temperature
+    views = [images, images.flip(3)] if predictor.inference.flip_test else [images]
+    found = torch.stack([(predictor.model(view).float() / temperature).log_softmax(dim=1) for view in views])
+    return found.logsumexp(dim=0) - math.log(len(views))
+
+
 class AccuracyEvaluator(State):
     """Top-1 and top-5 accuracy over all processes.
 
@@ -129,10 +137,10 @@ class ClassificationEvaluation(Evaluation):
     def update(self, batch: Any) -> None:
         """Count what the classifier answers on a batch."""
         images, target = batch
-        logits = self.predictor.model(images.to(self.predictor.device)).float().cpu()
-        probabilities = (logits / self.predictor.inference.temperature).softmax(dim=1)
-        if self._weights is not None:
-            self._logits.append(logits)
+        found = log_probabilities_of(self.predictor, images).cpu()
+        probabilities = found.exp()
+        if self._weights is not None:  # logits but for a constant
+            self._logits.append(found * self.predictor.inference.temperature)
         self.evaluator.update(probabilities, target)
         best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
         self._seen.append((target.numpy(), best.indices.numpy(), best.values[:, 0].numpy()))

@@ -103,10 +103,12 @@ class ClassificationInference(Inference):
         top_k: Classes to show per image.
         temperature: What logits are divided by before they become probabilities: above 1 these are less certain, below
             1 more. The order of the classes stays the same. van evaluate --calibrate finds it.
+        flip_test: See the mirror image too, and average the probabilities.
     """
 
     top_k: int = 5
     temperature: float = 1.0
+    flip_test: bool = False
 
     def check(self) -> None:
         """Refuse numbers that are out of range."""

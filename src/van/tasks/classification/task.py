@@ -209,9 +209,10 @@ class ClassificationTask(Task):
         """Return the most probable classes of each image."""
         import torch
 
-        logits = predictor.model(torch.stack(list(items)).to(predictor.device)).float().cpu()
-        probabilities = (logits / predictor.inference.temperature).softmax(dim=1)
-        best = probabilities.topk(min(predictor.inference.top_k, logits.shape[1]), dim=1)
+        from van.tasks.classification.evaluation import log_probabilities_of
+
+        found = log_probabilities_of(predictor, torch.stack(list(items))).exp().cpu()
+        best = found.topk(min(predictor.inference.top_k, found.shape[1]), dim=1)
         return [
             Classification(class_names=predictor.class_names, size=size, labels=labels, probabilities=values)
             for size, labels, values in zip(sizes, best.indices.numpy(), best.values.numpy(), strict=True)
@@ -233,9 +234,11 @@ class ClassificationTask(Task):
         """Take note of the weight file to write a calibrated copy of.
 
         Raises:
-            VanError: it is an exported file.
+            VanError: it is an exported file, or mirror images are seen too.
         """
         if getattr(options, "calibrate", False):
+            if predictor.inference.flip_test:
+                raise VanError("calibrate fits a temperature without mirror images. Leave out calibrate or flip_test.")
             if predictor.header.export:
                 raise VanError(
                     f"calibrate writes a weight file, but {options.weights} is an exported file. Calibrate the weights "

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from van.data.loaders import evaluation_loader
 from van.engine.coco import CocoEvaluator
 from van.engine.evaluation import Evaluation, line_of, spread
 from van.engine.predictor import Predictor
+from van.networks.detection.mirrored import with_mirrored
 from van.networks.detection.slices import in_slices
 from van.tasks.detection.errors import GRID, TYPES, DetectionErrors
 from van.tasks.detection.metrics import BOX, MASK
@@ -26,18 +27,21 @@ if TYPE_CHECKING:
 _WORST = 100  # images in worst_images.csv
 _SHEET = 12  # images on the sheet of predictions
 _MASK_THRESHOLD = 0.5  # probability from which a pixel belongs to an object
-_SLICE_IOU = 0.5  # for architectures without suppression of their own
+_JOINED_IOU = 0.5  # for architectures without suppression of their own
 _SMALLEST = 0.01  # pixels: boxes with a shorter side are empty, also in files that round to this
 
 
 def detect(predictor: Predictor, images: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    """Return what a detector gives for images (3, H, W), seen whole, or in slices too where inference asks for it."""
+    """Return what a detector gives for images (3, H, W), in slices and mirrored too where inference asks for it."""
     images, inference = [image.to(predictor.device) for image in images], predictor.inference
+    network, options = predictor.model, predictor.model.options
+    iou = getattr(options, "nms_threshold", _JOINED_IOU) if inference.iou is None else inference.iou
+    if inference.flip_test:
+        most = getattr(options, "detections_per_image", None)
+        network = partial(with_mirrored, predictor.model, iou=iou, most=most)
     if inference.slice is None:
-        return predictor.model(images)
-    own = getattr(predictor.model.options, "nms_threshold", _SLICE_IOU)
-    iou = own if inference.iou is None else inference.iou
-    return in_slices(predictor.model, images, inference.slice, inference.share, iou, predictor.batch_size)
+        return network(images)
+    return in_slices(network, images, inference.slice, inference.share, iou, predictor.batch_size)
 
 
 def detections_of(output: Mapping[str, torch.Tensor], size: Sequence[int], class_names: Sequence[str]) -> Detections:

@@ -61,10 +61,11 @@ class DetectionInference(SliceInference):
             architecture has a score_threshold of its own below this, under which it returns nothing.
         iou: Of two boxes of one class that overlap by a larger IoU, only the better one is kept (non-maximum
             suppression); null as the architecture has it. DETRs and Mask2Former have no such suppression, and take this
-            for agnostic_nms and slice alone.
+            for agnostic_nms, slice and flip_test alone.
         agnostic_nms: Keep one box per object, whatever its class, by the same suppression over all classes.
         classes: Names of the classes to keep; null keeps all.
         max_detections: Keep at most this many detections per image, the best; null as the architecture has it.
+        flip_test: See the mirror image too; what is found in both is joined by non-maximum suppression.
     """
 
     score_threshold: float = 0.5
@@ -72,6 +73,7 @@ class DetectionInference(SliceInference):
     agnostic_nms: bool = False
     classes: list[str] | None = None
     max_detections: int | None = None
+    flip_test: bool = False
 
     def check(self) -> None:
         """Refuse numbers that are out of range.

@@ -85,7 +85,7 @@ class DetectionTask(Task):
         if inference.iou is not None:
             if hasattr(options, "nms_threshold"):
                 changes["nms_threshold"] = inference.iou
-            elif not inference.agnostic_nms and inference.slice is None:
+            elif not (inference.agnostic_nms or inference.slice or inference.flip_test):
                 raise VanError(
                     f"iou is {inference.iou}, but {options.architecture} has no non-maximum suppression. Leave it out, "
                     "or add agnostic_nms to keep one box per object."
