@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 import wrapt as _wrapt
 
 if _TYPE_CHECKING:
-    from van.engine.api import evaluate, load, train
+    from van.engine.api import evaluate, load, train, tune
     from van.engine.predictor import Predictor
     from van.engine.registry import register_task
     from van.engine.result import Result
@@ -41,6 +41,7 @@ __all__ = [
     "register_network",
     "register_task",
     "train",
+    "tune",
 ]
 
 _HOME = {
@@ -57,6 +58,7 @@ _HOME = {
     "register_network": "van.networks.registry:register",
     "register_task": "van.engine.registry",
     "train": "van.engine.api",
+    "tune": "van.engine.api",
 }  # all others are in van.models
 
 

@@ -10,6 +10,7 @@ from van.errors import VanError, nearest
 
 COMMANDS = {
     "train": "Train a model; without options VAN-B0 on built-in handwritten digits",
+    "tune": "Find a learning rate or the largest batch size for van train",
     "evaluate": "Measure trained weights on labeled images",
     "predict": "Run a model on images",
     "serve": "Answer requests with images over HTTP",

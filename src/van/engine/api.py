@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from van.data.processes import loading_errors
 from van.engine.config import read_config
@@ -11,10 +11,11 @@ from van.engine.parsing import OptionParser, option_parser, parse, to_mapping, t
 from van.engine.registry import get_task
 from van.engine.run import Run, read_run_config, run_folder
 from van.engine.task import Task
-from van.errors import VanError, WeightsError
+from van.errors import VanError, WeightsError, nearest
 
 if TYPE_CHECKING:
     from van.engine.predictor import Predictor
+    from van.engine.tuning import BatchSizes, LearningRates
     from van.models.weight_file import Header
 
 Config = str | Path | Sequence[str | Path] | None
@@ -64,6 +65,40 @@ def evaluate(
     """
     given = {"weights": str(weights), **({} if data is None else {"data": str(data)}), **options}
     return run_evaluation(*inference_options("evaluate", config, given))
+
+
+def tune(
+    find: Literal["lr", "batch-size"],
+    task: str | None = None,
+    config: Config = None,
+    steps: int | None = None,
+    **options: Any,
+) -> "LearningRates | BatchSizes":
+    """Find a learning rate or the largest batch size for a training, on one device.
+
+    Everything that `van tune` can do. Nothing is written, and random numbers stay as they were.
+
+    Args:
+        find: lr trains at growing learning rates and suggests the one where the loss falls fastest; batch-size trains
+            at growing batch sizes until memory does not suffice.
+        task: Name of the task; None takes that of the config, else classification.
+        config: Recipe or YAML file, or several of which later ones win.
+        steps: Steps of the optimizer: in all for lr (100), at each size for batch-size (3).
+        **options: Options of training; see van.train.
+
+    Returns:
+        What was tried; print it, see its suggestion, and for lr its figure().
+
+    Raises:
+        VanError: an option, the data or the weights cannot be used.
+    """
+    from van.engine import tuning
+
+    functions = {"lr": tuning.find_lr, "batch-size": tuning.find_batch_size}
+    if find not in functions:
+        raise VanError(f"find is {find!r}, expected lr or batch-size.{nearest(find, functions)}")
+    given = {} if steps is None else {"steps": steps}
+    return functions[find](*train_options(task, config, options), **given)
 
 
 def load(

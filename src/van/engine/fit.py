@@ -71,8 +71,12 @@ def length(options: Any) -> tuple[int, int | None]:
     return iterations // every, every
 
 
-def _processes(options: TrainOptions) -> tuple[int, bool]:
-    """Return over how many processes training will run, and whether this is the first of them."""
+def check_devices(options: TrainOptions) -> tuple[int, bool]:
+    """Return over how many processes training will run, and whether this is the first of them.
+
+    Raises:
+        VanError: devices or precision are not available, or cannot share the batch.
+    """
     import lightning
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -203,7 +207,7 @@ def train(task: "Task", options: Any) -> Run:
         check_output(options.output)
     from van.data.skipping import SKIPPED, append_left_out
 
-    world, leads = _processes(options)
+    world, leads = check_devices(options)
     prepared = prepare(task, options, world)
     data, learner, start, steps = prepared.data, prepared.learner, prepared.start, prepared.steps
     identity = learner.identity

@@ -174,6 +174,10 @@ class Learner(LightningModule):
         self._count += count
         return loss
 
+    def latest_loss(self) -> torch.Tensor:
+        """Return the loss of the latest step; its parts are in latest."""
+        return torch.stack(list(self.latest.values())).sum()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make what is random in the step follow from seed, step and process alone."""
         step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx

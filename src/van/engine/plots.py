@@ -271,6 +271,21 @@ def bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], ti
 
 
 @rc_context({"font.family": FONTS})
+def learning_rates(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None) -> Figure:
+    """Draw the loss over growing learning rates, and mark the one that is suggested."""
+    figure = Figure(figsize=(6.4, 4.2), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(lrs, losses, color=BLUE)
+    if suggestion is not None:
+        loss = float(np.interp(np.log(suggestion), np.log(lrs), losses))
+        axes.plot(suggestion, loss, "o", color=RED)
+        axes.annotate(f"{suggestion:.2g}", (suggestion, loss), xytext=(8, 8), textcoords="offset points", color=RED)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="mean loss of the steps so far")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+@rc_context({"font.family": FONTS})
 def reliability(bins: np.ndarray, title: str) -> Figure:
     """Draw a reliability diagram: accuracy by confidence, and how many images there are of each.
 
