@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 import wrapt as _wrapt
 
 if _TYPE_CHECKING:
-    from van.engine.api import evaluate, load, train, tune
+    from van.engine.api import evaluate, label, load, train, tune
     from van.engine.predictor import Predictor
     from van.engine.registry import register_task
     from van.engine.result import Result
@@ -36,6 +36,7 @@ __all__ = [
     "evaluate",
     "export",
     "fuse",
+    "label",
     "load",
     "load_weights",
     "register_network",
@@ -54,6 +55,7 @@ _HOME = {
     "evaluate": "van.engine.api",
     "export": "van.export",
     "fuse": "van.export.fuse",
+    "label": "van.engine.api",
     "load": "van.engine.api",
     "register_network": "van.networks.registry:register",
     "register_task": "van.engine.registry",

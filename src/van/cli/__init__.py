@@ -13,6 +13,7 @@ COMMANDS = {
     "tune": "Find a learning rate or the largest batch size for van train",
     "evaluate": "Measure trained weights on labeled images",
     "predict": "Run a model on images",
+    "label": "Write what a model finds on images as labels to train on",
     "serve": "Answer requests with images over HTTP",
     "tasks": "List tasks, their architectures, data formats and built-in data",
     "recipes": "List the shipped recipes",

@@ -21,6 +21,10 @@ def run(arguments: list[str], command: str = "evaluate") -> int:
         from van.engine.prediction import predict
 
         return predict(task, options, changes)
+    if command == "label":
+        from van.engine.labeling import label
+
+        return label(task, options, changes)
     if command == "serve":
         from van.serve import serve
 

@@ -101,6 +101,40 @@ def tune(
     return functions[find](*train_options(task, config, options), **given)
 
 
+def label(
+    images: str | Path | Sequence[str | Path],
+    weights: str | Path,
+    output: str | Path,
+    to: str | None = None,
+    config: Config = None,
+    **options: Any,
+) -> Path:
+    """Write what trained weights find on images as labels, with copies of the images: a data set to train on.
+
+    Everything that `van label` can do; options have the same names.
+
+    Args:
+        images: Image files, folders, patterns and lists; see van.data.inputs.ImageSources.
+        weights: Weight file or run folder.
+        output: Folder to write; missing or empty.
+        to: coco, yolo, voc or masks; None takes the first that the task has.
+        config: YAML file with options, or several of which later ones win.
+        **options: Options of the task, which win over the config: score_threshold={"cat": 0.7}, ...
+
+    Returns:
+        The folder. Images that cannot be read are left out, and named on standard error.
+
+    Raises:
+        VanError: an option, the images or the weights cannot be used.
+    """
+    from van.engine.labeling import label as write
+
+    sources = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
+    given = {"weights": str(weights), "output": str(output), "to": to, **options}
+    write(*inference_options("label", config, given, sources))
+    return Path(output)
+
+
 def load(
     weights: "str | Path",
     device: str | None = None,
@@ -274,17 +308,18 @@ def _changeable(command: str, task: Task | None) -> list[Field]:
 _SUMMARIES = {
     "evaluate": "Measure trained weights on labeled images",
     "predict": "Run a model on images",
+    "label": "Write what a model finds on images as labels to train on",
     "serve": "Answer requests with images over HTTP",
 }
 
 
 def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, type]:
-    """Return the parser of `evaluate`, `predict` or `serve` for a task, and the dataclass of its options.
+    """Return the parser of `evaluate`, `predict`, `label` or `serve` for a task, and the dataclass of its options.
 
     Options of inference stand beside the others, and by default are those of the weight file.
 
     Args:
-        command: "evaluate", "predict" or "serve".
+        command: "evaluate", "predict", "label" or "serve".
         task: That of the weights; None has only what all tasks share.
     """
     base = getattr(task or Task, f"{command}_options")
@@ -296,7 +331,7 @@ def inference_parser(command: str, task: Task | None) -> tuple[OptionParser, typ
     about = f"{what}. Task: {task.name}." if task else f"{what}. With --weights, --help shows the options of its task."
     if own:
         about += f" By default {', '.join(name for name, *_ in own)} are as in the weight file."
-    positional = "images" if command == "predict" else ""
+    positional = "images" if command in ("predict", "label") else ""
     return option_parser(options, prog=f"van {command}", description=about, positional=positional), options
 
 
@@ -306,7 +341,7 @@ def inference_options(
     """Return the task of the weights, the options, and the changes of inference that all sources give together.
 
     Args:
-        command: "evaluate", "predict" or "serve".
+        command: "evaluate", "predict", "label" or "serve".
         config: YAML files.
         options: By keyword, weights among them unless a file has them.
         arguments: Of the command line, except for what options hold.

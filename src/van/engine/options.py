@@ -451,6 +451,35 @@ class PredictOptions(InferenceOptions):
 
 
 @dataclass(kw_only=True)
+class LabelOptions(InferenceOptions):
+    """Options of labeling images with predictions that every task has.
+
+    Attributes:
+        images: Image files; folders, whose images are taken in natural order; quoted patterns such as "photos/*.jpg";
+            and text files (.txt) with a path a line.
+        to: Format of the labels: coco, yolo or voc (Pascal VOC) for objects, masks for classes of pixels; by default
+            the first of these that the task has.
+        output: Folder to write, missing or empty: a data set that van train takes.
+        score_threshold: Objects with a lower score are left out: one number, or a JSON or CSV file, or a mapping, of
+            classes and numbers, where other classes have 0.5; by default 0.5.
+    """
+
+    images: list[str] = field(default_factory=list)
+    to: Literal["coco", "yolo", "voc", "masks"] | None = None
+    score_threshold: float | dict[str, float] | str | None = None
+
+    def check(self) -> None:
+        """Refuse options that could only fail later; see InferenceOptions."""
+        super().check()
+        if not self.images:
+            raise VanError("No images are given. Name image files or folders.")
+        if self.output is None:
+            raise VanError("No output is given. Name the folder to write with --output.")
+        if isinstance(self.score_threshold, float | int):
+            within("score_threshold", self.score_threshold)
+
+
+@dataclass(kw_only=True)
 class ServeOptions:
     """Options of the HTTP service that every task has.
 

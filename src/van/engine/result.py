@@ -54,6 +54,26 @@ class Result:
         """
         raise VanError(f"A {type(self).__name__} object does not fit in a CSV row. Use a .jsonl file or a folder.")
 
+    def table(self) -> dict[str, list[Any]]:
+        """Return the result as columns of a table; by default those of the one row that it fits in.
+
+        Raises:
+            VanError: this type of result is no table.
+        """
+        return {name: [value] for name, value in self.row().items()}
+
+    def to_pandas(self) -> Any:
+        """Return a pandas.DataFrame with a row for each object, class or segment; its columns are in docs/results.md.
+
+        Raises:
+            VanError: the package pandas is not installed.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports,reportMissingModuleSource]
+        except ImportError as error:
+            raise VanError("to_pandas needs the package pandas: pip install pandas") from error
+        return pandas.DataFrame(self.table())
+
     def summary(self) -> str:
         """Return what was found in a few words."""
         raise NotImplementedError

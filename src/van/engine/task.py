@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.metric import Metric
-from van.engine.options import CheckOptions, EvaluateOptions, Inference, PredictOptions, ServeOptions, TrainOptions
+from van.engine.options import (
+    CheckOptions,
+    EvaluateOptions,
+    Inference,
+    LabelOptions,
+    PredictOptions,
+    ServeOptions,
+    TrainOptions,
+)
 from van.engine.result import FolderWriter, Result
 from van.errors import DataError, VanError
 
@@ -15,6 +23,7 @@ if TYPE_CHECKING:
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
     from van.engine.graph import Graph
+    from van.engine.labeling import LabelWriter
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.models.weight_file import Header
@@ -35,6 +44,8 @@ class Task:
         evaluate_options: Options of evaluation.
         predict_options: Options of prediction.
         serve_options: Options of the HTTP service.
+        label_options: Options of labeling images.
+        label_formats: Formats in which predictions can be written as labels, the default first.
         check_options: Options of checking data.
         inference: Options of inference, which evaluation and prediction can change.
         predict_only: Those of them that mean nothing to evaluation.
@@ -56,6 +67,8 @@ class Task:
     evaluate_options: ClassVar[type[EvaluateOptions]] = EvaluateOptions
     predict_options: ClassVar[type[PredictOptions]] = PredictOptions
     serve_options: ClassVar[type[ServeOptions]] = ServeOptions
+    label_options: ClassVar[type[LabelOptions]] = LabelOptions
+    label_formats: ClassVar[tuple[str, ...]] = ()
     check_options: ClassVar[type[CheckOptions]] = CheckOptions
     inference: ClassVar[type[Inference]] = Inference
     predict_only: ClassVar[tuple[str, ...]] = ()
@@ -213,6 +226,16 @@ class Task:
 
     def configure(self, predictor: "Predictor", options: Any) -> None:
         """Take over options of prediction or evaluation that concern more than single images; by default none."""
+
+    def label_writer(self, predictor: "Predictor", folder: Path, to: str) -> "LabelWriter":
+        """Return what writes results as labels of a data set.
+
+        Args:
+            predictor: Makes the results.
+            folder: An empty folder.
+            to: One of label_formats.
+        """
+        raise VanError(f"Results of the task {self.name} cannot be written as labels.")
 
     # ------------------------------------------------------------------------------------------------ checking data
 

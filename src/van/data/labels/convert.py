@@ -97,7 +97,6 @@ def convert_labels(
         DataError: the data cannot be read, or the format cannot hold it.
         VanError: dst is a folder with files.
     """
-    writer = module_of(WRITTEN[to])
     labels = find_labels(src, need or "masks", data_root)
     splits = labels.read()
     if need is None:
@@ -111,26 +110,52 @@ def convert_labels(
         kept[name], notes = usable_split(split, on_bad_image, masks=need == "masks")
         left_out += notes
     with new_folder_at(dst) as folder:
-        target = Target(folder, need, kept, _names(kept))
-        written, notes = writer.write(target)
+        written, notes = write_labels(kept, folder, to, need)
     sizes: dict[Split, int] = {name: len(split) for name, split in kept.items()}
     return Converted(labels.format, sizes, written, left_out + notes)
 
 
-def _names(splits: dict[Split, CocoSplit]) -> dict[tuple[Split, int], str]:
-    """Return a file name of its own for each image; the folder comes before the name where it must."""
-    names: dict[tuple[Split, int], str] = {}
+def write_labels(splits: dict[Split, CocoSplit], folder: Path, to: str, need: Need) -> tuple[int, list[str]]:
+    """Write labels in COCO's terms, with copies of their images, in another format.
+
+    Args:
+        splits: What to write.
+        folder: An empty folder.
+        to: coco, yolo or voc.
+        need: What to write: boxes, masks or keypoints.
+
+    Returns:
+        How many objects were written, and sentences about what the format cannot hold.
+
+    Raises:
+        DataError: the format cannot hold it.
+    """
     taken: set[str] = set()
-    for split, content in splits.items():
-        for image in content.images:
-            path = content.image_path(image)
-            tries = [path.name, f"{path.parent.name}_{path.name}", f"{split}_{image['id']}_{path.name}"]
-            name = next((name for name in tries if Path(name).stem not in taken), None)
-            if name is None:
-                raise DataError(f"{path} has the name of another image. Rename one of them.")
-            taken.add(Path(name).stem)
-            names[split, image["id"]] = name
-    return names
+    names = {
+        (split, image["id"]): free_name(content.image_path(image), f"{split}_{image['id']}", taken)
+        for split, content in splits.items()
+        for image in content.images
+    }
+    return module_of(WRITTEN[to]).write(Target(folder, need, splits, names))
+
+
+def free_name(path: Path, number: str, taken: set[str]) -> str:
+    """Return a file name that no other image has; the folder comes before the name where it must.
+
+    Args:
+        path: The image.
+        number: Comes before the name where the folder does not help.
+        taken: Names without endings of other images; the new one is added.
+
+    Raises:
+        DataError: there is none.
+    """
+    tries = [path.name, f"{path.parent.name}_{path.name}", f"{number}_{path.name}"]
+    name = next((name for name in tries if Path(name).stem not in taken), None)
+    if name is None:
+        raise DataError(f"{path} has the name of another image. Rename one of them.")
+    taken.add(Path(name).stem)
+    return name
 
 
 def mask_of(annotation: dict[str, Any], image: dict[str, Any]) -> np.ndarray:

@@ -325,8 +325,7 @@ def write(target: "Target") -> tuple[int, list[str]]:
                 crowds += bool(annotation.get("iscrowd"))
                 others += annotation["category_id"] not in labels
                 if not annotation.get("iscrowd") and annotation["category_id"] in labels:
-                    values = _line(annotation, image, target.need)
-                    lines.append(" ".join([str(labels[annotation["category_id"]]), *map(_text, values)]))
+                    lines.append(line_of(labels[annotation["category_id"]], annotation, image, target.need))
             (folder / name).with_suffix(".txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             written += len(lines)
     names = {i: first.class_names[first.labels[number]] for number, i in labels.items()}
@@ -345,6 +344,18 @@ def write(target: "Target") -> tuple[int, list[str]]:
     return written, notes + ([f"{others} objects of classes without keypoints"] if others else [])
 
 
+def line_of(label: int, annotation: dict[str, Any], image: dict[str, Any], need: Need) -> str:
+    """Return the line of an object in a label file: class, then a box, an outline, or a box with keypoints.
+
+    Args:
+        label: Number of the class.
+        annotation: The object in COCO's terms.
+        image: Has width and height.
+        need: What is written.
+    """
+    return " ".join([str(label), *map(_text, _values(annotation, image, need))])
+
+
 def _text(value: float) -> str:
     return f"{value:.9f}".rstrip("0").rstrip(".")
 
@@ -356,7 +367,7 @@ def _flip(split: CocoSplit) -> list[int]:
     return order
 
 
-def _line(annotation: dict[str, Any], image: dict[str, Any], need: Need) -> list[float]:
+def _values(annotation: dict[str, Any], image: dict[str, Any], need: Need) -> list[float]:
     """Return the values behind the class: a box, an outline, or a box with keypoints."""
     from van.data.labels.convert import mask_of, one_outline, outlines
 

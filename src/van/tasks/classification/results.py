@@ -40,6 +40,16 @@ class Classification(Result):
             cells |= {f"class_{rank}": name, f"probability_{rank}": round(float(probability), 6)}
         return cells
 
+    def table(self) -> dict[str, list[Any]]:
+        """Return image, rank (from 1), class and probability."""
+        ranks = list(range(1, len(self.labels) + 1))
+        return {
+            "image": [self.path] * len(ranks),
+            "rank": ranks,
+            "class": self.classes,
+            "probability": self.probabilities.tolist(),
+        }
+
     def summary(self) -> str:
         """Return the classes with their probabilities."""
         pairs = zip(self.classes, self.probabilities, strict=True)

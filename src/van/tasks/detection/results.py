@@ -68,6 +68,45 @@ class Detections(BoxResult):
         ]
         return {**super().to_dict(), "objects": self.numbered(objects)}
 
+    def table(self) -> dict[str, list[Any]]:
+        """Return image, class, label, score and the corners x1, y1, x2, y2 of each object."""
+        corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T.tolist(), strict=True))
+        known = {"image": [self.path] * len(self), "class": self.classes, "label": self.labels.tolist()}
+        return {**known, "score": self.scores.tolist(), **corners}
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes in COCO's terms: id and name."""
+        ids = self.category_ids or range(1, len(self.class_names) + 1)
+        return [{"id": int(number), "name": name} for number, name in zip(ids, self.class_names, strict=True)]
+
+    def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
+        """Return the objects as annotations in COCO's format, with their scores; see categories.
+
+        Args:
+            image_id: Id of the image.
+            first_id: Id of the first annotation.
+        """
+        found = self.results(image_id, [category["id"] for category in self.categories])
+        areas = self.masks.sum((1, 2)).tolist() if self.masks is not None else None
+        return [
+            {
+                "id": first_id + i,
+                **one,
+                "area": float(areas[i]) if areas else round(one["bbox"][2] * one["bbox"][3], 2),
+                "iscrowd": 0,
+            }
+            for i, one in enumerate(found)
+        ]
+
+    def to_yolo(self) -> str:
+        """Return the lines of YOLO's label file: class index, and the box, or the outline where there are masks."""
+        from van.data.labels.yolo import line_of
+
+        image, need = {"height": self.size[0], "width": self.size[1]}, "boxes" if self.masks is None else "masks"
+        pairs = zip(self.labels.tolist(), self.to_coco(), strict=True)
+        return "".join(f"{line_of(label, one, image, need)}\n" for label, one in pairs)
+
     def summary(self) -> str:
         """Return the number of objects of each class; where there are none, how good the best one was."""
         names = self.classes

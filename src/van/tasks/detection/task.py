@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from van.engine.options import CheckOptions, TrainOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
     from van.engine.graph import Graph
+    from van.engine.labeling import LabelWriter
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
 
@@ -44,6 +46,7 @@ class DetectionTask(Task):
     train_options: ClassVar[type[TrainOptions]] = DetectionTrainOptions
     evaluate_options = DetectionEvaluateOptions
     inference = DetectionInference
+    label_formats = ("coco", "yolo", "voc")
     predict_only = ("agnostic_nms", "classes", "max_detections")
     architecture: ClassVar[str | None] = "retinanet"
     masks: ClassVar[bool] = False
@@ -106,6 +109,12 @@ class DetectionTask(Task):
         outputs = detect(predictor, items)
         names = predictor.class_names
         return [_kept(detections_of(one, size, names), predictor) for one, size in zip(outputs, sizes, strict=True)]
+
+    def label_writer(self, predictor: "Predictor", folder: Path, to: str) -> "LabelWriter":
+        """Return what writes boxes, or masks."""
+        from van.engine.labeling import ObjectLabels
+
+        return ObjectLabels(folder, to, self.need)
 
     def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
         """Return what an exported file computes; see DetectionGraph."""

@@ -39,6 +39,13 @@ class Panoptic(Result):
         ]
         return {**super().to_dict(), "segments": segments}
 
+    def table(self) -> dict[str, list[Any]]:
+        """Return image, class, label, id, isthing, score and area of each segment."""
+        segments = self.to_dict()["segments"]
+        keys = ("class", "label", "id", "isthing", "score", "area")
+        columns = {key: [segment[key] for segment in segments] for key in keys}
+        return {"image": [self.path] * len(segments), **columns}
+
     def summary(self) -> str:
         """Return how many segments of each class there are."""
         names = [self.class_names[segment["label"]] for segment in self.segments]

@@ -1,7 +1,7 @@
 """What a pose network finds on an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +54,73 @@ class Poses(BoxResult):
             for score, box, points in zip(self.scores.tolist(), boxes, self.keypoints.tolist(), strict=True)
         ]
         return {**super().to_dict(), "persons": self.numbered(persons)}
+
+    def chosen(self, which: np.ndarray) -> "Poses":
+        """Return some of the persons.
+
+        Args:
+            which: Their indices, or a bool for each.
+        """
+        return replace(self, keypoints=self.keypoints[which], scores=self.scores[which], boxes=self.boxes[which])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each person, shape (N,); poses are those of one class."""
+        return np.zeros(len(self), np.int64)
+
+    def table(self) -> dict[str, list[Any]]:
+        """Return image, score, the corners x1, y1, x2, y2, and NAME_x, NAME_y and NAME_score of each keypoint."""
+        corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T.tolist(), strict=True))
+        points = {
+            f"{name}_{part}": self.keypoints[:, place, i].tolist()
+            for place, name in enumerate(self.keypoint_names)
+            for i, part in enumerate(("x", "y", "score"))
+        }
+        return {"image": [self.path] * len(self), "score": self.scores.tolist(), **corners, **points}
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """The class in COCO's terms: id, name, keypoints and skeleton."""
+        skeleton = [[a + 1, b + 1] for a, b in self.skeleton]
+        about = {"keypoints": list(self.keypoint_names), "skeleton": skeleton}
+        return [{"id": 1, "name": self.class_names[0], **about}]
+
+    def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
+        """Return the persons as annotations in COCO's format, with their scores; see categories.
+
+        Keypoints outside the image, or with a score below keypoint_threshold, count as not labeled.
+
+        Args:
+            image_id: Id of the image.
+            first_id: Id of the first annotation.
+        """
+        annotations = []
+        for i, (score, box, points) in enumerate(zip(self.scores, self.boxes, self.keypoints, strict=True)):
+            inside = ((points[:, :2] >= 0) & (points[:, :2] <= self.size[::-1])).all(1)
+            seen = inside & (points[:, 2] >= self.keypoint_threshold)
+            flat = np.where(seen[:, None], np.column_stack([points[:, :2], np.full(len(points), 2.0)]), 0.0)
+            x0, y0, x1, y1 = (round(float(value), 2) for value in box)
+            annotations.append(
+                {
+                    "id": first_id + i,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
+                    "area": round((x1 - x0) * (y1 - y0), 2),
+                    "iscrowd": 0,
+                    "score": round(float(score), 5),
+                    "keypoints": [round(float(value), 2) for value in flat.ravel()],
+                    "num_keypoints": int(seen.sum()),
+                }
+            )
+        return annotations
+
+    def to_yolo(self) -> str:
+        """Return the lines of YOLO's label file: class index, box, and x, y and visibility of each keypoint."""
+        from van.data.labels.yolo import line_of
+
+        image = {"height": self.size[0], "width": self.size[1]}
+        return "".join(f"{line_of(0, one, image, 'keypoints')}\n" for one in self.to_coco())
 
     def summary(self) -> str:
         """Return the number of persons, and of how many nothing can be shown."""

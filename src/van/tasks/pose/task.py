@@ -1,6 +1,7 @@
 """Pose estimation: keypoints of persons, each on a crop of the image."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from van.engine.options import CheckOptions
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
     from van.engine.graph import Graph
+    from van.engine.labeling import LabelWriter
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.tasks.pose.inference import Prepare
@@ -36,6 +38,7 @@ class PoseTask(Task):
     evaluate_options = PoseEvaluateOptions
     predict_options = PosePredictOptions
     inference = PoseInference
+    label_formats = ("coco", "yolo")
     predict_only = ("detector", "slice", "overlap", "iou", "max_detections")
     files_only = ("boxes",)
     unit = "persons"
@@ -125,6 +128,12 @@ class PoseTask(Task):
             if one is not None:
                 pose.score_threshold, pose.best_score = least, float(one[1].max()) if len(one[1]) else None
         return list(poses)
+
+    def label_writer(self, predictor: "Predictor", folder: Path, to: str) -> "LabelWriter":
+        """Return what writes persons with keypoints."""
+        from van.engine.labeling import ObjectLabels
+
+        return ObjectLabels(folder, to, "keypoints")
 
     def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
         """Return what an exported file computes; see PoseGraph."""

@@ -35,6 +35,11 @@ class Segmentation(Result):
         """Return image, height, width, labels (names of all classes) and shares; the labels of pixels are no part."""
         return {**super().to_dict(), "labels": list(self.class_names), "shares": self.shares}
 
+    def table(self) -> dict[str, list[Any]]:
+        """Return image, class and share of the pixels, the largest first."""
+        shares = self.shares
+        return {"image": [self.path] * len(shares), "class": list(shares), "share": list(shares.values())}
+
     def summary(self) -> str:
         """Return the classes that cover most with their shares of the pixels."""
         return ", ".join(f"{name} {100 * share:.1f} %" for name, share in list(self.shares.items())[:_SHOWN])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from van.engine.data import DataModule
     from van.engine.graph import Graph
+    from van.engine.labeling import LabelWriter
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
     from van.models.weight_file import Header
@@ -49,6 +50,7 @@ class SemanticTask(Task):
     predict_options = SemanticPredictOptions
     check_options = SemanticCheckOptions
     inference = SemanticInference
+    label_formats = ("masks",)
     architecture = "semantic_fpn"
 
     def data(self, options: SemanticTrainOptions, processes: int) -> "DataModule":
@@ -89,6 +91,12 @@ class SemanticTask(Task):
             Segmentation(class_names=predictor.class_names, size=size, labels=labels.cpu().numpy())
             for size, labels in zip(sizes, maps, strict=True)
         ]
+
+    def label_writer(self, predictor: "Predictor", folder: Path, to: str) -> "LabelWriter":
+        """Return what writes a mask for each image, and the names of the classes."""
+        from van.tasks.semantic.labels import MaskLabels
+
+        return MaskLabels(folder, predictor.class_names)
 
     def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
         """Return what an exported file computes; see SemanticGraph."""
