@@ -57,7 +57,7 @@ def test_class_weights_and_focal_loss_change_the_loss_or_are_refused(options_of,
 def test_set_losses_refuse_class_weights(options_of):
     pytest.importorskip("transformers")
     model = TINY["panoptic"].options["model"]
-    with pytest.raises(van.VanError, match="class_weights has no effect on Mask2Former"):
+    with pytest.raises(van.VanError, match="class_weights has no effect on mask2former"):
         prepared(**{**options_of("semantic"), "model": model}, class_weights="balanced")
 
 

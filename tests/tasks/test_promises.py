@@ -447,3 +447,14 @@ class TestVideo:
         before = predictor.inference.score_threshold
         assert all(result.track_ids is not None for result in predictor.video("shapes.mp4", track=True))
         assert predictor.inference.score_threshold == before
+
+
+@pytest.mark.parametrize("find", ["lr", "batch-size"])
+def test_tuning_finds_something_to_train_with(options_of, task, find, tmp_path):
+    found = van.tune(find, steps=20 if find == "lr" else 1, **options_of(task, batch_size=2))
+    if find == "lr":
+        assert len(found.lrs) > 5
+        assert np.isfinite(found.losses).all()
+    else:
+        assert found.suggestion == found.trials[-1].batch_size
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ def read_by_class(path: str | Path) -> dict[str, float]:
             rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
             if rows and len(rows[0]) == 2 and not _is_number(rows[0][1]):
                 rows = rows[1:]
+            if wrong := next((row for row in rows if len(row) != 2), None):
+                raise ValueError(f"{','.join(wrong)!r} has no class and number")
             content: Any = {name.strip(): float(value) for name, value in rows}
             if len(content) < len(rows):
                 raise ValueError("a class is named twice")
@@ -146,7 +148,7 @@ def image_factors(contents: csr_array, how: str, threshold: float = REPEAT_THRES
     present = csr_array(contents > 0, dtype=float)
     images = np.asarray(present.sum(axis=0), dtype=float)  # with each class
     if how == "repeat-factor":
-        share = images / max(1, present.shape[0])
+        share = images / max(1, cast(Any, present).shape[0])
         repeats = np.maximum(1.0, np.sqrt(np.divide(threshold, share, out=np.zeros_like(share), where=share > 0)))
         # all factors are at least 1, so the zeros of the sparse matrix never win
         return np.maximum(1.0, csr_array(present * repeats).max(axis=1).toarray().ravel())

@@ -17,7 +17,6 @@ from van.data.labels.convert import write_labels
 from van.data.loaders import loading_processes
 from van.data.processes import loading_errors
 from van.engine.options import within
-from van.engine.result import Result
 from van.engine.task import Task
 from van.errors import DataError, VanError
 from van.files import new_folder_at
@@ -29,7 +28,7 @@ _FEW = 129  # images that are listed to see whether there are few
 class LabelWriter(Protocol):
     """Writes results as labels."""
 
-    def add(self, result: Result) -> int:
+    def add(self, result: Any) -> int:
         """Take a result, and return how many objects of it are labels."""
         ...
 
@@ -48,7 +47,8 @@ class ObjectLabels:
     """
 
     def __init__(self, folder: Path, to: str, need: Need) -> None:
-        self._folder, self._to, self._need = folder, to, need
+        self._folder, self._to = folder, to
+        self._need: Need = need
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._categories: list[dict[str, Any]] = []
@@ -121,7 +121,7 @@ def label(task: Task, options: Any, changes: dict[str, Any]) -> int:
             count = writer.add(kept)
             labels, empty = labels + count, empty + (not count)
         if broken == len(images):
-            raise DataError(f"None of the {broken} images could be read, see above.")
+            raise DataError("No image could be read, see above.")
         notes = writer.close()
     if not options.quiet:
         print(f"{options.output} ({to}): {len(images) - broken} images with {labels} labels, {empty} without any")

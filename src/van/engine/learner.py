@@ -119,9 +119,10 @@ class Learner(LightningModule):
         """
         found = [module for module in self.modules() if isinstance(module, ClassLoss)]
         if not found:
+            network = getattr(getattr(self.model, "options", None), "architecture", type(self.model).__name__)
             raise VanError(
-                f"{option} has no effect on {type(self.model).__name__}, which is not trained with cross-entropy over "
-                "classes. Leave it out."
+                f"{option} has no effect on {network}, which is not trained with cross-entropy over classes. Leave it "
+                "out."
             )
         return found
 

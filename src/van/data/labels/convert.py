@@ -131,7 +131,7 @@ def write_labels(splits: dict[Split, CocoSplit], folder: Path, to: str, need: Ne
         DataError: the format cannot hold it.
     """
     taken: set[str] = set()
-    names = {
+    names: dict[tuple[Split, int], str] = {
         (split, image["id"]): free_name(content.image_path(image), f"{split}_{image['id']}", taken)
         for split, content in splits.items()
         for image in content.images
