@@ -107,6 +107,7 @@ def test_broken_images_are_left_out(cli, run_of, photos):
         ("classification", [], "cannot be written as labels"),
         ("semantic", ["http://example.org/a.png"], "on a web server"),
         ("semantic", ["photos.tar"], "inside a tar file"),
+        ("semantic", ["clip.mp4"], "is a clip"),
         ("detection", ["--score-threshold", "2"], "score_threshold is 2.0"),
         ("detection", ["--score-threshold", "{quux: 0.2}"], "names 'quux'"),
     ],
@@ -157,7 +158,12 @@ def test_results_are_tables(run_of, photos, task):
         assert list(table.columns) == ROWS[task]
     assert len(table) >= (task != "panoptic")
     assert set(table["image"]) <= {str(path)}
+    result.frame, result.time = 3, 0.2
+    assert list(result.to_pandas().columns)[:3] == ["image", "frame", "time"]
     if hasattr(result, "chosen"):
+        result.track_ids = np.arange(len(result))
+        assert result.to_pandas()["track"].tolist() == result.track_ids.tolist()
+        result.frame = result.track_ids = None
         none = result.chosen(np.zeros(len(result), bool))
         assert list(none.to_pandas().columns) == list(table.columns)
         assert len(none.to_pandas()) == len(none.to_coco()) == len(none.to_yolo()) == 0

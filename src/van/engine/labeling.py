@@ -142,11 +142,11 @@ def _files(sources: list[str]) -> Iterator[str]:
     for image in ImageSources(sources):
         if isinstance(image, Unlisted):
             raise DataError(image.problem)
-        if is_url(image) or isinstance(image, Packed):
-            where = "on a web server" if is_url(image) else "inside a tar file"
-            raise DataError(
-                f"{image} is {where}, and labels are written beside copies of files. Save it as a file first."
+        if is_url(image) or not isinstance(image, str):
+            where = (
+                "on a web server" if is_url(image) else "inside a tar file" if isinstance(image, Packed) else "a clip"
             )
+            raise DataError(f"{image} is {where}, and labels are written beside copies of files. Save images first.")
         yield image
 
 

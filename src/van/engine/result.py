@@ -72,7 +72,11 @@ class Result:
             import pandas  # pyright: ignore[reportMissingImports,reportMissingModuleSource]
         except ImportError as error:
             raise VanError("to_pandas needs the package pandas: pip install pandas") from error
-        return pandas.DataFrame(self.table())
+        table = pandas.DataFrame(self.table())
+        if self.frame is not None:
+            table.insert(1, "frame", self.frame)
+            table.insert(2, "time", self.time)
+        return table
 
     def summary(self) -> str:
         """Return what was found in a few words."""
@@ -151,6 +155,11 @@ class BoxResult(Result):
 
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: array[which] for name, array in arrays.items() if isinstance(array, np.ndarray)})
+
+    def to_pandas(self) -> Any:
+        """Return a pandas.DataFrame with a row for each object; see Result.to_pandas."""
+        table = super().to_pandas()
+        return table if self.track_ids is None else table.assign(track=self.track_ids)
 
     def numbered(self, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return dictionaries of the objects with their track, None where they have none yet."""

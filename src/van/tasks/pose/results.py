@@ -1,7 +1,7 @@
 """What a pose network finds on an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,14 +54,6 @@ class Poses(BoxResult):
             for score, box, points in zip(self.scores.tolist(), boxes, self.keypoints.tolist(), strict=True)
         ]
         return {**super().to_dict(), "persons": self.numbered(persons)}
-
-    def chosen(self, which: np.ndarray) -> "Poses":
-        """Return some of the persons.
-
-        Args:
-            which: Their indices, or a bool for each.
-        """
-        return replace(self, keypoints=self.keypoints[which], scores=self.scores[which], boxes=self.boxes[which])
 
     @property
     def labels(self) -> np.ndarray:
