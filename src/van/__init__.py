@@ -15,6 +15,7 @@ if _TYPE_CHECKING:
     from van.engine.registry import register_task
     from van.engine.result import Result
     from van.engine.run import Run
+    from van.engine.showing import show_data
     from van.errors import DataError, VanError, WeightsError
     from van.export import export
     from van.export.fuse import fuse
@@ -41,6 +42,7 @@ __all__ = [
     "load_weights",
     "register_network",
     "register_task",
+    "show_data",
     "train",
     "tune",
 ]
@@ -59,6 +61,7 @@ _HOME = {
     "load": "van.engine.api",
     "register_network": "van.networks.registry:register",
     "register_task": "van.engine.registry",
+    "show_data": "van.engine.showing",
     "train": "van.engine.api",
     "tune": "van.engine.api",
 }  # all others are in van.models

@@ -276,3 +276,129 @@ def test_semantic_labels_come_from_masks_and_outlines(tmp_path, shapes):
     drawn, stored = yolo_splits["val"].labels(0), voc_splits["val"].labels(0)
     assert drawn.shape == stored.shape
     assert (drawn == stored).mean() > 0.9
+
+
+# ---------------------------------------------------------------------------------------------------- rare shapes
+
+
+def brush(mask):
+    """Encode a mask (H, W) as Label Studio does: red, green, blue and alpha of each pixel, in runs of one value."""
+    values = np.repeat(mask.astype(np.uint8).ravel() * 255, 4)
+    ends = [*np.flatnonzero(np.diff(values)) + 1, len(values)]
+    bits = f"{len(values):032b}" + f"{7:05b}" + "".join(f"{width - 1:04b}" for width in (3, 4, 8, 16))
+    for start, end in zip([0, *ends], ends, strict=False):
+        bits += f"1{3:02b}{end - start - 1:016b}{values[start]:08b}"
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+
+
+def test_label_studio_brush_ellipse_and_keypoints(tmp_path):
+    pytest.importorskip("faster_coco_eval")
+    mask = np.zeros((20, 40), bool)
+    mask[4:12, 10:30] = True
+    mask[6, 12] = False
+    value = {"format": "rle", "rle": brush(mask), "brushlabels": ["cat"]}
+    result = {"id": "b", "type": "brushlabels", "value": value, "original_width": 40, "original_height": 20}
+    label_studio(tmp_path / "brush", result)
+    found = only(open_labels(tmp_path / "brush", "masks"))[1]
+    assert np.array_equal(decode_masks([found["segmentation"]], 20, 40)[0].astype(bool), mask)
+    value = {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "ellipselabels": ["cat"]}
+    label_studio(tmp_path / "ellipse", {"id": "e", "type": "ellipselabels", "value": value})
+    assert only(open_labels(tmp_path / "ellipse"))[1]["bbox"] == pytest.approx([12, 8, 16, 4], abs=0.01)
+    label_studio(tmp_path / "turned", {"id": "e", "type": "ellipselabels", "value": {**value, "rotation": 90}})
+    assert only(open_labels(tmp_path / "turned"))[1]["bbox"] == pytest.approx([18, 2, 4, 16], abs=0.01)
+    box = {"x": 25, "y": 20, "width": 50, "height": 40, "rectanglelabels": ["cat"]}
+    points = [
+        {"id": name, "type": "keypointlabels", "parentID": "r", "value": {"x": x, "y": 50, "keypointlabels": [name]}}
+        for name, x in (("left", 30), ("right", 60))
+    ]
+    label_studio(tmp_path / "points", {"id": "r", "type": "rectanglelabels", "value": box}, *points)
+    split, found = only(open_labels(tmp_path / "points", "keypoints"))
+    assert split.keypoint_names == ["left", "right"]
+    assert split.flip_pairs == [(0, 1)]
+    assert found["keypoints"] == pytest.approx([12, 10, 2, 24, 10, 2])
+    assert found["bbox"] == pytest.approx(BOX)
+    label_studio(tmp_path / "cut", {**result, "value": {**result["value"], "rle": brush(mask)[:9]}})
+    with pytest.raises(DataError, match="result b: rle ends too early"):
+        open_labels(tmp_path / "cut")
+
+
+def test_labelme_and_cvat_keypoints(tmp_path):
+    box = {"label": "cat", "shape_type": "rectangle", "points": [[10, 4], [30, 12]], "group_id": 1}
+    eye = {"label": "eye", "shape_type": "point", "points": [[12, 5]], "group_id": 1}
+    tail = {"label": "tail", "shape_type": "point", "points": [[29, 11]], "group_id": 1, "flags": {"occluded": True}}
+    labelme(tmp_path / "labelme", box, tail, eye)
+    split, found = only(open_labels(tmp_path / "labelme", "keypoints"))
+    assert split.keypoint_names == ["tail", "eye"]
+    assert found["keypoints"] == [29, 11, 1, 12, 5, 2]
+    assert found["bbox"] == BOX
+    labelme(tmp_path / "alone", box, {**eye, "group_id": 2})
+    (problem,) = only(open_labels(tmp_path / "alone", "keypoints"))[0].problems
+    assert "'eye' has no rectangle or polygon" in str(problem)
+    labels = "<label><name>cat</name></label>" + "".join(
+        f"<label><name>{name}</name><parent>cat</parent></label>" for name in ("eye", "ear", "tail")
+    )
+    shape = '<skeleton label="cat"><points label="tail" points="29,11" occluded="1"/>'
+    shape += '<points label="ear" points="0,0" outside="1"/><points label="eye" points="12,5"/></skeleton>'
+    cvat(tmp_path / "cvat", shape, labels)
+    split, found = only(open_labels(tmp_path / "cvat", "keypoints"))
+    assert split.keypoint_names == ["eye", "ear", "tail"]
+    assert found["keypoints"] == [12, 5, 2, 0, 0, 0, 29, 11, 1]
+    assert found["num_keypoints"] == 2
+    assert found["bbox"] == [12, 5, 17, 6]
+
+
+def test_cvat_layers_and_ellipses(tmp_path):
+    box = '<box label="cat" xtl="{}" ytl="0" xbr="30" ybr="12" z_order="{}"/>'
+    cvat(tmp_path / "layers", box.format(1, 2) + box.format(2, -1) + box.format(3, 0))
+    split = only_split(tmp_path / "layers")
+    assert [a["bbox"][0] for a in split.all_annotations()] == [2, 3, 1]
+    cvat(tmp_path / "odd", box.format(1, "top") + box.format(2, 0))
+    split = only_split(tmp_path / "odd")
+    assert [a["bbox"][0] for a in split.all_annotations()] == [2]
+    assert "annotations.xml, line 3: z_order is 'top', expected a number" in str(split.problems[0])
+    cvat(tmp_path / "turned", '<ellipse label="cat" cx="20" cy="10" rx="8" ry="2" rotation="90"/>')
+    assert only(open_labels(tmp_path / "turned"))[1]["bbox"] == pytest.approx([18, 2, 4, 16], abs=0.01)
+
+
+def test_pascal_voc_counts_pixels_from_one(tmp_path):
+    voc(tmp_path)
+    path = tmp_path / "Annotations/a.xml"
+    path.write_text(
+        path.read_text().replace("<object>", "<source><database>The VOC2012 Database</database></source><object>")
+    )
+    assert only(open_labels(tmp_path))[1]["bbox"] == [9.0, 3.0, 21.0, 9.0]  # both corners are in the box
+
+
+def test_masks_in_the_colors_of_a_labelmap(tmp_path):
+    voc(tmp_path)
+    (tmp_path / "SegmentationClass").mkdir()
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:250,50,83::\n")
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[4:12, 10:30] = (250, 50, 83)
+    Image.fromarray(pixels).save(tmp_path / "SegmentationClass/a.png")
+    split = find_semantic_splits(tmp_path)["all"]
+    assert split.class_names == ["background", "cat"]
+    expected = np.zeros((20, 40), np.uint8)
+    expected[4:12, 10:30] = 1
+    assert np.array_equal(split.labels(0), expected)
+    pixels[0, 0] = (1, 2, 3)
+    Image.fromarray(pixels).save(tmp_path / "SegmentationClass/a.png")
+    with pytest.raises(DataError, match=r"color \(1, 2, 3\), which labelmap.txt does not list"):
+        split.labels(0)
+
+
+def test_yolo_splits_as_lists_of_paths(tmp_path):
+    yolo(tmp_path, about="names: [dog, cat]\npath: .\ntrain: train.txt\nval: [val.txt]\n")
+    (tmp_path / "train.txt").write_text("./images/a.png\n")
+    (tmp_path / "val.txt").write_text(f"{tmp_path}/images/empty.png\n\n")
+    splits = open_labels(tmp_path)
+    assert {name: [split.image_path(i).name for i in split.images] for name, split in splits.items()} == {
+        "train": ["a.png"],
+        "val": ["empty.png"],
+    }
+    assert [a["bbox"] for a in splits["train"].all_annotations()] == [pytest.approx(BOX)]
+    assert not list(splits["val"].all_annotations())
+    (tmp_path / "train.txt").write_text("./images/gone.png\n")
+    problems = find_problems(open_labels(tmp_path)["train"])
+    assert any("images/gone.png" in problem.file for problem in problems)

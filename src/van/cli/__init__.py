@@ -19,6 +19,7 @@ COMMANDS = {
     "recipes": "List the shipped recipes",
     "models": "List the variants of VAN, their size and their published weights",
     "make-data": "Write a small built-in data set in standard formats",
+    "show-data": "Draw labeled samples as training sees them, and how the data is distributed",
     "check-data": "List what is wrong with a data set",
     "convert-data": "Write labels of objects in another format",
     "export": "Write weights as ONNX, OpenVINO or torch.export files",

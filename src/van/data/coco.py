@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional
 from van.data.checks import Problem
 from van.data.folders import Split
 from van.data.images import read_image
+from van.data.regions import Regions, regions_of_boxes
 from van.errors import DataError, VanError
 
 CocoKind = Literal["instances", "person_keypoints", "panoptic"]
@@ -104,6 +105,16 @@ def look_for(root: Path, split: Split, kind: CocoKind) -> CocoFiles | None:
     folders = [] if kind == "panoptic" else [root / name for name in names]
     folder = next((folder for folder in folders if (folder / ROBOFLOW).is_file()), None)
     return CocoFiles(folder, folder / ROBOFLOW) if folder else None
+
+
+def is_box(box: Any) -> bool:
+    """Whether something is a list of four finite numbers of which the last two are above 0."""
+    if not isinstance(box, list) or len(box) != 4:
+        return False
+    try:
+        return all(map(math.isfinite, box)) and min(box[2:]) > 0
+    except TypeError:
+        return False
 
 
 def _records(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
@@ -216,6 +227,11 @@ class CocoSplit:
         """Iterate over all records, including those of images that are not listed."""
         yield from self._content.get("annotations", ())
 
+    def label_of(self, annotation: Mapping[str, Any]) -> int | None:
+        """Return the label of a record; None where its category is unknown."""
+        number = annotation.get("category_id")
+        return self.labels.get(number) if isinstance(number, int) else None
+
     def image_path(self, image: dict[str, Any]) -> Path:
         """Return the file of a record of `images`."""
         return self.files.images / image["file_name"]
@@ -224,23 +240,49 @@ class CocoSplit:
         """Return the files of the images by id."""
         return {image["id"]: self.image_path(image) for image in self.images}
 
+    def load(self, index: int) -> Path:
+        """Return the file of the image of an index."""
+        return self.image_path(self.images[index])
+
+    def image_name(self, index: int) -> str:
+        """Return the path of the image of an index."""
+        return str(self.load(index))
+
+    def key(self, index: int) -> int:
+        """Return the id of the image of an index."""
+        return self.images[index]["id"]
+
+    def regions(self, index: int) -> Regions:
+        """Return the boxes of an image, but for crowd regions and what is malformed."""
+        image = self.images[index]
+        size: Any = (image.get("width") or 0, image.get("height") or 0)
+        objects = [a for a in self.annotations(image["id"]) if not a.get("iscrowd") and is_box(a.get("bbox"))]
+        known = [(label, a) for a in objects if (label := self.label_of(a)) is not None]
+        return regions_of_boxes([label for label, _ in known], [a["bbox"] for _, a in known], size)
+
     def without(self, images: Collection[int] = (), annotations: Collection[int] = ()) -> "CocoSplit":
         """Return the split without the images of some ids, with all their annotations, and without some annotations."""
         drop, gone = set(annotations), set(images)
+        problems = [problem for problem in self.problems if problem.image is None or problem.image not in gone]
+        content = {
+            **self._content,
+            "images": [image for image in self._content["images"] if image["id"] not in gone],
+            "annotations": [
+                annotation
+                for annotation in self.all_annotations()
+                if annotation.get("id") not in drop and annotation.get("image_id") not in gone
+            ],
+        }
+        return self._with(content, problems)
+
+    def with_annotations(self, annotations: Sequence[dict[str, Any]]) -> "CocoSplit":
+        """Return the split with other annotations."""
+        return self._with({**self._content, "annotations": list(annotations)}, self.problems)
+
+    def _with(self, content: dict[str, Any], problems: Sequence[Problem]) -> "CocoSplit":
         split = object.__new__(CocoSplit)
-        split.files, split.name, split.kind = self.files, self.name, self.kind
-        split.problems = [problem for problem in self.problems if problem.image is None or problem.image not in gone]
-        split._take(
-            {
-                **self._content,
-                "images": [image for image in self._content["images"] if image["id"] not in gone],
-                "annotations": [
-                    annotation
-                    for annotation in self.all_annotations()
-                    if annotation.get("id") not in drop and annotation.get("image_id") not in gone
-                ],
-            }
-        )
+        split.files, split.name, split.kind, split.problems = self.files, self.name, self.kind, list(problems)
+        split._take(content)
         return split
 
 

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from van.data.folders import Split, refuse_special
 from van.data.formats import IGNORED
 from van.data.images import read_image
 from van.data.pairs import check_sizes
+from van.data.regions import Regions, regions_of_pixels
 from van.errors import DataError
 
 _BYTES = (1, 256, 65536)  # an id is R + 256 G + 65536 B
@@ -99,6 +101,32 @@ class PanopticSplit:
     def paths(self) -> dict[int, Path]:
         """Return the files of the images by id."""
         return {image["id"]: self.image_path(image) for image in self.images}
+
+    def load(self, index: int) -> Path:
+        """Return the file of the image of an index."""
+        return self.image_path(self.images[index])
+
+    def image_name(self, index: int) -> str:
+        """Return the path of the image of an index."""
+        return str(self.load(index))
+
+    def key(self, index: int) -> int:
+        """Return the id of the image of an index."""
+        return self.images[index]["id"]
+
+    def regions(self, index: int) -> Regions:
+        """Return the segments of an image, but for crowd regions; nothing where they cannot be read."""
+        try:
+            numbers, segments = self.truth(self.images[index])
+        except DataError:
+            return Regions(np.zeros(0, int))
+        found = regions_of_pixels(np.where(numbers == 0, len(segments), numbers - 1), len(segments))
+        labels = np.array([segment["label"] for segment in segments], int)[found.labels]
+        kept = np.array([not segments[i]["iscrowd"] for i in found.labels], bool)
+        return replace(
+            found,
+            labels=labels[kept], boxes=found.boxes[kept], areas=found.areas[kept], cover=cast(Any, found.cover)[kept],
+        )  # fmt: skip
 
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "PanopticSplit":
         """Return the split without the images of some ids."""

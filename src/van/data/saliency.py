@@ -15,6 +15,8 @@ from van.data.folders import Split
 from van.data.images import read_image
 from van.data.loaders import StepBatches
 from van.data.pairs import check_sizes, find_folders, find_pairs, find_splits, read_mask
+from van.data.regions import Regions, regions_of_pixels
+from van.errors import DataError
 
 THRESHOLD = 128
 """Brighter pixels of a mask are salient, as in the usual evaluation toolboxes."""
@@ -46,6 +48,25 @@ class SaliencySplit:
     def paths(self) -> dict[int, Path]:
         """Return the files of the images by index."""
         return dict(enumerate(self.images))
+
+    def load(self, index: int) -> Path:
+        """Return the file of the image of an index."""
+        return self.images[index]
+
+    def image_name(self, index: int) -> str:
+        """Return the path of the image of an index."""
+        return str(self.images[index])
+
+    def key(self, index: int) -> int:
+        """Return what `without` takes for an index: itself."""
+        return index
+
+    def regions(self, index: int) -> Regions:
+        """Return the salient pixels as a region; nothing where the mask cannot be read."""
+        try:
+            return regions_of_pixels(1 - self.salient(index), 1)
+        except DataError:
+            return Regions(np.zeros(0, int))
 
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SaliencySplit":
         """Return the split without the pairs of some indices, and without unpaired files."""

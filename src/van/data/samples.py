@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch.utils.data import DataLoader, Dataset
@@ -14,6 +15,7 @@ from van.data.checks import Problem, count, left_out, said
 from van.data.folders import OnBadImage
 from van.data.images import ImageLike, read_image
 from van.data.loaders import as_is, loading_processes
+from van.data.regions import Regions
 from van.data.splits import Division
 from van.errors import DataError
 
@@ -41,7 +43,19 @@ class Samples(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def without(self, images: Collection[int]) -> "Samples":
+    def image_name(self, index: int) -> str:
+        """Return the name of an index."""
+        return self.name(index)
+
+    def key(self, index: int) -> int:
+        """Return what `without` takes for an index: itself."""
+        return index
+
+    def regions(self, index: int) -> Regions:
+        """Return the label, which the whole image has."""
+        return Regions(np.array([self.labels[index]]))
+
+    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "Samples":
         """Return the samples without those of some indices."""
         gone = set(images)
         return SampleSubset(self, [i for i in range(len(self)) if i not in gone]) if gone else self

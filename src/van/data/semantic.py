@@ -21,6 +21,7 @@ from van.data.folders import Split, files_below
 from van.data.formats import IGNORED
 from van.data.images import read_image
 from van.data.pairs import Folders, check_sizes, find_folders, find_pairs, find_splits, read_mask
+from van.data.regions import Regions, regions_of_pixels
 from van.errors import DataError
 
 CLASS_FILE = "classes.txt"
@@ -60,6 +61,26 @@ class SemanticSplit:
     def paths(self) -> dict[int, Path]:
         """Return the files of the images by index."""
         return dict(enumerate(self.images))
+
+    def load(self, index: int) -> Path:
+        """Return the file of the image of an index."""
+        return self.images[index]
+
+    def image_name(self, index: int) -> str:
+        """Return the path of the image of an index."""
+        return str(self.images[index])
+
+    def key(self, index: int) -> int:
+        """Return what `without` takes for an index: itself."""
+        return index
+
+    def regions(self, index: int) -> Regions:
+        """Return a region for each class that the image has; nothing where the mask cannot be read."""
+        try:
+            labels = self.look_up(self.numbers(index))
+            return regions_of_pixels(np.where(labels < 0, IGNORED, labels), len(self.class_names))
+        except DataError:
+            return Regions(np.zeros(0, int))
 
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SemanticSplit":
         """Return the split without the pairs of some indices, and without unpaired files."""

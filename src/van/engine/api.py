@@ -1,6 +1,6 @@
 """Train, load and evaluate any task: what the command line does, from Python."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -217,6 +217,7 @@ def train_options(
     config: Config = None,
     options: Mapping[str, Any] | None = None,
     arguments: Sequence[str] = (),
+    extended: Callable[[Task], type] | None = None,
 ) -> tuple[Task, Any]:
     """Return the task and the options that all sources give together.
 
@@ -227,15 +228,17 @@ def train_options(
         config: Recipes and YAML files.
         options: By keyword; a nested mapping or dataclasses.
         arguments: Of the command line, except for what options hold.
+        extended: Returns the dataclass of a task's options where there are more than those of training.
 
     Raises:
         VanError: an option is unknown or has a wrong value.
     """
     given, layers, found, network = _train_sources(task, config, options)
-    parser = train_parser(found, network)
+    kind = extended(found) if extended else found.train_options
+    parser = train_parser(found, network, kind, "show-data" if extended else "train")
     exclusive = {**found.train_options.exclusive, **_prefixed("inference.", found.inference.exclusive)}
     namespace = parse(parser, [*layers, ("options", given)], arguments, exclusive)
-    return found, to_options(parser, namespace, found.train_options)
+    return found, to_options(parser, namespace, kind)
 
 
 _Layers = list[tuple[str, dict[str, Any]]]
@@ -282,16 +285,20 @@ def _for_architecture(task: Task, layer: dict[str, Any], network: type) -> dict[
     return {**layer, "model": {**kept, "architecture": chosen}}
 
 
-def train_parser(task: Task, network: type | None) -> OptionParser:
+_TRAINING = {"train": "Train", "show-data": "Draw data as training sees it"}
+
+
+def train_parser(task: Task, network: type | None, options: type | None = None, command: str = "train") -> OptionParser:
     """Return the parser of a task's training options.
 
     Args:
         task: The task.
         network: Options of the chosen architecture, if the task has architectures.
+        options: Dataclass of the options; None takes those of training.
+        command: What they are for: train or show-data.
     """
-    parser = option_parser(
-        task.train_options, network, prog="van train", description=f"Train: {task.summary}. Task: {task.name}."
-    )
+    about = f"{_TRAINING[command]}: {task.summary}. Task: {task.name}."
+    parser = option_parser(options or task.train_options, network, prog=f"van {command}", description=about)
     parser.add_argument("--task", default=task.name, help="What is learned; van tasks lists all. Each has its options.")
     return parser
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,16 @@ class DataModule(LightningDataModule):
         """
         self.changes, self.mixing = changes, options.mixing(targets)
         self.unmixed_epochs = options.unmixed_epochs
+
+    def stored_set(self) -> Any:
+        """Return the training samples as a dataset without random changes."""
+        stored: Any = copy(self.train)
+        stored.transform = None
+        return stored
+
+    def splits(self) -> dict[str, Any]:
+        """Return what the training and the validation samples come from; see van.data.regions.Inspected."""
+        return {name: getattr(part, "split", part) for name, part in (("train", self.train), ("val", self.val))}
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation samples in order."""

@@ -546,12 +546,27 @@ class CheckOptions:
         data_root: Where named and built-in data sets are stored; by default the folder data.
         decode: Decode all images. --no-decode reads only their headers; masks are decoded anyway.
         workers: Processes that read images; by default one per processor, at most 8, and none for a few images.
+        short_edge: Pixels of the short edge of images in training: it decides which objects are noted as tiny.
+        output: New folder for check.txt and check.json, which lists everything.
+        fix: New folder for a clean copy of the data. Broken images and wrong annotations are left out, boxes are
+            clipped to their images, boxes that repeat another are left out, and so are images of train that look the
+            same as one of val. changes.csv in it lists every change. The data itself stays as it is.
+        weights: Weight file or run folder of a trained network: labels that it contradicts are listed in suspects.csv
+            in the output folder, by default a numbered one below runs, and drawn in suspects.png. They are suspects,
+            no proof: look at them.
+        split: What the network judges; by default val, as in van evaluate. It has learned the labels of its own
+            training images, wrong ones too, and contradicts few of them: --folds trains networks for all images.
     """
 
     data: str
     data_root: str | None = None
     decode: bool = True
     workers: int | None = None
+    short_edge: int = 800
+    output: str | None = None
+    fix: str | None = None
+    weights: str | None = None
+    split: Literal["train", "val", "all"] | None = None
 
     def check(self) -> None:
         """Refuse numbers that could only fail later.
@@ -560,6 +575,13 @@ class CheckOptions:
             VanError: a number is out of range.
         """
         at_least("workers", self.workers, 0)
+        at_least("short_edge", self.short_edge, 1)
+        if self.split is not None and self.weights is None:
+            raise VanError(
+                f"split is {self.split}, which says what weights are to judge. Give --weights, or leave it out."
+            )
+        if self.fix is not None and not self.decode:
+            raise VanError("fix copies images that can be decoded, but decode is off. Leave one of them out.")
 
 
 @dataclass

@@ -18,14 +18,18 @@ from van.engine.result import FolderWriter, Result
 from van.errors import DataError, VanError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import nn
 
+    from van.data.checks import Problem
     from van.engine.data import DataModule
+    from van.engine.drawing import LegendEntry
     from van.engine.evaluation import Evaluation
     from van.engine.graph import Graph
     from van.engine.labeling import LabelWriter
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
+    from van.engine.suspects import Suspects
     from van.models.weight_file import Header
 
 
@@ -237,6 +241,31 @@ class Task:
         """
         raise VanError(f"Results of the task {self.name} cannot be written as labels.")
 
+    # ------------------------------------------------------------------------------------------------ showing data
+
+    def picture(self, data: "DataModule", sample: Any, size: int) -> "Image":
+        """Return a picture of a training sample with its labels.
+
+        Args:
+            data: Where it is from.
+            sample: An item of its stored_set or training_set.
+            size: Pixels of the longer side.
+        """
+        raise VanError(f"The task {self.name} cannot draw its samples.")
+
+    def legend(self, data: "DataModule") -> "Sequence[LegendEntry]":
+        """Return what the colors of such pictures mean; by default the pictures say it."""
+        return ()
+
+    def batch_changes(self, options: Any, data: "DataModule") -> Callable[[Any], tuple[Any, Any]] | None:
+        """Return the random changes of whole batches, from a batch to images and targets; by default there are none.
+
+        Args:
+            options: Of training.
+            data: What it trains on.
+        """
+        return None
+
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: Any) -> Any:
@@ -246,25 +275,52 @@ class Task:
             options: Options of checking: an instance of check_options.
 
         Returns:
-            What `check` takes.
+            What `read_data` takes.
 
         Raises:
             DataError: the data is not in a format of this task.
         """
         raise DataError(f"van check-data cannot check data for the task {self.name}. van train --check-data may.")
 
-    def check(self, found: Any, options: Any) -> tuple[list[Any], str]:
-        """Look for everything that would stop or spoil training.
+    def read_data(self, found: Any) -> "dict[Any, Any]":
+        """Return the splits of a data set by name; see van.data.regions.Inspected. By default they are found already.
 
         Args:
             found: What find_data returned.
-            options: Options of checking.
+        """
+        return found
 
-        Returns:
-            The problems, whose text is a line for the user, and what was checked in a few words, such as
-            "train and val: 120 images".
+    def check(self, splits: Any, options: Any) -> "list[Problem]":
+        """List everything that would stop or spoil training.
+
+        Args:
+            splits: Some of those that read_data returned, by name.
+            options: Options of checking.
         """
         raise NotImplementedError
+
+    def suspects(self, predictor: "Predictor", split: Any, workers: int) -> "Suspects":
+        """Return the labels that a trained network contradicts, for `van check-data --weights`.
+
+        Args:
+            predictor: The network.
+            split: What open_split gave.
+            workers: Loading processes.
+        """
+        raise VanError(f"van check-data --weights cannot judge labels of the task {self.name}.")
+
+    def write_data(self, found: Any, splits: Any, folder: Path) -> "tuple[str, list[str]]":
+        """Write splits without problems as a data set of its own, for `van check-data --fix`.
+
+        Args:
+            found: What find_data returned.
+            splits: What is left of what read_data returned.
+            folder: An empty folder.
+
+        Returns:
+            The format, and sentences about what it cannot hold.
+        """
+        raise VanError(f"van check-data --fix cannot write data for the task {self.name}.")
 
     # ------------------------------------------------------------------------------------------------ for people
 

@@ -33,7 +33,7 @@ def test_files(cli, trained, colours):
     with Path("result/per_class.csv").open() as file:
         assert [row["class"] for row in csv.DictReader(file)] == ["blue", "green", "red"]
     for name in ("confusion_matrix.png", "predictions.png"):
-        assert (Path("result") / name).stat().st_size > 5000
+        assert (Path("result") / name).stat().st_size > 1000
 
 
 def test_train_split_and_default_folder(cli, trained, colours):
@@ -116,7 +116,7 @@ class TestCalibrate:
         out, before = measure(cli, trained, colours, "--split", "train", "--calibrate")
         assert "ECE" in out
         assert "temperature" in out
-        assert Path("result/reliability_calibrated.png").stat().st_size > 5000
+        assert Path("result/reliability_calibrated.png").stat().st_size > 1000
         assert before["NLL_calibrated"] <= before["NLL"] + 1e-6
         copy = Path("result/weights.safetensors")
         assert "temperature" not in json.dumps(van.load(trained).header.to_dict())

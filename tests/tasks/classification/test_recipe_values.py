@@ -81,18 +81,18 @@ class TestEveryRecipe:
         assert torch.as_tensor(normalize.std).tolist() == pytest.approx(std)
         # timm's loader erases what was mixed before; the code for ImageNet-22K erases each image, and mixes then
         learner = learner_of(options)
-        erasing = learner.erase if name in FROM_SCRATCH else steps[RandomErasing]
+        erasing = learner.change.erase if name in FROM_SCRATCH else steps[RandomErasing]
         assert (erasing.probability, erasing.mode, erasing.max_count) == (0.25, "pixel", 1)
         assert (RandomErasing in steps) == (name not in FROM_SCRATCH)
-        assert (learner.erase is None) == (name not in FROM_SCRATCH)
+        assert (learner.change.erase is None) == (name not in FROM_SCRATCH)
 
     def test_loss(self, name):
         learner = learner_of(options_of(name))
         assert learner.label_smoothing == 0.1
         if name in TUNED:
-            assert learner.mix is None
+            assert learner.change.mix is None
             return
-        mix = learner.mix
+        mix = learner.change.mix
         assert (mix.mixup_alpha, mix.cutmix_alpha, mix.mix_prob, mix.switch_prob, mix.mode) == (
             0.8, 1.0, 1.0, 0.5, "batch"
         )  # fmt: skip

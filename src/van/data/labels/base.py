@@ -178,10 +178,12 @@ def rectangle(x: float, y: float, width: float, height: float, angle: float, cen
     return [v for px, py in moved for v in (about[0] + cos * px - sin * py, about[1] + sin * px + cos * py)]
 
 
-def ellipse(cx: float, cy: float, rx: float, ry: float) -> list[float]:
-    """Return a polygon in place of an ellipse."""
-    angles = np.linspace(0, 2 * math.pi, _ELLIPSE, endpoint=False)
-    return np.stack([cx + rx * np.cos(angles), cy + ry * np.sin(angles)], 1).ravel().round(3).tolist()
+def ellipse(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:
+    """Return a polygon in place of an ellipse that is rotated clockwise around its center, by an angle in degrees."""
+    turns = np.linspace(0, 2 * math.pi, _ELLIPSE, endpoint=False)
+    x, y = rx * np.cos(turns), ry * np.sin(turns)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return np.stack([cx + cos * x - sin * y, cy + sin * x + cos * y], 1).ravel().round(3).tolist()
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:

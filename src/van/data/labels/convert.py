@@ -1,7 +1,7 @@
 """Writing labels of one format in another."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,7 @@ def convert_labels(
     labels = find_labels(src, need or "masks", data_root)
     splits = labels.read()
     if need is None:
-        objects = [a for split in splits.values() for a in split.all_annotations()]
-        need = "masks" if objects and all(a.get("segmentation") for a in objects) else "boxes"
+        need = most_of(splits)
         if need == "boxes":  # the splits of Pascal VOC depend on it
             splits = find_labels(src, need, data_root).read()
     left_out: list[str] = []
@@ -113,6 +112,12 @@ def convert_labels(
         written, notes = write_labels(kept, folder, to, need)
     sizes: dict[Split, int] = {name: len(split) for name, split in kept.items()}
     return Converted(labels.format, sizes, written, left_out + notes)
+
+
+def most_of(splits: Mapping[Split, CocoSplit]) -> Need:
+    """Return masks where all objects of a data set have one, else boxes."""
+    objects = [a for split in splits.values() for a in split.all_annotations()]
+    return "masks" if objects and all(a.get("segmentation") for a in objects) else "boxes"
 
 
 def write_labels(splits: dict[Split, CocoSplit], folder: Path, to: str, need: Need) -> tuple[int, list[str]]:

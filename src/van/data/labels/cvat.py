@@ -104,8 +104,13 @@ def _read_image(
     if path is None:
         part.problem(f"{file}, line {element.line}", f"there is no image {name!r}", image)
         return
-    shapes: list[Any] = sorted(element, key=lambda shape: int(shape.get("z_order") or 0))
-    for shape in shapes:
+    layers: list[tuple[float, Any]] = []
+    for shape in element:
+        try:
+            layers.append((number(shape.get("z_order") or 0, "z_order"), shape))
+        except ValueError as error:
+            part.problem(f"{file}, line {getattr(shape, 'line', 0)}", str(error), image)
+    for _, shape in sorted(layers, key=lambda layer: layer[0]):  # the lowest layer first
         source = f"{file}, line {shape.line}"
         if shape.tag == "tag":
             continue
@@ -126,16 +131,16 @@ def _shape(shape: Element | Any, points: list[str]) -> dict[str, Any]:
     def values(*names: str) -> list[float]:
         return [number(shape.get(name), name) for name in names]
 
+    angle = number(shape.get("rotation") or 0, "rotation")
     if shape.tag == "box":
         x0, y0, x1, y1 = values("xtl", "ytl", "xbr", "ybr")
-        angle = number(shape.get("rotation") or 0, "rotation")
         if angle:
             return {"polygons": [rectangle(x0, y0, x1 - x0, y1 - y0, angle, center=True)]}
         return {"box": [x0, y0, x1 - x0, y1 - y0]}
     if shape.tag == "polygon":
         return {"polygons": [_points(shape)]}
     if shape.tag == "ellipse":
-        return {"polygons": [ellipse(*values("cx", "cy", "rx", "ry"))]}
+        return {"polygons": [ellipse(*values("cx", "cy", "rx", "ry"), angle=angle)]}
     if shape.tag == "mask":
         left, top, width, height = values("left", "top", "width", "height")
         runs = [int(number(n, "rle")) for n in (shape.get("rle") or "").split(",")]

@@ -163,16 +163,13 @@ def _shape(kind: str, value: dict[str, Any], result: dict[str, Any], width: int,
     def share(name: str, size: int) -> float:
         return number(value.get(name), name) / 100 * size
 
+    angle = number(value.get("rotation") or 0, "rotation")
     if kind == "rectanglelabels":
         box = share("x", width), share("y", height), share("width", width), share("height", height)
-        angle = number(value.get("rotation") or 0, "rotation")
         return {"polygons": [rectangle(*box, angle, center=False)]} if angle else {"box": list(box)}
     if kind == "ellipselabels":
-        return {
-            "polygons": [
-                ellipse(share("x", width), share("y", height), share("radiusX", width), share("radiusY", height))
-            ]
-        }
+        radii = share("radiusX", width), share("radiusY", height)
+        return {"polygons": [ellipse(share("x", width), share("y", height), *radii, angle)]}
     if kind == "polygonlabels":
         points = value.get("points")
         if (
@@ -181,8 +178,9 @@ def _shape(kind: str, value: dict[str, Any], result: dict[str, Any], width: int,
             or any(not isinstance(p, list) or len(p) != 2 for p in points)
         ):
             raise ValueError("points is not a list of three or more [x, y]")
+        # a corner at 18.5 must not become 18.49999: masks are rounded there
         pairs = [(number(x, "x") / 100 * width, number(y, "y") / 100 * height) for x, y in points]
-        return {"polygons": [[v for pair in pairs for v in pair]]}
+        return {"polygons": [[round(v, 4) for pair in pairs for v in pair]]}
     columns, rows = result.get("original_width"), result.get("original_height")
     if value.get("format") != "rle" or not isinstance(columns, int) or not isinstance(rows, int):
         raise ValueError("a brush needs format rle, original_width and original_height")

@@ -127,6 +127,12 @@ class ClassificationData(DataModule):
         dataset = ImageDataset(self.train, self.transform, self.mode)
         return dataset if self._skipped is None else Skipping(dataset, self._skipped)
 
+    def stored_set(self) -> Any:
+        """Return images of bytes (C, H, W) in their own size, and labels."""
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        return ImageDataset(self.train, pil_to_tensor, self.mode)
+
     def val_dataloader(self) -> DataLoader:
         """Return batches of the validation split in order, with the model's own preprocessing."""
         return evaluation_loader(self.val, self.preprocessing, 2 * self.batch_size, self.workers)

@@ -18,11 +18,16 @@ from van.tasks.classification.options import (
 from van.tasks.classification.results import Classification
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
     from torch import nn
 
+    from van.data.checks import Problem
     from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
+    from van.engine.suspects import Suspects
     from van.models import Checkpoint
     from van.models.weight_file import Header
     from van.tasks.classification.data import ClassificationData
@@ -258,6 +263,33 @@ class ClassificationTask(Task):
 
         return ClassificationEvaluation(predictor, split, workers)
 
+    # ------------------------------------------------------------------------------------------------ showing data
+
+    def picture(self, data: Any, sample: Any, size: int) -> "Image":
+        """Return the image with the names of its classes."""
+        import torch
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        from van.engine.drawing import draw_note
+
+        image, label = sample
+        if image.is_floating_point():  # normalized for the network
+            mean, std = (torch.tensor(data.preprocessing[key])[:, None, None] for key in ("mean", "std"))
+            image = ((image * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        picture = to_pil_image(image)
+        factor = size / max(picture.size)
+        picture = picture.resize((max(1, round(picture.width * factor)), max(1, round(picture.height * factor))))
+        shares = enumerate(label.tolist()) if torch.is_tensor(label) and label.ndim else [(int(label), 1.0)]
+        parts = sorted(((share, data.class_names[k]) for k, share in shares if share > 0), reverse=True)
+        text = parts[0][1] if len(parts) == 1 else ", ".join(f"{name} {100 * share:.0f} %" for share, name in parts)
+        return draw_note(picture, text)
+
+    def batch_changes(self, options: ClassificationTrainOptions, data: Any) -> Callable[[Any], tuple[Any, Any]] | None:
+        """Return mixup, CutMix and erasing; None where there are none."""
+        from van.tasks.classification.learner import BatchChanges
+
+        return BatchChanges(options.augmentation, len(data.class_names)) or None
+
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: CheckOptions) -> Any:
@@ -266,12 +298,24 @@ class ClassificationTask(Task):
 
         return open_data(options.data, options.data_root)
 
-    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+    def check(self, splits: Any, options: CheckOptions) -> "list[Problem]":
         """Look for images that cannot be decoded, and for classes with too few images."""
         from van.data.sources import check
-        from van.engine.checking import check_splits
 
-        return check_splits(found, check, options)
+        return check(splits, options.decode, options.workers)
+
+    def suspects(self, predictor: "Predictor", split: Any, workers: int) -> "Suspects":
+        """Return labels that the network contradicts."""
+        from van.tasks.classification.suspects import find_suspects
+
+        return find_suspects(predictor, split, workers)
+
+    def write_data(self, found: Any, splits: Any, folder: "Path") -> tuple[str, list[str]]:
+        """Write class folders."""
+        from van.data.fixing import write_class_folders
+
+        write_class_folders(splits, folder)
+        return "class folders", []
 
 
 def _preprocessing(

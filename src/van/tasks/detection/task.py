@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,8 +19,12 @@ from van.tasks.detection.options import (
 from van.tasks.detection.results import Detections
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
     from torch import nn
 
+    from van.data.checks import Problem
     from van.data.labels import Need
     from van.engine.data import DataModule
     from van.engine.evaluation import Evaluation
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from van.engine.labeling import LabelWriter
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
+    from van.engine.suspects import Suspects
 
 _AGNOSTIC_IOU = 0.5  # for architectures without suppression of their own
 
@@ -142,6 +146,19 @@ class DetectionTask(Task):
 
         return DetectionEvaluation(predictor, split, workers, self.masks)
 
+    # ------------------------------------------------------------------------------------------------ showing data
+
+    def picture(self, data: "DataModule", sample: Any, size: int) -> "Image":
+        """Return the image with its boxes, and masks where they are learned."""
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        from van.engine.drawing import draw_boxes
+
+        image, target = sample
+        masks = target["masks"].numpy().astype(bool) if self.masks else None
+        boxes, labels = target["boxes"].numpy(), target["labels"].numpy()
+        return draw_boxes(to_pil_image(image), boxes, labels, data.class_names, masks=masks, size=size)
+
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: CheckOptions) -> Any:
@@ -150,12 +167,28 @@ class DetectionTask(Task):
 
         return find_labels(options.data, self.need, options.data_root)
 
-    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+    def read_data(self, found: Any) -> dict[Any, Any]:
+        """Read the labels by split."""
+        return found.read()
+
+    def check(self, splits: Any, options: CheckOptions) -> "list[Problem]":
         """Look for broken images and wrong annotations."""
         from van.data.coco_checks import check
-        from van.engine.checking import check_splits
 
-        return check_splits(found.read(), partial(check, masks=self.masks or None), options)
+        return check(splits, options.decode, options.workers, self.masks or None)
+
+    def suspects(self, predictor: "Predictor", split: Any, workers: int) -> "Suspects":
+        """Return labels that the network contradicts."""
+        from van.tasks.detection.suspects import find_suspects
+
+        return find_suspects(predictor, split, workers)
+
+    def write_data(self, found: Any, splits: Any, folder: "Path") -> tuple[str, list[str]]:
+        """Write the labels in their format where it can be written, else as COCO."""
+        from van.data.labels.convert import WRITTEN, most_of, write_labels
+
+        to = next((key for key, name in WRITTEN.items() if name == found.format), "coco")
+        return WRITTEN[to], write_labels(splits, folder, to, most_of(splits))[1]
 
 
 class InstancesTask(DetectionTask):

@@ -1,6 +1,6 @@
 """Measuring panoptic segmentation: panoptic quality, that of each class, segments in COCO's format, a sheet."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from van.data.classes import match_classes
+from van.data.formats import IGNORED
 from van.data.panoptic import PanopticDataset, PanopticSplit, PanopticWriter, panoptic_categories
 from van.engine.evaluation import Evaluation, line_of, spread
 from van.engine.predictor import Predictor
 from van.engine.sums import Sums
+from van.engine.suspects import Suspects, disagreement, pixel_suspects
 from van.networks.segmentation.inference import panoptic_maps
 from van.tasks.panoptic.metrics import METRICS, compared, mean_qualities, qualities
 from van.tasks.panoptic.options import PanopticInference
@@ -145,23 +147,61 @@ class PanopticEvaluation(Evaluation):
         """Return the names of what run writes."""
         return ["panoptic.json", "panoptic"]
 
+    def suspects(self) -> Suspects:
+        """Return the images whose pixels differ most from the classes of their segments."""
+        from van.engine.drawing import class_legend
+
+        names = self.predictor.class_names
+
+        def differences() -> Iterator[dict[str, Any]]:
+            with torch.inference_mode():
+                for images, targets in self.batches():
+                    images = [image.to(self.predictor.device) for image in images]
+                    found = find_segments(
+                        self.predictor.model, images, self.predictor.extra["isthing"], self.predictor.inference
+                    )
+                    for one, target in zip(found, targets, strict=True):
+                        truth = {**target, "segments": self._relabeled(target["segments"])}
+                        yield disagreement(_classes(truth), _classes(one), names)
+
+        rule = "the share of the labeled pixels that are predicted as another class, or none, crowd regions aside"
+        paths = [str(path) for path in self.split.paths().values()]
+        return pixel_suspects(paths, differences(), self._panels, rule, class_legend(names, "no segment"))
+
+    def _panels(self, index: int) -> list[Any]:
+        """Return an image, its true and its predicted segments."""
+        from van.data.images import read_image
+        from van.engine.drawing import draw_segments
+        from van.engine.plots import PANEL
+
+        record = self.split.images[index]
+        image = read_image(self.split.image_path(record))
+        numbers, segments = self.split.truth(record)
+        found = self.predictor(image)
+        maps: list[tuple[np.ndarray, Any]] = [
+            (numbers, self._relabeled(segments)),
+            (found.segmentation, found.segments),
+        ]
+        names = self.predictor.class_names
+        return [image, *(draw_segments(image, *one, names, False, PANEL) for one in maps)]
+
     def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
         """Return a sheet of images with their true and predicted segments."""
-        from van.data.images import read_image
-        from van.engine.drawing import class_legend, draw_segments
-        from van.engine.plots import PANEL, sheet
+        from van.engine.drawing import class_legend
+        from van.engine.plots import sheet
 
-        names, groups = self.predictor.class_names, []
-        for place in spread(len(self.split), _SHEET):
-            record = self.split.images[place]
-            image = read_image(self.split.image_path(record))
-            numbers, segments = self.split.truth(record)
-            found = self.predictor(image)
-            maps: list[tuple[np.ndarray, Any]] = [
-                (numbers, self._relabeled(segments)),
-                (found.segmentation, found.segments),
-            ]
-            groups.append([image, *(draw_segments(image, *one, names, False, PANEL) for one in maps)])
+        names = self.predictor.class_names
+        groups = [self._panels(place) for place in spread(len(self.split), _SHEET)]
         line = f"{title}: {METRICS[0].label} {METRICS[0].text(values['PQ'])}"
         headings = ("image", "truth", "prediction")
         return {"predictions": sheet(groups, headings, line, class_legend(names, "no segment"))}
+
+
+def _classes(image: Mapping[str, Any]) -> np.ndarray:
+    """Return the class of each pixel (H, W) of segments, 255 where there is none or a crowd region."""
+    numbers = torch.as_tensor(image["segmentation"]).cpu().numpy()
+    table = np.full(int(numbers.max(initial=0)) + 1, IGNORED)
+    for segment in image["segments"]:
+        if segment["id"] < len(table) and not segment.get("iscrowd"):
+            table[segment["id"]] = segment["label"]
+    return table[numbers]

@@ -16,12 +16,18 @@ from van.tasks.panoptic.options import (
 from van.tasks.panoptic.results import Panoptic, PanopticFolderWriter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
     from torch import nn
 
+    from van.data.checks import Problem
     from van.engine.data import DataModule
+    from van.engine.drawing import LegendEntry
     from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
+    from van.engine.suspects import Suspects
 
 
 class PanopticTask(Task):
@@ -99,6 +105,24 @@ class PanopticTask(Task):
 
         return PanopticEvaluation(predictor, split, workers)
 
+    # ------------------------------------------------------------------------------------------------ showing data
+
+    def picture(self, data: "DataModule", sample: Any, size: int) -> "Image":
+        """Return the image in the colors of its segments."""
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        from van.engine.drawing import draw_segments
+
+        image, target = sample
+        numbers, segments = target["segmentation"].numpy(), target["segments"]
+        return draw_segments(to_pil_image(image), numbers, segments, data.class_names, False, size)
+
+    def legend(self, data: "DataModule") -> "Sequence[LegendEntry]":
+        """Return the colors of the classes."""
+        from van.engine.drawing import class_legend
+
+        return class_legend(data.class_names, "no segment")
+
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: CheckOptions) -> Any:
@@ -108,12 +132,24 @@ class PanopticTask(Task):
 
         return find_panoptic_splits(data_folder(options.data, options.data_root))
 
-    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+    def check(self, splits: Any, options: CheckOptions) -> "list[Problem]":
         """Look for broken images and wrong masks."""
         from van.data.pixel_checks import check
-        from van.engine.checking import check_splits
 
-        return check_splits(found, check, options)
+        return check(splits, options.decode, options.workers)
+
+    def suspects(self, predictor: "Predictor", split: Any, workers: int) -> "Suspects":
+        """Return the images whose pixels differ most from the classes of their segments."""
+        from van.tasks.panoptic.evaluation import PanopticEvaluation
+
+        return PanopticEvaluation(predictor, split, workers).suspects()
+
+    def write_data(self, found: Any, splits: Any, folder: "Path") -> tuple[str, list[str]]:
+        """Write COCO's panoptic format."""
+        from van.data.fixing import write_panoptic
+
+        write_panoptic(splits, folder)
+        return "COCO panoptic", []
 
 
 TASK = PanopticTask()

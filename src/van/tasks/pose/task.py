@@ -13,9 +13,14 @@ from van.tasks.pose.options import PoseEvaluateOptions, PoseInference, PosePredi
 from van.tasks.pose.results import Poses
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
     from torch import nn
 
+    from van.data.checks import Problem
     from van.engine.data import DataModule
+    from van.engine.drawing import LegendEntry
     from van.engine.evaluation import Evaluation
     from van.engine.graph import Graph
     from van.engine.labeling import LabelWriter
@@ -173,6 +178,24 @@ class PoseTask(Task):
 
         return PoseEvaluation(predictor, split, workers)
 
+    # ------------------------------------------------------------------------------------------------ showing data
+
+    def picture(self, data: "DataModule", sample: Any, size: int) -> "Image":
+        """Return the crop with its skeleton."""
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        from van.engine.drawing import draw_keypoints
+
+        names, skeleton = data.extra["keypoint_names"], data.extra["skeleton"]
+        crop, points = to_pil_image(sample["image"]), sample["keypoints"].numpy()
+        return draw_keypoints(crop, [points], names, skeleton, score_threshold=0.5, size=size)
+
+    def legend(self, data: "DataModule") -> "Sequence[LegendEntry]":
+        """Return the colors of left and right."""
+        from van.engine.drawing import SIDES
+
+        return SIDES
+
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: CheckOptions) -> Any:
@@ -181,12 +204,22 @@ class PoseTask(Task):
 
         return find_labels(options.data, "keypoints", options.data_root)
 
-    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+    def read_data(self, found: Any) -> dict[Any, Any]:
+        """Read the labels by split."""
+        return found.read()
+
+    def check(self, splits: Any, options: CheckOptions) -> "list[Problem]":
         """Look for broken images and wrong annotations."""
         from van.data.coco_checks import check
-        from van.engine.checking import check_splits
 
-        return check_splits(found.read(), check, options)
+        return check(splits, options.decode, options.workers)
+
+    def write_data(self, found: Any, splits: Any, folder: "Path") -> tuple[str, list[str]]:
+        """Write the labels in their format where it can be written, else as COCO."""
+        from van.data.labels.convert import WRITTEN, write_labels
+
+        to = next((key for key, name in WRITTEN.items() if name == found.format), "coco")
+        return WRITTEN[to], write_labels(splits, folder, to, "keypoints")[1]
 
 
 TASK = PoseTask()

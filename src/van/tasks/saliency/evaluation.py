@@ -1,6 +1,6 @@
 """Measuring saliency: F-, S- and E-measures, mean absolute error, a sheet of maps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from van.data.saliency import SaliencyDataset, SaliencySplit
 from van.engine.evaluation import Evaluation, spread
 from van.engine.predictor import Predictor
 from van.engine.sums import Sums
+from van.engine.suspects import Suspects, pixel_suspects
 from van.errors import DataError
 from van.networks.segmentation.inference import saliency_maps
 from van.tasks.saliency.metrics import METRICS, VALUES, mean_curves, mean_values, measured
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHEET = 10  # images on the sheet of predictions
+_SCALE = (("saliency 0", (0, 0, 0)), ("saliency 0.5", (128, 128, 128)), ("saliency 1", (255, 255, 255)))
 
 
 class SaliencyEvaluator(Sums):
@@ -86,18 +88,34 @@ class SaliencyEvaluation(Evaluation):
         curves = {name: [round(float(v), 6) for v in curve] for name, curve in self.evaluator.curves().items()}
         return {**super().report(values), "curves": curves}
 
-    def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
-        """Return a sheet of images with their true masks and their maps."""
+    def suspects(self) -> Suspects:
+        """Return the images whose maps differ most from their masks."""
+
+        def differences() -> Iterator[dict[str, Any]]:
+            with torch.inference_mode():
+                for images, masks in self.batches():
+                    images = [image.to(self.predictor.device) for image in images]
+                    found = saliency_maps(self.predictor.model, images, self.predictor.inference)
+                    for one, mask in zip(found, masks, strict=True):
+                        yield {"score": round(float((one.float().cpu() - mask.float()).abs().mean()), 6)}
+
+        paths = [str(path) for path in self.split.images]
+        return pixel_suspects(paths, differences(), self._panels, "the mean absolute error of the map", _SCALE)
+
+    def _panels(self, index: int) -> list[Any]:
+        """Return an image, its mask and its map."""
         from van.data.images import read_image
         from van.engine.drawing import saliency_image
+
+        image = read_image(self.split.images[index])
+        maps = (self.split.salient(index).astype(float), self.predictor(image).saliency)
+        return [image, *(saliency_image(one) for one in maps)]
+
+    def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
+        """Return a sheet of images with their true masks and their maps."""
         from van.engine.plots import sheet
 
-        groups = []
-        for place in spread(len(self.split), _SHEET):
-            image = read_image(self.split.images[place])
-            maps = (self.split.salient(place).astype(float), self.predictor(image).saliency)
-            groups.append([image, *(saliency_image(one) for one in maps)])
+        groups = [self._panels(place) for place in spread(len(self.split), _SHEET)]
         shown = [metric for metric in METRICS if metric.key in ("max_F", "MAE")]
         line = f"{title}: {', '.join(f'{metric.label} {metric.text(values[metric.key])}' for metric in shown)}"
-        scale = [("saliency 0", (0, 0, 0)), ("saliency 0.5", (128, 128, 128)), ("saliency 1", (255, 255, 255))]
-        return {"predictions": sheet(groups, ("image", "truth", "prediction"), line, scale)}
+        return {"predictions": sheet(groups, ("image", "truth", "prediction"), line, _SCALE)}

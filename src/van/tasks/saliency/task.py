@@ -16,12 +16,18 @@ from van.tasks.saliency.options import (
 from van.tasks.saliency.results import Saliency
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
     from torch import nn
 
+    from van.data.checks import Problem
     from van.engine.data import DataModule
+    from van.engine.drawing import LegendEntry
     from van.engine.graph import Graph
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
+    from van.engine.suspects import Suspects
 
 
 class SaliencyTask(Task):
@@ -87,6 +93,25 @@ class SaliencyTask(Task):
 
         return SaliencyEvaluation(predictor, split, workers)
 
+    # ------------------------------------------------------------------------------------------------ showing data
+
+    def picture(self, data: "DataModule", sample: Any, size: int) -> "Image":
+        """Return the image with its salient pixels in color."""
+        import numpy as np
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        from van.engine.drawing import draw_classes
+
+        image, mask = sample
+        labels = np.where(mask.numpy() > 0, 0, 1)
+        return draw_classes(to_pil_image(image), labels, [*data.class_names, "background"], False, size)
+
+    def legend(self, data: "DataModule") -> "Sequence[LegendEntry]":
+        """Return the color of salient pixels."""
+        from van.engine.drawing import class_legend
+
+        return class_legend(data.class_names)[:1]
+
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: CheckOptions) -> Any:
@@ -96,12 +121,24 @@ class SaliencyTask(Task):
 
         return find_saliency_splits(data_folder(options.data, options.data_root))
 
-    def check(self, found: Any, options: CheckOptions) -> tuple[list[Any], str]:
+    def check(self, splits: Any, options: CheckOptions) -> "list[Problem]":
         """Look for broken images and wrong masks."""
         from van.data.pixel_checks import check
-        from van.engine.checking import check_splits
 
-        return check_splits(found, check, options)
+        return check(splits, options.decode, options.workers)
+
+    def suspects(self, predictor: "Predictor", split: Any, workers: int) -> "Suspects":
+        """Return the images whose maps differ most from their masks."""
+        from van.tasks.saliency.evaluation import SaliencyEvaluation
+
+        return SaliencyEvaluation(predictor, split, workers).suspects()
+
+    def write_data(self, found: Any, splits: Any, folder: "Path") -> tuple[str, list[str]]:
+        """Write images and masks in folders."""
+        from van.data.fixing import write_pairs
+
+        write_pairs(splits, folder)
+        return "images and masks", []
 
 
 TASK = SaliencyTask()

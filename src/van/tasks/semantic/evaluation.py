@@ -1,6 +1,6 @@
 """Measuring semantic segmentation: IoU, accuracies, boundaries, those of each class, a sheet of predictions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from van.data.semantic import IGNORED, SemanticDataset
 from van.engine.evaluation import Evaluation, spread
 from van.engine.predictor import Predictor
 from van.engine.sums import Sums
+from van.engine.suspects import Suspects, disagreement, pixel_suspects
 from van.errors import DataError
 from van.networks.segmentation.inference import label_maps
 from van.tasks.semantic.metrics import BOUNDARY, METRICS, boundary_scores, class_values, mean_values
@@ -138,19 +139,40 @@ class SemanticEvaluation(Evaluation):
         """Return name, number of pixels, IoU, accuracy and boundary score of each class."""
         return self.evaluator.per_class()
 
+    def suspects(self) -> Suspects:
+        """Return the images whose pixels differ most from their labels."""
+        names = self.predictor.class_names
+
+        def differences() -> Iterator[dict[str, Any]]:
+            with torch.inference_mode():
+                for images, targets in self.batches():
+                    images = [image.to(self.predictor.device) for image in images]
+                    found = label_maps(self.predictor.model, images, self.predictor.inference)
+                    for one, target in zip(found, targets, strict=True):
+                        yield disagreement(self._own[target.long()].numpy(), one.cpu().numpy(), names)
+
+        rule = "the share of the labeled pixels that are predicted as another class"
+        paths = [str(path) for path in self.split.images]
+        from van.engine.drawing import class_legend
+
+        return pixel_suspects(paths, differences(), self._panels, rule, class_legend(names))
+
+    def _panels(self, index: int) -> list[Any]:
+        """Return an image, its true and its predicted labels."""
+        from van.data.images import read_image
+        from van.engine.drawing import draw_classes
+        from van.engine.plots import PANEL
+
+        image = read_image(self.split.images[index])
+        maps: list[np.ndarray] = [self._own.numpy()[self.split.labels(index)], self.predictor(image).labels]
+        return [image, *(draw_classes(image, labels, self.predictor.class_names, False, PANEL) for labels in maps)]
+
     def plots(self, values: Mapping[str, float], title: str) -> "dict[str, Figure]":
         """Return the confusion matrix, and a sheet of images with their true and predicted labels."""
-        from van.data.images import read_image
-        from van.engine.drawing import class_legend, draw_classes
-        from van.engine.plots import PANEL, confusion, sheet
+        from van.engine.drawing import class_legend
+        from van.engine.plots import confusion, sheet
 
-        groups = []
-        for place in spread(len(self.split), _SHEET):
-            image = read_image(self.split.images[place])
-            truth = self._own.numpy()[self.split.labels(place)]
-            maps: list[np.ndarray] = [truth, self.predictor(image).labels]
-            drawn = [draw_classes(image, labels, self.predictor.class_names, False, PANEL) for labels in maps]
-            groups.append([image, *drawn])
+        groups = [self._panels(place) for place in spread(len(self.split), _SHEET)]
         line = f"{title}: {METRICS[0].label} {METRICS[0].text(values['mIoU'])}"
         figure = sheet(groups, ("image", "truth", "prediction"), line, class_legend(self.predictor.class_names))
         matrix = confusion(self.evaluator.confusion.cpu().numpy(), self.predictor.class_names, line, "pixels")

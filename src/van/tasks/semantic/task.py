@@ -17,13 +17,17 @@ from van.tasks.semantic.options import (
 from van.tasks.semantic.results import Segmentation
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import nn
 
+    from van.data.checks import Problem
     from van.engine.data import DataModule
+    from van.engine.drawing import LegendEntry
     from van.engine.graph import Graph
     from van.engine.labeling import LabelWriter
     from van.engine.learner import Learner
     from van.engine.predictor import Predictor
+    from van.engine.suspects import Suspects
     from van.models.weight_file import Header
 
 # how the published models of OpenMMLab are tested
@@ -116,6 +120,23 @@ class SemanticTask(Task):
 
         return SemanticEvaluation(predictor, split, workers)
 
+    # ------------------------------------------------------------------------------------------------ showing data
+
+    def picture(self, data: "DataModule", sample: Any, size: int) -> "Image":
+        """Return the image in the colors of its classes."""
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        from van.engine.drawing import draw_classes
+
+        image, labels = sample
+        return draw_classes(to_pil_image(image), labels.numpy(), data.class_names, False, size)
+
+    def legend(self, data: "DataModule") -> "Sequence[LegendEntry]":
+        """Return the colors of the classes."""
+        from van.engine.drawing import class_legend
+
+        return class_legend(data.class_names)
+
     # ------------------------------------------------------------------------------------------------ checking data
 
     def find_data(self, options: SemanticCheckOptions) -> Any:
@@ -124,12 +145,28 @@ class SemanticTask(Task):
 
         return options.format.find(data_folder(options.data, options.data_root))
 
-    def check(self, found: Any, options: SemanticCheckOptions) -> tuple[list[Any], str]:
+    def read_data(self, found: Any) -> dict[Any, Any]:
+        """Read the labels by split."""
+        return found()
+
+    def check(self, splits: Any, options: SemanticCheckOptions) -> "list[Problem]":
         """Look for broken images and wrong masks."""
         from van.data.pixel_checks import check
-        from van.engine.checking import check_splits
 
-        return check_splits(found(), check, options)
+        return check(splits, options.decode, options.workers)
+
+    def suspects(self, predictor: "Predictor", split: Any, workers: int) -> "Suspects":
+        """Return the images whose pixels differ most from their labels."""
+        from van.tasks.semantic.evaluation import SemanticEvaluation
+
+        return SemanticEvaluation(predictor, split, workers).suspects()
+
+    def write_data(self, found: Any, splits: Any, folder: "Path") -> tuple[str, list[str]]:
+        """Write images and masks in folders."""
+        from van.data.fixing import write_pairs
+
+        write_pairs(splits, folder)
+        return "images and masks", []
 
 
 TASK = SemanticTask()
