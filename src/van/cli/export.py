@@ -1,7 +1,7 @@
 """`van export`."""
 
 from van.cli.selecting import call
-from van.export import FormatName, PrecisionName
+from van.export import FormatName, LayoutName, PrecisionName
 
 
 def export(
@@ -14,12 +14,13 @@ def export(
     postprocess: bool = False,
     features: bool = False,
     precision: PrecisionName = "float32",
+    layout: LayoutName = "file",
 ) -> None:
     """Write trained weights in a format that other software runs. The file is compared with the network first.
 
     Args:
         weights: Weight file, run folder, or name of published weights such as van_b0.
-        format: onnx, openvino, torch (torch.export, .pt2) or safetensors (the weights alone).
+        format: onnx, openvino, torch (torch.export, .pt2), executorch, coreml or safetensors (the weights alone).
         output: New file; by default the weight file with the ending of the format.
         image_size: Height and width that the network is traced with; images of other sizes can be computed all the
             same. By default those it was trained with.
@@ -27,13 +28,20 @@ def export(
         postprocess: Put the postprocessing into the file, which then returns results.
         features: Export the backbone of a classifier: the file returns its four feature maps.
         precision: Of the weights in the file: float32, or float16 in openvino files, which are half as large.
+        layout: file, or triton: the folder of a model for NVIDIA Triton Inference Server, for onnx and openvino; give
+            it as output.
     """
     from van.export import export as write
+    from van.export import format_named
 
-    path = write(weights, format, output, image_size, preprocess, postprocess, features, precision)
-    files = [path, path.with_suffix(".bin")] if format == "openvino" else [path]
-    size = sum(file.stat().st_size for file in files)
-    print(f"{path}: {size / 1e6:.1f} MB" + ("" if format == "safetensors" else ", run and compared with the network"))
+    path = write(weights, format, output, image_size, preprocess, postprocess, features, precision, layout)
+    kind = format_named(format)
+    files = [path, *path.rglob("*"), *(path.with_suffix(ending) for ending in kind.beside)]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    compared = (
+        ", run and compared with the network" if kind.runs else ", not run on this machine" if kind.traces else ""
+    )
+    print(f"{path}: {size / 1e6:.1f} MB{compared}")
 
 
 def run(arguments: list[str]) -> None:

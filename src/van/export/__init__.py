@@ -7,11 +7,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from van.errors import VanError, WeightsError, nearest
 
-FormatName = Literal["onnx", "openvino", "torch", "safetensors"]
+FormatName = Literal["onnx", "openvino", "torch", "executorch", "coreml", "safetensors"]
+
+LayoutName = Literal["file", "triton"]
 
 PrecisionName = Literal["float32", "float16"]
 
@@ -19,6 +21,8 @@ FORMATS: dict[str, str] = {
     "onnx": "van.export.onnx:OnnxFormat",
     "openvino": "van.export.openvino:OpenVINOFormat",
     "torch": "van.export.torch:TorchFormat",
+    "executorch": "van.export.executorch:ExecuTorchFormat",
+    "coreml": "van.export.coreml:CoreMLFormat",
     "safetensors": "van.export.safetensors:SafetensorsFormat",
 }
 """Where each format's class is, a van.export.formats.Format; nothing is imported before it is asked for."""
@@ -33,12 +37,13 @@ def export(
     postprocess: bool = False,
     features: bool = False,
     precision: str = "float32",
+    layout: str = "file",
 ) -> Path:
     """Write trained weights in a format that other software runs; the file is run and compared before it is kept.
 
     Args:
         weights: Weight file in any known layout, run folder, or name of published weights such as van_b0.
-        format: onnx, openvino, torch (torch.export) or safetensors (weights alone).
+        format: onnx, openvino, torch (torch.export), executorch, coreml or safetensors (weights alone).
         output: New file; by default the weight file with the ending of the format.
         image_size: Height and width of the images that the network is traced with; images of other sizes can be
             computed all the same. By default those it was trained with.
@@ -46,9 +51,11 @@ def export(
         postprocess: Put the postprocessing into the file: it returns results.
         features: Export the backbone of a classifier: the file returns its four feature maps.
         precision: Of the weights in the file: float32, or float16 in openvino files, which are half as large.
+        layout: file, or triton: a folder for NVIDIA Triton Inference Server, with the file as version 1 of a model and
+            its configuration, for onnx and openvino. `output` is the folder, and its name that of the model.
 
     Returns:
-        The path of the file.
+        The path of the file, or of the folder.
 
     Raises:
         VanError: there is no such format, the output exists, a package is missing, the weights cannot be read, the
@@ -56,26 +63,47 @@ def export(
     """
     from van.engine.api import header_of, load
     from van.export.formats import Content, write_checked
+    from van.export.triton import write_repository
 
-    if format not in FORMATS:
-        raise VanError(
-            f"There is no export format {format!r}, expected one of {', '.join(FORMATS)}.{nearest(format, FORMATS)}"
-        )
+    kind = format_named(format)
     if header_of(weights).export:
         raise WeightsError(f"{weights} is an exported file. Give the weight file that it was exported from.")
-    module, _, name = FORMATS[format].partition(":")
-    kind = getattr(import_module(module), name)()
+    if layout not in get_args(LayoutName):
+        raise VanError(f"layout is {layout!r}, expected {' or '.join(get_args(LayoutName))}.")
+    repository = layout == "triton"
+    if repository and not kind.triton:
+        raise VanError(f"Triton has no backend for {format} files. Export onnx or openvino with layout triton.")
+    if repository and output is None:
+        raise VanError("layout triton writes the folder of a model. Give output, such as models/van.")
     path = Path(output) if output is not None else _beside(Path(weights)).with_suffix(kind.ending)
-    if path.suffix.lower() != kind.ending:
+    if not repository and path.suffix.lower() != kind.ending:
         raise VanError(f"{path} does not end in {kind.ending}, as {format} files do. Give another output.")
-    for file in (path, *(path.with_suffix(ending) for ending in kind.beside)):
+    for file in (path, *(path.with_suffix(ending) for ending in (() if repository else kind.beside))):
         if file.exists():
             raise VanError(f"{file} exists. Give another output.")
     if precision not in kind.precisions:
         raise VanError(f"precision is {precision!r}, but {format} files are written in {' or '.join(kind.precisions)}.")
     kind.check()
     content = Content(image_size, preprocess, postprocess, features, precision)
-    return write_checked(kind, load(weights, "cpu"), path, content)
+    write = write_repository if repository else write_checked
+    return write(kind, load(weights, "cpu"), path, content)
+
+
+def format_named(name: str) -> Any:
+    """Return an export format, a van.export.formats.Format.
+
+    Args:
+        name: A key of FORMATS.
+
+    Raises:
+        VanError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise VanError(
+            f"There is no export format {name!r}, expected one of {', '.join(FORMATS)}.{nearest(name, FORMATS)}"
+        )
+    module, _, attribute = FORMATS[name].partition(":")
+    return getattr(import_module(module), attribute)()
 
 
 def _beside(weights: Path) -> Path:

@@ -8,8 +8,8 @@ from torch import nn
 from van.errors import VanError
 
 
-def package(name: str) -> Any:
-    """Import a package of the extra `export`.
+def package(name: str, extra: str = "export") -> Any:
+    """Import a package of an extra.
 
     Raises:
         VanError: it is missing.
@@ -18,7 +18,7 @@ def package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise VanError(
-            f"The package {name} is missing; install it with pip install 'visual-attention-network[export]' ({error})."
+            f"The package {name} is missing; install it with pip install 'visual-attention-network[{extra}]' ({error})."
         ) from error
 
 

@@ -25,6 +25,8 @@ BOUNDS = {"core": 1e-4, "whole": 5e-3, "float16": 2e-2}
 """Largest differences from the network that a file may have, see van.engine.graph.Graph.difference: of what the core
 returns, where pre- or postprocessing is inside, which resizes images and rounds, and for weights in float16."""
 
+AXES = ("batch", "height", "width")
+
 _LEAST = 256  # pixels: sides of smaller images become 1 inside the network, which would be taken for constant
 
 
@@ -62,6 +64,21 @@ class Traced:
     header: Header
 
 
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a file.
+
+    Attributes:
+        name: Its name.
+        type: That of its numbers, such as float32.
+        shape: A number for each axis; of dynamic axes their name, or "" where they have none.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
 class Format:
     """A kind of file.
 
@@ -70,17 +87,29 @@ class Format:
         beside: Endings of further files that belong to one.
         precisions: Of the weights.
         packages: What it takes to write and check one.
+        extra: The extra that installs them.
         traces: Whether it holds what the network computes, and not its weights alone.
+        runs: Whether files can be run on this machine, to compare them with the network.
+        dynamic: Names of the axes of images that may have another length than those that it was traced with.
         fixed_up_to: Images that it was traced with and that have a side of at most so many pixels are the only ones
             that it computes: inside the network they shrink to one pixel.
+        triton: Name of the backend of NVIDIA Triton that runs such files; empty if there is none.
+        triton_batches: Whether that backend takes batches of any size up to a largest one.
+        triton_lines: What else the configuration of a model needs.
     """
 
     ending: ClassVar[str]
     beside: ClassVar[tuple[str, ...]] = ()
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = "export"
     traces: ClassVar[bool] = True
+    runs: ClassVar[bool] = True
+    dynamic: ClassVar[tuple[str, ...]] = AXES
     fixed_up_to: ClassVar[int] = 0
+    triton: ClassVar[str] = ""
+    triton_batches: ClassVar[bool] = False
+    triton_lines: ClassVar[tuple[str, ...]] = ()
 
     def check(self) -> None:
         """Refuse to begin where a package is missing.
@@ -89,7 +118,7 @@ class Format:
             VanError: one is.
         """
         for name in self.packages:
-            package(name)
+            package(name, self.extra)
 
     def write(self, traced: Traced, path: Path) -> None:
         """Write a file, and those that belong to it beside it.
@@ -102,6 +131,10 @@ class Format:
 
     def open(self, path: Path) -> Any:
         """Return a function that runs the file: arrays in, in the order of the inputs, arrays out."""
+        raise NotImplementedError
+
+    def signature(self, path: Path) -> tuple[list[Tensor], list[Tensor]]:
+        """Return inputs and outputs of a file, where Triton has a backend for it."""
         raise NotImplementedError
 
 
@@ -124,7 +157,7 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
             f"{kind.ending} files hold weights alone. Leave out preprocess, postprocess, features and image_size."
         )
     graph = _graph(predictor, content) if kind.traces else None
-    size = _traced_size(graph, content.image_size) if graph else (0, 0)
+    size = _traced_size(graph, content.image_size, bool(kind.dynamic)) if graph else (0, 0)
     model = predictor.header.model
     header = Header(predictor.task.name, predictor.class_names, model, predictor.extra, says if kind.traces else {})
     made = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
@@ -132,15 +165,17 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         if graph:
-            fixed = min(size) <= kind.fixed_up_to
-            says |= {"image_size": list(size), "fixed_size": fixed}
+            dynamic = ("batch",) if min(size) <= kind.fixed_up_to else kind.dynamic
+            says |= {"image_size": list(size), "fixed_size": "height" not in dynamic}
             with torch.no_grad():
-                kind.write(trace(graph, size, header, fixed), folder / path.name)
-                compare(graph, kind.open(folder / path.name), size, _bound(content), fixed)
+                kind.write(trace(graph, size, header, dynamic), folder / path.name)
+                if kind.runs:
+                    compare(graph, kind.open(folder / path.name), size, _bound(content), dynamic)
         else:
             kind.write_weights(header, predictor.model.state_dict(), folder / path.name)  # type: ignore[attr-defined]
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
-            file.chmod(0o644)
+            for one in (file, *file.rglob("*")):
+                one.chmod(0o755 if one.is_dir() else 0o644)
             file.replace(path.parent / file.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -167,24 +202,24 @@ def _bound(content: Content) -> float:
     return BOUNDS["whole" if content.preprocess or content.postprocess else "core"]
 
 
-def _traced_size(graph: Graph, asked: tuple[int, int] | None) -> tuple[int, int]:
+def _traced_size(graph: Graph, asked: tuple[int, int] | None, dynamic: bool) -> tuple[int, int]:
     multiple = graph.multiple
     if asked and (min(asked) < 1 or any(side % multiple for side in asked)):
         raise VanError(f"image_size is {asked}, expected two numbers above 0 and multiples of {multiple}.")
     if asked:
         return asked
-    high, wide = (max(side, _LEAST) if multiple > 1 else side for side in graph.size)
+    high, wide = (max(side, _LEAST) if multiple > 1 and dynamic else side for side in graph.size)
     return high, wide
 
 
-def trace(graph: Graph, size: tuple[int, int], header: Header, fixed: bool = False) -> Traced:
-    """Record what a network computes, with dynamic batch, height and width.
+def trace(graph: Graph, size: tuple[int, int], header: Header, dynamic: Sequence[str] = AXES) -> Traced:
+    """Record what a network computes.
 
     Args:
         graph: What is computed. A fused copy of its network is recorded.
         size: Height and width of the images.
         header: What the file says.
-        fixed: Whether height and width are not dynamic.
+        dynamic: Names of the dynamic axes.
 
     Raises:
         VanError: it cannot be recorded.
@@ -193,12 +228,11 @@ def trace(graph: Graph, size: tuple[int, int], header: Header, fixed: bool = Fal
     fused._modules = dict(graph._modules)
     if any(isinstance(module, VANStage) for module in graph.network.modules()):
         fused.network = fuse(graph.network)
-    inputs = graph.inputs(2 if graph.batched else 1, size)
-    dynamic: Any = torch.export.Dim.DYNAMIC  # type: ignore[attr-defined]
-    axes = tuple(
-        {axis: dynamic for axis, name in names.items() if name == "batch" or not fixed}
-        for names in graph.dynamic_shapes()
-    )
+    if not dynamic:  # converters for phones expect plain weights, and choose the layout themselves
+        fused.network = fused.network.to(memory_format=torch.contiguous_format)
+    inputs = graph.inputs(2 if graph.batched and "batch" in dynamic else 1, size)
+    any_length: Any = torch.export.Dim.DYNAMIC  # type: ignore[attr-defined]
+    axes = tuple({axis: any_length for axis, name in one.items() if name in dynamic} for one in graph.dynamic_shapes())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own code
@@ -209,7 +243,7 @@ def trace(graph: Graph, size: tuple[int, int], header: Header, fixed: bool = Fal
     return Traced(graph, program, header)
 
 
-def compare(graph: Graph, run: Any, size: tuple[int, int], bound: float, fixed: bool = False) -> None:
+def compare(graph: Graph, run: Any, size: tuple[int, int], bound: float, dynamic: Sequence[str] = AXES) -> None:
     """Run a file and the network on random images of three sizes, and two batch sizes where there are batches.
 
     Args:
@@ -217,15 +251,16 @@ def compare(graph: Graph, run: Any, size: tuple[int, int], bound: float, fixed: 
         run: Runs the file; see Format.open.
         size: Height and width that it was traced with.
         bound: Largest difference.
-        fixed: Whether there are no other sizes.
+        dynamic: Names of the dynamic axes.
 
     Raises:
         VanError: they differ.
     """
     more = graph.multiple if graph.multiple > 1 else 5
-    sizes = [size] * 3 if fixed else [size, (size[0] + more, size[1]), (size[0], size[1] + 3 * more)]
+    others = [(size[0] + more, size[1]), (size[0], size[1] + 3 * more)] if "height" in dynamic else [size] * 2
+    sizes = [size, *others]
     for number, image_size in enumerate(sizes):
-        batch = 1 + number % 2 if graph.batched else 1
+        batch = 1 + number % 2 if graph.batched and "batch" in dynamic else 1
         inputs = graph.inputs(batch, image_size, seed=number)
         expected = graph(*inputs)
         try:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 
 from van.export.checks import package
-from van.export.formats import Format, Traced, about, names_of
+from van.export.formats import Format, Tensor, Traced, about, names_of
 
 
 class OnnxFormat(Format):
@@ -15,6 +15,8 @@ class OnnxFormat(Format):
 
     ending = ".onnx"
     packages = ("onnx", "onnxscript", "onnxruntime")
+    triton = "onnxruntime"
+    triton_batches = True
 
     def write(self, traced: Traced, path: Path) -> None:
         """Write the file; see Format. Its metadata have `van`, the header, and `names`, the class names, as JSON."""
@@ -36,12 +38,30 @@ class OnnxFormat(Format):
 
     def open(self, path: Path) -> Any:
         """Return a function that runs the file in ONNX Runtime; see Format."""
-        runtime = package("onnxruntime")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = _session(path)
         names = [one.name for one in session.get_inputs()]
         return lambda arrays: session.run(None, dict(zip(names, arrays, strict=False)))
+
+    def signature(self, path: Path) -> tuple[list[Tensor], list[Tensor]]:
+        """Return inputs and outputs of the file; see Format."""
+        session, types = _session(path), {"float": "float32", "double": "float64"}
+
+        def described(values: Any) -> list[Tensor]:
+            found = [(one.name, one.type[len("tensor(") : -1], one.shape) for one in values]
+            return [
+                Tensor(name, types.get(kind) or kind, tuple(axis or "" for axis in shape))
+                for name, kind, shape in found
+            ]
+
+        return described(session.get_inputs()), described(session.get_outputs())
+
+
+def _session(path: Path) -> Any:
+    """Load a file in ONNX Runtime."""
+    runtime = package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _name_axes(graph: Any, axes: tuple[dict[int, str], ...]) -> None:

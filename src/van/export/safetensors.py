@@ -14,6 +14,7 @@ class SafetensorsFormat(Format):
 
     ending = ".safetensors"
     traces = False
+    runs = False
 
     def write_weights(self, header: Header, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         """Write the file.
