@@ -11,6 +11,7 @@ from tests.serve.conftest import Gate, png, until
 
 import van
 from van.errors import VanError
+from van.export import format_named
 from van.serve import ServeOptions, create_app
 
 PNG = {"content-type": "image/png"}
@@ -43,6 +44,23 @@ def test_every_form_of_a_request_gives_what_the_predictor_gives(service, weights
             assert entry["classes"] == other["classes"]
             assert entry["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
     assert (len(form), len(raw), len(text)) == (2, 1, 2)
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_exported_files_are_served_like_their_weights(service, weights, tmp_path, form):
+    path = van.export(weights, form, tmp_path / f"file{format_named(form).ending}")
+
+    async def scenario(client, running):
+        await until(lambda: running.state == "ready")
+        about = await client.get("/model")
+        answer = await client.post("/predict", content=in_json(png(1), png(2), png(3)), headers=JSON)
+        return about.json(), answer.json()["results"]
+
+    about, results = service(scenario, lambda: van.load(path), weights=str(path), max_batch=2)
+    assert (about["weights"], about["task"]) == (path.name, "classification")
+    for found, expected in zip(results, van.load(weights)([png(1), png(2), png(3)]), strict=True):
+        assert found["classes"] == expected.to_dict()["classes"]
+        assert found["probabilities"] == pytest.approx(expected.to_dict()["probabilities"], abs=1e-4)
 
 
 def test_concurrent_requests_are_batched_and_each_gets_its_own_results(service, weights):
