@@ -14,7 +14,9 @@ from van.data.coco import CocoFiles, CocoSplit
 from van.engine import showing
 from van.engine.registry import get_task
 from van.engine.suspects import disagreement
+from van.networks.detection.fcos import FCOSOptions
 from van.tasks.classification.suspects import contradicted
+from van.tasks.detection.options import DetectionInference
 from van.tasks.detection.suspects import find_suspects
 
 
@@ -96,7 +98,7 @@ class Found(nn.Module):
 
     def __init__(self, outputs):
         super().__init__()
-        self.outputs = outputs
+        self.outputs, self.options = outputs, FCOSOptions()
 
     def forward(self, images):
         return self.outputs
@@ -123,7 +125,7 @@ def test_suspects_of_a_detector(tmp_path):
         "scores": torch.tensor([0.9, 0.8, 0.95, 0.85]),
     }
     predictor = type("Told", (), {"model": Found([output]), "device": "cpu", "batch_size": 1})()
-    predictor.class_names, predictor.inference = ["cat", "dog"], type("Plain", (), {"slice": None})()
+    predictor.class_names, predictor.inference = ["cat", "dog"], DetectionInference()
     suspects = find_suspects(predictor, split, 0)
     told = [(row["what"], row["labeled"], row["predicted"], row["annotation"]) for row in suspects.rows]
     assert told == [("other class", "dog", "cat", 4), ("no label", "", "cat", ""), ("not found", "cat", "", 3)]
