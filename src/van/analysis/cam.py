@@ -1,6 +1,6 @@
 """What a classifier looks at: Grad-CAM of any layer and class (Fig. 6), and attention maps of a VAN (Fig. 9)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -44,6 +44,7 @@ def grad_cam(
     images: torch.Tensor,
     classes: int | Sequence[int] | None = None,
     layer: str | None = None,
+    probabilities: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> ClassMaps:
     """Compute Grad-CAM (Selvaraju et al., 2017): a layer's channels weighted by the mean gradient of the class's logit.
 
@@ -55,6 +56,7 @@ def grad_cam(
         images: Preprocessed images, shape (B, C, H, W).
         classes: Class to explain, one for all images or one for each; None for the predicted class.
         layer: Name of the layer whose output is weighted; None for the last feature map.
+        probabilities: Gives the probabilities for logits, (B, classes) both; None is softmax.
 
     Raises:
         VanError: there is no such layer or class, the layer outputs no feature map, the images are smaller than its
@@ -88,9 +90,9 @@ def grad_cam(
     bound = parts.abs().sum(dim=1).amax(dim=(1, 2), keepdim=True)
     real = (cam.amax(dim=(1, 2), keepdim=True) > _ROUNDING * bound) & (bound * cam[0].numel() > _LOGITS)
     cam = torch.where(real, cam, torch.zeros_like(cam))
-    return ClassMaps(
-        cam.cpu().numpy(), chosen.cpu().numpy(), logits.detach().float().softmax(dim=1).cpu().numpy(), name
-    )
+    logits = logits.detach().float()
+    found = logits.softmax(dim=1) if probabilities is None else probabilities(logits)
+    return ClassMaps(cam.cpu().numpy(), chosen.cpu().numpy(), found.cpu().numpy(), name)
 
 
 def _chosen(classes: int | Sequence[int] | None, logits: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from van.engine.device import pick_device, to_device
 from van.errors import VanError, WeightsError
 from van.models import VAN, create_model
 from van.models.variants import VARIANTS
+from van.tasks.classification.targets import Target
 from van.tasks.classification.task import TASK as CLASSIFICATION
 from van.tasks.classification.task import class_names_of
 
@@ -36,6 +37,7 @@ class Network:
         class_names: Names in the order of the labels.
         preprocessing: timm's data configuration.
         trained: Whether its weights are trained, not random.
+        target: What its outputs mean; None stands for one class for each image.
     """
 
     model: nn.Module
@@ -43,6 +45,11 @@ class Network:
     class_names: list[str] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     trained: bool = True
+    target: Target | None = None
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of the classes, (B, classes) both."""
+        return logits.softmax(dim=1) if self.target is None else self.target.answers(logits)
 
     @property
     def is_van(self) -> bool:
@@ -141,6 +148,7 @@ def open_network(
         predictor = load(source, None if device is None else str(device))
         network = Network(predictor.model, path.parent.name if path.name == "weights.safetensors" else path.name)
         network.class_names, network.preprocessing = predictor.class_names, dict(predictor.extra["preprocessing"])
+        network.target = predictor.state["target"]
     else:
         chosen = pick_device(device)
         with torch.random.fork_rng(devices=[]):

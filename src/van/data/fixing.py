@@ -203,6 +203,22 @@ def write_class_folders(splits: Mapping[str, Samples], folder: Path) -> None:
                     read_image(source, None, file).save((place / file).with_suffix(".png"))
 
 
+def write_tables(splits: Mapping[str, Samples], folder: Path) -> None:
+    """Write images and CSV files with a column for each class, or for each number."""
+    for split, samples in splits.items():
+        name = "labels" if split == "all" else split
+        place = folder / name
+        place.mkdir(parents=True)
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.writer(opened)
+            writer.writerow(["image", *samples.class_names])
+            for index, file in _copies([samples.name(i) for i in range(len(samples))], "Copying images"):
+                shutil.copyfile(cast(str, samples.load(index)), place / file)
+                writer.writerow(
+                    [f"{name}/{file}", *samples.kind.cells(samples.labels[index], len(samples.class_names))]
+                )
+
+
 def write_pairs(splits: "Mapping[str, SemanticSplit | SaliencySplit]", folder: Path) -> None:
     """Write images and masks: images/SPLIT and masks/SPLIT, class numbers with 255 for ignored pixels, classes.txt."""
     for split, content in splits.items():

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from van.data.folders import Split
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 IGNORED = 255
 """Label of pixels that are ignored, whatever marks them in the files."""
+
+TargetKind = Literal["single-label", "multi-label", "regression"]
+"""What the label of an image is: one class, any number of classes, or numbers."""
 
 
 @dataclass

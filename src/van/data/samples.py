@@ -14,6 +14,7 @@ from tqdm import tqdm
 from van.data.checks import Problem, count, left_out, said
 from van.data.folders import OnBadImage
 from van.data.images import ImageLike, read_image
+from van.data.kinds import REGRESSION, SINGLE_LABEL, LabelKind
 from van.data.loaders import as_is, loading_processes
 from van.data.regions import Regions
 from van.data.splits import Division
@@ -25,12 +26,19 @@ class Samples(ABC):
 
     Args:
         labels: Label of each image.
-        class_names: Names in the order of the labels.
+        class_names: Names in the order of the labels; of regression, names of the numbers.
+        kind: What labels are.
+
+    Attributes:
+        problems: What is wrong with the labels; images with problems have to be left out.
     """
 
-    def __init__(self, labels: Sequence[int], class_names: Sequence[str]) -> None:
+    problems: Sequence[Problem] = ()
+
+    def __init__(self, labels: Sequence[Any], class_names: Sequence[str], kind: LabelKind[Any] = SINGLE_LABEL) -> None:
         self.labels = list(labels)
         self.class_names = list(class_names)
+        self.kind = kind
 
     @abstractmethod
     def load(self, index: int) -> ImageLike:
@@ -39,6 +47,10 @@ class Samples(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """Return the path of an index, or another name for messages."""
+
+    def signature(self, index: int) -> str:
+        """Return what weights remember of an image: its name, with the label where the path does not say it."""
+        return self.name(index)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +65,7 @@ class Samples(ABC):
 
     def regions(self, index: int) -> Regions:
         """Return the label, which the whole image has."""
-        return Regions(np.array([self.labels[index]]))
+        return Regions(np.array(self.kind.classes(self.labels[index]), int))
 
     def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "Samples":
         """Return the samples without those of some indices."""
@@ -62,7 +74,9 @@ class Samples(ABC):
 
     def missing_classes(self) -> list[str]:
         """Return the names of the classes without images."""
-        present = set(self.labels)
+        if self.kind is REGRESSION:
+            return []
+        present = self.kind.counts(self.labels)
         return [name for i, name in enumerate(self.class_names) if i not in present]
 
 
@@ -75,7 +89,7 @@ class SampleSubset(Samples):
     """
 
     def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
-        super().__init__([samples.labels[i] for i in indices], samples.class_names)
+        super().__init__([samples.labels[i] for i in indices], samples.class_names, samples.kind)
         self._samples = samples
         self._indices = list(indices)
 
@@ -86,6 +100,10 @@ class SampleSubset(Samples):
     def name(self, index: int) -> str:
         """Return the name of an index."""
         return self._samples.name(self._indices[index])
+
+    def signature(self, index: int) -> str:
+        """Return the name of an index, and its label where the path does not say it."""
+        return self._samples.signature(self._indices[index])
 
 
 def split_samples(samples: Samples, division: Division) -> tuple[Samples, Samples]:
@@ -98,13 +116,17 @@ def split_samples(samples: Samples, division: Division) -> tuple[Samples, Sample
     Raises:
         DataError: a class is too small, or the fraction leaves one split without some class.
     """
-    counts = Counter(samples.labels)
+    counts = samples.kind.counts(samples.labels)
     rare = [samples.class_names[c] for c in sorted(counts) if counts[c] < 2]
     if rare:
         raise DataError(
             f"The class {rare[0]!r} has only one image, but a split needs two ({len(rare)} such classes). Add images, "
             "remove the class, or provide train and val folders."
         )
+    if samples.kind is not SINGLE_LABEL:
+        held = _held_out(samples, division, counts)
+        rest = [i for i in range(len(samples)) if i not in held]
+        return SampleSubset(samples, rest), SampleSubset(samples, sorted(held))
     try:
         if division.folds is not None and division.fold is not None:
             if (least := min(counts.values())) < division.folds:
@@ -127,6 +149,31 @@ def split_samples(samples: Samples, division: Division) -> tuple[Samples, Sample
     return SampleSubset(samples, sorted(train)), SampleSubset(samples, sorted(val))
 
 
+def _held_out(samples: Samples, division: Division, counts: Counter[int]) -> set[int]:
+    """Return which images are held out: of images in the order of their labels, random ones at even distances.
+
+    A class that would be left without training images gets one back.
+    """
+    count = len(samples)
+    order = np.random.default_rng(division.seed).permutation(count)
+    order = order[np.argsort(samples.kind.order(samples.labels, samples.class_names)[order], kind="stable")]
+    if division.folds is not None and division.fold is not None:
+        places = np.arange(division.fold - 1, count, division.folds)
+    else:
+        held = round(count * division.val_fraction)
+        places = ((np.arange(held) + 0.5) * count / max(1, held)).astype(int)
+    if not 0 < len(places) < count:
+        raise DataError(f"{count} images cannot be divided by {division}. Give more images, or another share.")
+    chosen = set(order[places].tolist())
+    inside = samples.kind.counts(samples.labels[i] for i in chosen)
+    for i in sorted(chosen):
+        classes = samples.kind.classes(samples.labels[i])
+        if len(chosen) > 1 and any(inside[c] == counts[c] for c in classes):
+            chosen.discard(i)
+            inside.subtract(classes)
+    return chosen
+
+
 class ImageDataset(Dataset):
     """Decoded and transformed samples.
 
@@ -144,9 +191,10 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = read_image(self.samples.load(index), self.mode, self.samples.name(index))
-        return self.transform(image), self.samples.labels[index]
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        samples = self.samples
+        image = read_image(samples.load(index), self.mode, samples.name(index))
+        return self.transform(image), samples.kind.target(samples.labels[index], len(samples.class_names))
 
 
 class _Errors(Dataset):
@@ -176,18 +224,35 @@ def find_problems(samples: Samples, decode: bool = True, workers: int | None = N
         workers: Loading processes; None takes one per processor, at most 8, and none for few images.
         few: Smallest number of images that a class needs: a split into train and val takes two.
     """
-    counts = Counter(samples.labels)
-    problems = [
-        Problem(name, f"the class has {count(counts[label], 'image')}, expected at least {few}")
-        for label, name in enumerate(samples.class_names)
-        if counts[label] < few
-    ]
+    bad = {problem.image for problem in samples.problems}
+    good = samples.without([image for image in bad if image is not None])
+    problems = list(samples.problems)
+    if samples.kind is REGRESSION:
+        problems += [
+            Problem(name, f"all images have the same number, {values[0]:g}")
+            for name, values in zip(samples.class_names, zip(*good.labels, strict=True), strict=False)
+            if few and len(set(values)) == 1
+        ]
+    else:
+        counts = samples.kind.counts(good.labels)
+        problems += [
+            Problem(name, f"the class has {count(counts[label], 'image')}, expected at least {few}")
+            for label, name in enumerate(samples.class_names)
+            if counts[label] < few
+        ]
     if decode:
         processes = loading_processes(workers, len(samples))
         loader = DataLoader(_Errors(samples), batch_size=None, num_workers=processes, collate_fn=as_is)
         errors = tqdm(loader, desc="Checking images", unit=" images", total=len(samples), leave=False, disable=None)
-        problems += [Problem(samples.name(index), what, index) for index, what in enumerate(errors) if what]
+        found = ((index, what) for index, what in enumerate(errors) if what and index not in bad)
+        problems += [Problem(samples.name(index), what, index) for index, what in found]
     return problems
+
+
+def readable_samples(samples: Samples, name: str, on_bad_image: OnBadImage) -> tuple[Samples, list[str]]:
+    """Return the samples without those whose labels have problems; arguments, result and errors as usable_samples."""
+    images, _, notes = left_out(name, len(samples), samples.problems, on_bad_image)
+    return samples.without(images), notes
 
 
 def usable_samples(

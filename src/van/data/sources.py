@@ -1,4 +1,4 @@
-"""Open labeled images by path or name: class folders, tar files, WebDataset shards, torchvision and Hugging Face sets.
+"""Open labeled images by path or name: class folders, CSV files, tar files, shards, torchvision and Hugging Face sets.
 
 timm lists the files; this module recognizes a path or name and finds the splits.
 """
@@ -19,18 +19,22 @@ from torch.utils.data import DataLoader, Dataset
 from van.data.checks import Problem
 from van.data.classes import match_classes
 from van.data.folders import SPLIT_FOLDERS, files_below, identity, refuse_url
+from van.data.formats import TargetKind
 from van.data.images import ImageLike
+from van.data.kinds import REGRESSION
 from van.data.loaders import as_is, loading_processes
 from van.data.parquet import open_streamed
 from van.data.processes import loading_errors
 from van.data.samples import Samples, SampleSubset, find_problems
+from van.data.tables import ENDINGS, TableSamples, has_labels, open_tables
 from van.errors import DataError
 
 _FEW_SHARDS = 8  # up to this many, starting processes takes longer than it saves
 _LONGEST_LABEL = 20  # bytes of a .cls member
 _SPLIT_NAMES = {"train": SPLIT_FOLDERS["train"], "val": (*SPLIT_FOLDERS["val"], "eval", "evaluation")}
 _SUPPORTED = (
-    "digits, a folder of class folders, a .tar file, a folder of WebDataset shards, torch/NAME, hfds/NAME or hfids/NAME"
+    "digits, a folder of class folders, a .csv file with the columns image and label, a .tar file, a folder of "
+    "WebDataset shards, torch/NAME, hfds/NAME or hfids/NAME"
 )
 
 
@@ -376,7 +380,7 @@ def _is_shard(path: Path) -> bool:
 def _open_folder_of_tars(folder: Path, tars: list[Path]) -> dict[str, Samples]:
     """Open WebDataset shards (train*.tar, val*.tar or all), train.tar and val.tar, or one tar file per class."""
     if len(tars) == 1:
-        return _open_path(tars[0])
+        return _open_tar(tars[0])
     if _is_shard(tars[0]):
         words = {tar.name: set(re.findall("[a-z]+", tar.stem.lower())) for tar in tars}  # train-000, imagenet1k-train-0
         splits = _split_names(set().union(*words.values()))
@@ -407,11 +411,41 @@ def _open_split(folder: Path, tars: list[Path]) -> Samples:
     return _open_shards(folder, [tar.name for tar in tars]) if _is_shard(tars[0]) else TarSamples(folder)
 
 
-def _open_path(path: Path) -> dict[str, Samples]:
+def _tables(folder: Path, folders: Sequence[str]) -> dict[str, Path]:
+    """Return the CSV files with labels in a folder by their split, all for a single one; none if there are none.
+
+    Raises:
+        DataError: it is not clear which of several files to take, or whether to take the class folders.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS and not _hidden(path)]
+    found = {path.stem: path for path in files if path.is_file() and has_labels(path)}
+    splits = _split_names(found)
+    if "train" in splits:
+        found = {split: found[name] for split, name in splits.items()}
+    elif len(found) > 1:
+        names = ", ".join(path.name for path in found.values())
+        raise DataError(f"{folder} has several CSV files with images: {names}. Give the path of one of them.")
+    if len(found) == 1:
+        own = next(iter(found.values()))
+        others = [name for name in folders if name not in ("images", own.stem)]
+        if len(others) > 1:
+            raise DataError(
+                f"{folder} has {own.name} and folders that may be class folders ({', '.join(others[:5])}). Give the "
+                "path of the CSV file, or move it elsewhere."
+            )
+        return {"all": own}
+    return found
+
+
+def _open_path(path: Path, target: TargetKind | None) -> dict[str, Samples]:
     try:
         if path.is_file():
+            if path.suffix.lower() in ENDINGS:
+                return {**open_tables({"all": path}, target)}
             return _open_tar(path)
         folders = _subfolders(path)
+        if tables := _tables(path, folders):
+            return {**open_tables(tables, target)}
         tars = _tars(path)
         splits = _split_names(folders)
         inside = {name: _tars(path / name) for name in splits.values()}
@@ -430,21 +464,34 @@ def _open_path(path: Path) -> dict[str, Samples]:
     return _open_folder_of_tars(path, tars) if tars else {"all": FolderSamples(path)}
 
 
-def open_data(data: str, root: str | None = None) -> dict[str, Samples]:
+def open_data(data: str, root: str | None = None, target: TargetKind | None = None) -> dict[str, Samples]:
     """Open labeled images.
 
     Args:
-        data: "digits" (built in), a folder of class folders (or of train and val folders of them), a .tar file, a
-            folder with WebDataset shards, "torch/NAME" for torchvision's, "hfds/NAME" for Hugging Face's, "hfids/NAME"
-            for the same without storing them, or "wds/FOLDER".
+        data: "digits" (built in), a folder of class folders (or of train and val folders of them), a .csv file (or a
+            folder with one, or with train.csv and val.csv), a .tar file, a folder with WebDataset shards, "torch/NAME"
+            for torchvision's, "hfds/NAME" for Hugging Face's, "hfids/NAME" for the same without storing them, or
+            "wds/FOLDER".
         root: Where torch/NAME is stored or downloaded ("data" if None); cache folder of hfds/NAME.
+        target: What labels are, where a CSV file can be read in several ways; None recognizes it.
 
     Returns:
         The splits by name: "train" and "val" as far as the data has them, or "all".
 
     Raises:
-        DataError: the data does not exist, cannot be read, or is of an unknown form.
+        DataError: the data does not exist, cannot be read, is of an unknown form, or has labels of another kind.
     """
+    splits = _open(data, root, target)
+    kind = next(iter(splits.values())).kind
+    if target not in (None, kind.name):
+        raise DataError(
+            f"{data} has one class for each image, which is {kind}, not {target}. Give a CSV file for that."
+        )
+    return splits
+
+
+def _open(data: str, root: str | None, target: TargetKind | None) -> dict[str, Samples]:
+    """Open labeled images; see open_data."""
     refuse_url(data)
     if data == "digits":
         from van.data import digits
@@ -471,8 +518,8 @@ def open_data(data: str, root: str | None = None) -> dict[str, Samples]:
                 f"{data} cannot be loaded ({error}). Check the name, the network and its columns."
             ) from error
     if kind == "wds" and not Path(data).exists():
-        return _open_path(Path(name))
-    return _open_path(Path(data))
+        return _open_path(Path(name), target)
+    return _open_path(Path(data), target)
 
 
 def check(splits: Mapping[str, Samples], decode: bool = True, workers: int | None = None) -> list[Problem]:
@@ -481,6 +528,21 @@ def check(splits: Mapping[str, Samples], decode: bool = True, workers: int | Non
     for name, source in splits.items():
         # one image to train on and one to validate on where the data has no splits
         problems += find_problems(source, decode, workers, few={"all": 2, "train": 1}.get(name, 0))
+    return problems + _shared(splits)
+
+
+def _shared(splits: Mapping[str, Samples]) -> list[Problem]:
+    """Return the images of CSV files that are in two splits."""
+    problems: list[Problem] = []
+    known: dict[str, str] = {}
+    for source in splits.values():
+        if isinstance(source, TableSamples):
+            names = set(map(source.name, range(len(source)))) - {""}
+            problems += [
+                Problem(name, f"the image is in {known[name]} and in {source.file}")
+                for name in sorted(names & known.keys(), key=natural_key)
+            ]
+            known |= dict.fromkeys(names, source.file)
     return problems
 
 
@@ -494,8 +556,17 @@ def relabel(source: Samples, class_names: Sequence[str], what: str, known_to: st
         known_to: What the class names belong to, for the message.
 
     Raises:
-        DataError: a class of the source is not among the class names; see `van.data.classes.match_classes`.
+        DataError: a class of the source is not among the class names; see `van.data.classes.match_classes`. Or it has
+            other numbers.
     """
-    labels = match_classes(source.class_names, class_names, what, set(source.labels), known_to)
-    source.labels = [labels[label] for label in source.labels]
+    kind = source.kind
+    if kind is REGRESSION:
+        if sorted(source.class_names) != sorted(class_names):
+            own, known = (", ".join(names) for names in (source.class_names, class_names))
+            raise DataError(f"{what} has the numbers {own}, but {known_to} has {known}. Give data with these columns.")
+        places = [list(class_names).index(name) for name in source.class_names]
+    else:
+        used = set(kind.counts(source.labels))
+        places = match_classes(source.class_names, class_names, what, used, known_to)
+    source.labels = [kind.renumbered(label, places) for label in source.labels]
     source.class_names = list(class_names)

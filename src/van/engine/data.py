@@ -184,6 +184,11 @@ class DataModule(LightningDataModule):
                 digest.update(f"{where}\t{labels[index] if labels is not None else ''}\n".encode())
         return digest.hexdigest()
 
+    @property
+    def described(self) -> str:
+        """What labels are, in a few words such as "10 classes"; empty where there is nothing to say."""
+        return f"{len(self.class_names)} classes" if len(self.class_names) > 1 else ""
+
     def skip_bad_images(self, file: Path) -> None:
         """From now on, train on another sample where one cannot be used; to be called before there is a loader.
 

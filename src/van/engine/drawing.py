@@ -665,12 +665,54 @@ def draw_saliency(image: Image.Image, saliency: np.ndarray, size: int | None = N
     return canvas
 
 
+def _beside(
+    image: Image.Image,
+    names: Sequence[str],
+    amounts: Sequence[str],
+    size: int | None,
+    row: float,
+    class_names: Sequence[str] = (),
+    rows: int = 0,
+) -> tuple[Image.Image, ImageDraw.ImageDraw, int, int, int, list[int]]:
+    """Return an image with lines of text and amounts on its right, and where to draw on.
+
+    Args:
+        image: Of any mode.
+        names: Begin the lines.
+        amounts: End the lines.
+        size: Longer side of the image in pixels.
+        row: Height of a line by that of its text.
+        class_names: All names, which there is to be room for.
+        rows: Lines that there is to be room for.
+
+    Returns:
+        The picture, what draws on it, height of the text, left and right edge of the lines, and the top of each.
+    """
+    picture, _ = _canvas(image, size)
+    height = _text_height(picture.size)
+    texts = [shorten(printable(name), _LONGEST_NAME + 14) for name in names]
+    widest = max(_widest(tuple(names), height), _widest(tuple(class_names), height))
+    width = max(12 * height, round(widest + 5 * height))
+    step = round(row * height)
+    below = max(len(texts), rows) * step + height
+    canvas = Image.new("RGB", (picture.width + width + 2 * height, max(picture.height, below)), "white")
+    canvas.paste(picture)
+    draw = ImageDraw.Draw(canvas)
+    left, right = picture.width + height, picture.width + height + width
+    tops = [height // 2 + i * step for i in range(len(texts))]
+    for y, text, amount in zip(tops, texts, amounts, strict=True):
+        draw.text((left, y + height / 2), text, fill="black", font=font_for(text, height), anchor="lm")
+        draw.text((right, y + height / 2), amount, fill="black", font=font_for(amount, height), anchor="rm")
+    return canvas, draw, height, left, right, tops
+
+
 def draw_ranking(
     image: Image.Image,
     names: Sequence[str],
     probabilities: Sequence[float] | np.ndarray,
     size: int | None = None,
     class_names: Sequence[str] = (),
+    rows: int = 0,
 ) -> Image.Image:
     """Return an image with its most likely classes on the right, as names with bars.
 
@@ -680,25 +722,26 @@ def draw_ranking(
         probabilities: Of each, from 0 to 1.
         size: Longer side of the image in the result in pixels, without the bars.
         class_names: All names, which there is to be room for.
+        rows: Classes that there is to be room for.
     """
-    picture, _ = _canvas(image, size)
-    height = _text_height(picture.size)
-    texts = [shorten(printable(name), _LONGEST_NAME + 14) for name in names]
-    widest = max(_widest(tuple(names), height), _widest(tuple(class_names), height))
-    width = max(12 * height, round(widest + 5 * height))
-    row = round(2.2 * height)
-    canvas = Image.new(
-        "RGB", (picture.width + width + 2 * height, max(picture.height, len(texts) * row + height)), "white"
-    )
-    canvas.paste(picture)
-    draw = ImageDraw.Draw(canvas)
-    left, right = picture.width + height, picture.width + height + width
-    for i, (text, probability) in enumerate(zip(texts, probabilities, strict=True)):
-        y = height // 2 + i * row
-        draw.text((left, y + height / 2), text, fill="black", font=font_for(text, height), anchor="lm")
-        percent = f"{100 * probability:.1f} %"
-        draw.text((right, y + height / 2), percent, fill="black", font=font_for(percent, height), anchor="rm")
+    percent = [f"{100 * probability:.1f} %" for probability in probabilities]
+    canvas, draw, height, left, right, tops = _beside(image, names, percent, size, 2.2, class_names, rows)
+    for y, probability in zip(tops, probabilities, strict=True):
         bar = (y + round(1.25 * height), y + round(1.6 * height))
         draw.rectangle((left, bar[0], right, bar[1]), fill="#e6e6e6")
-        draw.rectangle((left, bar[0], left + width * float(probability), bar[1]), fill=_BASE[0])
+        draw.rectangle((left, bar[0], left + (right - left) * float(probability), bar[1]), fill=_BASE[0])
     return canvas
+
+
+def draw_values(
+    image: Image.Image, names: Sequence[str], values: Sequence[str], size: int | None = None
+) -> Image.Image:
+    """Return an image with values on the right.
+
+    Args:
+        image: Of any mode.
+        names: What the values are called.
+        values: As they are shown.
+        size: Longer side of the image in the result in pixels, without the values.
+    """
+    return _beside(image, names, values, size, 1.6)[0]

@@ -30,6 +30,8 @@ class Evaluation:
         columns: Columns of the printed table of classes: the count of objects, then metrics by key.
         files: Names of the files that run has written.
         skipped: How many problems with images and annotations kept these out of the metrics.
+        extra: What prediction should know from now on, for the weight file: thresholds that were chosen on these
+            samples, for example.
     """
 
     columns: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class Evaluation:
         self.metrics = tuple(predictor.task.metrics if metrics is None else metrics)
         self.files: list[str] = []
         self.skipped = 0
+        self.extra: dict[str, Any] = {}
 
     def size(self) -> int:
         """Return how many images are measured."""

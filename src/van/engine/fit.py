@@ -232,12 +232,12 @@ def train(task: "Task", options: Any) -> Run:
             if leads:
                 report_skipped(folder / SKIPPED, options.quiet)
             if finished and leads:
-                plots = _write_results(task, options, learner.model, data, folder, each)
+                plots = _write_results(task, options, learner, data, folder, each)
                 logs.pictures([folder / name for name in plots], epochs * steps)
             logs.finished = finished
         if not finished:
-            return _run(task, folder, finished=False)
-    return _run(task, folder)
+            return _run(learner.metrics[0], folder, finished=False)
+    return _run(learner.metrics[0], folder)
 
 
 def _weigh_classes(options: Any, data: "DataModule", learner: "Learner") -> None:
@@ -284,11 +284,11 @@ def run_options(task: "Task", options: Any, folder: Path, each: int | None = Non
     return content | ({"validate_every": each} if each is not None else {})
 
 
-def _run(task: "Task", folder: Path, finished: bool = True) -> Run:
+def _run(metric: Metric, folder: Path, finished: bool = True) -> Run:
     rows = read_epochs(folder / "metrics.csv")
     metrics = {}
     if rows:
-        best = best_epoch(rows, task.metrics[0])
+        best = best_epoch(rows, metric)
         metrics = {key.removeprefix("val_"): value for key, value in best.items() if key.startswith("val_")}
     return Run(folder, metrics, finished)
 
@@ -296,10 +296,10 @@ def _run(task: "Task", folder: Path, finished: bool = True) -> Run:
 def _introduce(
     task: "Task", options: Any, data: "DataModule", folder: Path, start: str, epochs: int, steps: int, each: int | None
 ) -> None:
-    classes = f", {len(data.class_names)} classes" if len(data.class_names) > 1 else ""
+    about = f", {data.described}" if data.described else ""
     print(
         f"{task.title(options)} on {options.data}: {len(data.train)} training and {len(data.val)} validation "
-        f"{task.unit}{classes}."
+        f"{task.unit}{about}."
     )
     if each is not None:
         print(f"{epochs * steps} steps of {options.effective_batch} {task.unit}, validated every {steps} steps.")
@@ -344,7 +344,7 @@ def _fit(
     from van.engine.guard import Guard, Stopped, StopSignals
 
     signals = StopSignals()
-    metric, optimization = task.metrics[0], options.optimization
+    metric, optimization = learner.metrics[0], options.optimization
     terminal = sys.stdout.isatty() and not options.quiet
     lines = "none" if terminal or options.quiet else "short"
     columns = ["train_loss", *learner.columns, *(f"val_{m.key}" for m in learner.metrics)]
@@ -417,24 +417,31 @@ def _fit(
 
 
 def _write_results(
-    task: "Task", options: Any, network: Any, data: "DataModule", folder: Path, each: int | None
+    task: "Task", options: Any, learner: "Learner", data: "DataModule", folder: Path, each: int | None
 ) -> list[str]:
-    """Write weights, metrics and plots of the best epoch, print metrics and places, and return the names of plots."""
+    """Write weights, metrics and plots of the best epoch, print metrics and places, and return the names of plots.
+
+    What evaluation finds out for prediction, such as thresholds, goes into the weight file.
+    """
     from van.engine.api import load
     from van.engine.plots import curves
     from van.engine.weights import best_tensors
     from van.models.weight_file import write_weights
 
     title = f"{task.title(options)} on {options.data}"
-    weights = write_weights(task.header(network, options, data), best_tensors(folder), folder / WEIGHTS)
+    header, tensors = task.header(learner.model, options, data), best_tensors(folder)
+    weights = write_weights(header, tensors, folder / WEIGHTS)
     rows = read_epochs(folder / "metrics.csv")
-    metric = task.metrics[0]
-    shown = [m for m in task.metrics if f"val_{m.key}" in rows[0]]
+    metric = learner.metrics[0]
+    shown = [m for m in learner.metrics if f"val_{m.key}" in rows[0]]
     axis = "iteration" if each is not None else "epoch"
-    curves(rows, title, shown, axis=axis, **task.curve_options(options)).savefig(folder / "curves.png")
+    curves(rows, title, shown, axis=axis, **task.curve_options(options, data)).savefig(folder / "curves.png")
     predictor = load(weights, None if options.device == "auto" else options.device, batch_size=data.batch_size)
     evaluation = task.evaluation(predictor, data.split, data.workers)
     evaluation.run(folder, title, options.quiet)
+    if evaluation.extra:
+        header.extra |= evaluation.extra
+        write_weights(header, tensors, weights)
     write_checksums(folder, [WEIGHTS, CONFIG, DESCRIPTION, "metrics.csv", "curves.png", *evaluation.files])
     plots = ["curves.png", *(name for name in evaluation.files if name.endswith(".png"))]
     if never_moved(rows, metric):
@@ -472,7 +479,7 @@ def report_skipped(file: Path, quiet: bool = False) -> int:
 def advice(metric: Metric, rows: Sequence[Any]) -> str:
     """Return a warning about a metric that never left zero."""
     return (
-        f"{metric.label} stayed at 0 in all {len(rows)} epochs, so the last one was kept. Train longer, start from "
+        f"{metric.label} was never above 0 in {len(rows)} epochs, so the last one was kept. Train longer, start from "
         "weights with --pretrained, raise or lower --lr, and look at the samples and the training loss."
     )
 

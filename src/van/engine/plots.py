@@ -33,6 +33,7 @@ _LINES = ((BLUE, "-"), (GREEN, "--"), (ORANGE, "-."), (PURPLE, ":"), (SKY, "-"),
 _LOG_RANGE = 20  # largest over smallest loss from which the axis is logarithmic
 _NAMED_CLASSES = 30  # up to which a confusion matrix has names and numbers
 _LISTED = 24  # classes in the legend of a sheet
+_PANELS = 6  # of numbers
 
 
 def plain_text(text: str, length: int = 1000) -> str:
@@ -312,6 +313,34 @@ def reliability(bins: np.ndarray, title: str) -> Figure:
     return figure
 
 
+@rc_context({"font.family": FONTS})
+def scatter(truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Draw predicted against true numbers, a panel for each of the first six.
+
+    Args:
+        truth: True numbers, shape (N, numbers).
+        predicted: Predicted numbers, shape (N, numbers).
+        names: Of the numbers.
+        title: Line above the panels.
+    """
+    count = min(len(names), _PANELS)
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(5.2, 4.4 * columns), 4.4 * rows + 0.4), dpi=_DPI, layout="constrained")
+    figure.suptitle(plain_text(title, 50 * columns))
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    for k, panel in enumerate(panels[:count]):
+        true, found = truth[:, k], predicted[:, k]
+        ends = [min(true.min(), found.min()), max(true.max(), found.max())]
+        panel.plot(ends, ends, "--", color="black", lw=1)
+        panel.plot(true, found, "o", color=BLUE, markersize=4, alpha=0.5, markeredgewidth=0)
+        panel.set(xlabel=plain_text(f"true {names[k]}", 40), ylabel=plain_text(f"predicted {names[k]}", 40))
+        panel.grid(alpha=0.3)
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------------------- sheets
 
 
@@ -408,6 +437,21 @@ def prediction_sheet(
             text += f"\ntrue: {true}"
         cards.append(([load(i)], text, RED if predicted[i] != labels[i] else "black"))
     return _cards(cards, [""], f"{title}: {what}", (), 160)
+
+
+def captioned_sheet(
+    load: Callable[[int], Image.Image], captions: Mapping[int, str], wrong: np.ndarray, title: str
+) -> Figure:
+    """Draw images with captions, red where something is wrong.
+
+    Args:
+        load: Returns the image of an index.
+        captions: Of the images to show, by their index; may have several lines.
+        wrong: Whether each image of all is wrong, bool (N,).
+        title: Line above the sheet.
+    """
+    cards = [([load(i)], text, RED if wrong[i] else "black") for i, text in captions.items()]
+    return _cards(cards, [""], title, (), 160)
 
 
 _Card = tuple[Sequence[Image.Image], str, str]

@@ -39,7 +39,8 @@ class Task:
     Attributes:
         name: Its name on the command line and in weight files.
         summary: What it does, in one line for `van tasks`.
-        metrics: What validation measures. The first one picks the best epoch.
+        metrics: What validation measures, of all kinds of data. The learner has those of a run, of which the first one
+            picks the best epoch.
         formats: Data formats that it reads, in words.
         demo: Recipe that trains on built-in data.
         demo_data: Name of the built-in data.
@@ -121,7 +122,7 @@ class Task:
         """Return the first part of the run folder's name."""
         return f"{options.model.architecture}-{options.model.backbone}"
 
-    def curve_options(self, options: Any) -> dict[str, Any]:
+    def curve_options(self, options: Any, data: "DataModule") -> dict[str, Any]:
         """Return what the plot of the learning curves needs besides metrics; see van.engine.plots.curves."""
         return {}
 

@@ -221,6 +221,7 @@ class Service:
             "class_names": predictor.class_names,
             "network": None if options is None else to_mapping(options),
             "preprocessing": predictor.extra.get("preprocessing"),
+            "target": predictor.extra.get("target"),
             "inference": to_mapping(predictor.inference),
             "device": str(predictor.device),
             "engine": predictor.computed_by,

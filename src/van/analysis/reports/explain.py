@@ -64,6 +64,9 @@ def explain(
     if layers is not None and len(layers) not in (1, len(sources)):
         raise VanError(f"{len(layers)} layers are given for {len(sources)} models. Give one, or one for each model.")
     networks = [open_network(source, pretrained=pretrained, image_size=image_size, device=device) for source in sources]
+    for source, network in zip(sources, networks, strict=True):
+        if network.target is not None and network.target.kind == "regression":
+            raise VanError(f"{source} predicts numbers, and only classes can be explained. Give weights with classes.")
     each = [None] * len(sources) if layers is None else layers if len(layers) > 1 else layers * len(sources)
     targets = [[None] if classes is None else [network.class_index(c) for c in classes] for network in networks]
     columns = list(zip(sources, networks, each, targets, strict=True))
@@ -98,7 +101,7 @@ def _sheets(paths: list[str], columns: _Columns, block: int | None) -> "tuple[di
         batch = network.tensors(paths)
         seen = network.pictures(batch)
         for target in targets:
-            cam = grad_cam(network.model, batch, target, layer)
+            cam = grad_cam(network.model, batch, target, layer, network.probabilities)
             name = network.name if target is None else f"{network.name}: {network.short_name(target)}"
             heading = _free(name, cams)
             found = [_row(path, heading, network, cam, i) for i, path in enumerate(paths)]

@@ -1,8 +1,8 @@
-"""How good a classifier is: accuracies, metrics per class, confusion matrix."""
+"""How good a classifier is: accuracies, metrics per class, confusion matrix. And what evaluations of images share."""
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,11 +13,14 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torchmetrics import Metric as State
 
 from van.data.samples import Samples
-from van.engine.evaluation import Evaluation
+from van.engine.evaluation import Evaluation, spread
+from van.engine.metric import Metric
 from van.engine.predictor import Predictor
 from van.engine.run import WEIGHTS
 from van.errors import DataError
+from van.tasks.classification.gathered import Gathered
 from van.tasks.classification.metrics import TOP1, accuracies
+from van.tasks.classification.targets import Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
 _BINS = 15  # of confidences, as in Guo et al., 2017
 _TEMPERATURES = (0.05, 20.0)
-_ERRORS = 1000  # images in errors.csv
+_SHOWN = 32  # images on a sheet
+ERRORS = 1000
+"""Lines of errors.csv."""
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = _BINS) -> tuple[float, np.ndarray]:
@@ -74,6 +79,14 @@ def log_probabilities_of(predictor: Predictor, images: torch.Tensor) -> torch.Te
     return found.logsumexp(dim=0) - math.log(len(views))
 
 
+def answers_of(predictor: Predictor, images: torch.Tensor) -> torch.Tensor:
+    """Return probabilities or numbers (B, names) of prepared images (B, C, H, W) on the CPU, as inference asks for."""
+    images, target = images.to(predictor.device), predictor.state["target"]
+    views = [images, images.flip(3)] if predictor.inference.flip_test else [images]
+    found = [target.answers(predictor.model(view).float() / predictor.inference.temperature) for view in views]
+    return torch.stack(found).mean(dim=0).cpu()
+
+
 class AccuracyEvaluator(State):
     """Top-1 and top-5 accuracy over all processes.
 
@@ -103,7 +116,86 @@ class AccuracyEvaluator(State):
         return dict(zip((metric.key for metric in self.metrics), shares, strict=False))
 
 
-class ClassificationEvaluation(Evaluation):
+class ImageEvaluation(Evaluation):
+    """Measures what a network of the task classification gives for preprocessed images."""
+
+    def batches(self) -> Iterable[Any]:
+        """Return preprocessed images (B, C, H, W) and targets."""
+        from van.tasks.classification.data import evaluation_loader
+
+        return evaluation_loader(
+            self.split, self.predictor.extra["preprocessing"], self.predictor.batch_size, self.workers
+        )
+
+    def shown(self, errors: np.ndarray) -> list[int]:
+        """Return which images a sheet shows: the worst ones, then others at even distances.
+
+        Args:
+            errors: How wrong each image is, 0 for not at all, shape (N,).
+        """
+        worst = np.argsort(-errors, kind="stable")
+        worst = worst[errors[worst] > 0][: _SHOWN // 2]
+        others = np.setdiff1d(np.arange(len(errors)), worst)
+        return [*worst.tolist(), *others[spread(len(others), _SHOWN - len(worst))].tolist()]
+
+    def sheet(self, captions: Mapping[int, str], wrong: np.ndarray, title: str) -> "Figure":
+        """Draw images with captions; see van.engine.plots.captioned_sheet."""
+        from van.data.images import read_image
+        from van.engine.plots import captioned_sheet
+
+        def load(index: int) -> Any:
+            return read_image(self.split.load(index), name=self.split.name(index))
+
+        return captioned_sheet(load, captions, wrong, title)
+
+
+class GatheredEvaluation(ImageEvaluation):
+    """Measures outputs that are needed all together.
+
+    Args:
+        predictor: See Evaluation.
+        split: See Evaluation.
+        workers: See Evaluation.
+        evaluator: Keeps them.
+        metrics: See Evaluation.
+        target: What they mean.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        split: Any,
+        workers: int,
+        evaluator: Gathered,
+        metrics: Sequence[Metric],
+        target: Target,
+    ) -> None:
+        super().__init__(predictor, split, workers, evaluator, metrics)
+        self.target = target
+        self._count = 0
+
+    def update(self, batch: Any) -> None:
+        """Keep what the network answers on a batch."""
+        images, truth = batch
+        self.evaluator.update(answers_of(self.predictor, images), truth)
+        self._count += len(images)
+
+    def size(self) -> int:
+        """Return how many images were measured."""
+        return self._count
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by key.
+
+        Raises:
+            DataError: there were no images.
+        """
+        if not self._count:
+            raise DataError("There are no images to evaluate the model on. Check the data.")
+        return super().compute()
+
+
+class ClassificationEvaluation(ImageEvaluation):
     """Accuracies of a classifier, metrics per class, a confusion matrix and a sheet of predictions.
 
     Attributes:
@@ -125,14 +217,6 @@ class ClassificationEvaluation(Evaluation):
         self._seen: list[tuple[np.ndarray, ...]] = []
         self._weights: Any = predictor.state.get("calibrate")
         self._logits: list[torch.Tensor] = []  # of all images, where a temperature is fitted to them
-
-    def batches(self) -> Iterable[Any]:
-        """Return preprocessed images (B, C, H, W) and labels (B,)."""
-        from van.tasks.classification.data import evaluation_loader
-
-        return evaluation_loader(
-            self.split, self.predictor.extra["preprocessing"], self.predictor.batch_size, self.workers
-        )
 
     def update(self, batch: Any) -> None:
         """Count what the classifier answers on a batch."""
@@ -233,7 +317,7 @@ class ClassificationEvaluation(Evaluation):
 
     def _write_errors(self, folder: Path) -> list[str]:
         wrong = np.flatnonzero(self.labels != self.top[:, 0])
-        wrong = wrong[np.argsort(-self.confidence[wrong], kind="stable")][:_ERRORS]
+        wrong = wrong[np.argsort(-self.confidence[wrong], kind="stable")][:ERRORS]
         with (folder / "errors.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "true", "predicted", "probability"])

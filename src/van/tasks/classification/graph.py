@@ -8,6 +8,7 @@ import torch
 from van.engine.graph import Graph
 from van.errors import VanError
 from van.networks.resizing import apply_weights, number, weights
+from van.tasks.classification.targets import target_of
 
 if TYPE_CHECKING:
     from van.engine.predictor import Predictor
@@ -16,14 +17,14 @@ LEVELS = ("stride_4", "stride_8", "stride_16", "stride_32")
 
 
 class ClassificationGraph(Graph):
-    """images -> logits, or probabilities with postprocess.
+    """images -> logits, or with postprocess probabilities, or values where the network predicts numbers.
 
     With preprocess the images are bytes of any size, and timm's evaluation transform is part of the graph.
 
     Args:
         predictor: Of a classifier.
         preprocess: See Graph.
-        postprocess: Return probabilities (B, classes).
+        postprocess: Return probabilities (B, classes) or values (B, numbers).
         features: Return the four feature maps instead of anything about classes.
 
     Raises:
@@ -35,9 +36,9 @@ class ClassificationGraph(Graph):
     std: torch.Tensor
 
     def __init__(self, predictor: "Predictor", preprocess: bool, postprocess: bool, features: bool = False) -> None:
-        super().__init__(
-            predictor, preprocess, postprocess, LEVELS if features else ("probabilities" if postprocess else "logits",)
-        )
+        self.target = target_of(predictor.class_names, predictor.extra)
+        outputs = LEVELS if features else (self.target.output if postprocess else "logits",)
+        super().__init__(predictor, preprocess, postprocess, outputs)
         self.features = features
         self.temperature: float = predictor.inference.temperature
         self.options: dict[str, Any] = predictor.extra["preprocessing"]
@@ -58,13 +59,13 @@ class ClassificationGraph(Graph):
         return self.network(*inputs)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map images (B, C, H, W) to logits, probabilities or feature maps."""
+        """Map images (B, C, H, W) to logits, probabilities, values or feature maps."""
         if self.preprocess:
             images = (self._cropped(images) / 255 - self.mean) / self.std
         outputs = self.core(images)
         if not self.postprocess or self.features:
             return outputs
-        return ((outputs[0] if self.temperature == 1 else outputs[0] / self.temperature).softmax(1),)
+        return (self.target.answers(outputs[0] if self.temperature == 1 else outputs[0] / self.temperature),)
 
     def _cropped(self, images: torch.Tensor) -> torch.Tensor:
         """Resize images (B, C, H, W) of bytes, and crop or pad them, as timm's transform with these options does."""

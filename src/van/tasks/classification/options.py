@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from van.data.augmentation import ClassificationAugmentation
+from van.data.formats import TargetKind
 from van.engine.options import (
+    CheckOptions,
     EvaluateOptions,
     Inference,
     Optimization,
@@ -21,10 +23,14 @@ class ClassificationOptimization(Optimization):
     """Optimizer, schedule and loss of a classifier besides the learning rate.
 
     Attributes:
-        label_smoothing: Share of the target that is spread over all classes.
+        label_smoothing: Share of the target that is spread over all classes; with several classes for each image, how
+            far each target moves towards 1/2. By default 0.1 for one class for each image, else 0.
+        regression_loss: Loss of numbers: mse (squared differences) or l1 (absolute ones, which large errors dominate
+            less); by default mse.
     """
 
-    label_smoothing: float = 0.1
+    label_smoothing: float | None = None
+    regression_loss: Literal["mse", "l1"] | None = None
 
 
 @dataclass(kw_only=True)
@@ -32,9 +38,11 @@ class ClassificationTrainOptions(TrainOptions):
     """Options of training a classifier.
 
     Attributes:
-        data: digits (built in), a folder of class folders (with train and val folders or without), a .tar file, a
-            folder of WebDataset shards, torch/NAME (torchvision), hfds/NAME (Hugging Face) or hfids/NAME (the same,
-            streamed instead of stored).
+        data: digits (built in), a folder of class folders (with train and val folders or without), a .csv file (or a
+            folder with one, or with train.csv and val.csv), a .tar file, a folder of WebDataset shards, torch/NAME
+            (torchvision), hfds/NAME (Hugging Face) or hfids/NAME (the same, streamed instead of stored).
+        target: What the labels of a CSV file are, where its columns can be read in several ways: single-label (one
+            class for each image), multi-label (any number of classes) or regression (numbers).
         model: van_b0 to van_b6; by default that of the pretrained file, else van_b0.
         model_args: More arguments of the model, such as drop_path_rate, kernel_size, lka_variant or in_chans.
         pretrained: Start from weights: a file of any known layout, or "hub" for the published ones.
@@ -52,6 +60,7 @@ class ClassificationTrainOptions(TrainOptions):
     """
 
     data: str = "digits"
+    target: TargetKind | None = None
     model: str | None = None
     model_args: dict[str, Any] | None = None
     frozen_stages: int = 0
@@ -96,25 +105,42 @@ class ClassificationEvaluateOptions(EvaluateOptions):
 
 
 @dataclass
+class ClassificationCheckOptions(CheckOptions):
+    """Options of checking labeled images.
+
+    Attributes:
+        target: What the labels of a CSV file are; see training.
+    """
+
+    target: TargetKind | None = None
+
+
+@dataclass
 class ClassificationInference(Inference):
     """How classes are predicted.
 
     Attributes:
-        top_k: Classes to show per image.
-        temperature: What logits are divided by before they become probabilities: above 1 these are less certain, below
-            1 more. The order of the classes stays the same. van evaluate --calibrate finds it.
-        flip_test: See the mirror image too, and average the probabilities.
+        top_k: Classes to show per image, where each image has one class; by default 5.
+        temperature: What logits are divided by before they become probabilities, where each image has one class: above
+            1 these are less certain, below 1 more. The order of the classes stays the same. van evaluate --calibrate
+            finds it.
+        flip_test: See the mirror image too, and average the probabilities or numbers.
+        score_threshold: Probability from which on a class counts as found, where an image can have several; by default
+            that of each class in the weight file, which was chosen on the validation split.
     """
 
-    top_k: int = 5
+    top_k: int | None = None
     temperature: float = 1.0
     flip_test: bool = False
+    score_threshold: float | None = None
 
     def check(self) -> None:
         """Refuse numbers that are out of range."""
         at_least("top_k", self.top_k, 1)
         if not 0 < self.temperature < math.inf:
             raise VanError(f"temperature is {self.temperature}, expected a number above 0.")
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise VanError(f"score_threshold is {self.score_threshold}, expected a number from 0 to 1.")
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""What a classifier says about an image."""
+"""What a classifier says about an image: the best classes, all classes that are there, or numbers."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,8 @@ from van.engine.result import Result
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_DRAWN = 10  # classes beside a picture
 
 
 @dataclass(kw_only=True)
@@ -61,3 +63,65 @@ class Classification(Result):
 
         probabilities = self.probabilities.tolist()
         return draw_ranking(self.shown(), self.classes, probabilities, class_names=self.class_names)
+
+
+@dataclass(kw_only=True)
+class MultiLabelClassification(Classification):
+    """The classes that are on one image, the most probable first; there may be none.
+
+    Attributes:
+        labels: Their numbers, shape (k,).
+        probabilities: Their probabilities, 0 to 1, shape (k,).
+    """
+
+    def row(self) -> dict[str, Any]:
+        """Return image, labels and probabilities, with | between those of the classes."""
+        probabilities = (f"{float(p):.6g}" for p in self.probabilities)
+        return {"image": self.path, "labels": "|".join(self.classes), "probabilities": "|".join(probabilities)}
+
+    def summary(self) -> str:
+        """Return the classes with their probabilities."""
+        return super().summary() or "no class"
+
+    def draw(self) -> "Image":
+        """Return the image with the best classes and their probabilities beside it; pictures have one size."""
+        from van.engine.drawing import draw_ranking
+
+        probabilities, most = self.probabilities.tolist()[:_DRAWN], min(_DRAWN, len(self.class_names))
+        return draw_ranking(self.shown(), self.classes[:_DRAWN], probabilities, None, self.class_names, most)
+
+
+@dataclass(kw_only=True)
+class Numbers(Result):
+    """Numbers that were predicted for one image; class_names has their names.
+
+    Attributes:
+        values: The numbers, in the units of the training data, shape (k,).
+    """
+
+    values: np.ndarray
+
+    def _named(self) -> dict[str, float]:
+        return {name: float(f"{value:.6g}") for name, value in zip(self.class_names, self.values, strict=True)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return image, height, width and the values by name."""
+        return {**super().to_dict(), "values": self._named()}
+
+    def row(self) -> dict[str, Any]:
+        """Return image and a column for each number."""
+        return {"image": self.path, **self._named()}
+
+    def table(self) -> dict[str, list[Any]]:
+        """Return image and a column for each number."""
+        return {"image": [self.path], **{name: [value] for name, value in self._named().items()}}
+
+    def summary(self) -> str:
+        """Return the numbers with their names."""
+        return ", ".join(f"{name} {value:.4g}" for name, value in self._named().items())
+
+    def draw(self) -> "Image":
+        """Return the image with the numbers beside it."""
+        from van.engine.drawing import draw_values
+
+        return draw_values(self.shown(), list(self.class_names), [f"{value:.4g}" for value in self.values])

@@ -1,21 +1,21 @@
-"""Image classification: one label per image."""
+"""Image classification: one label per image, several, or numbers."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from van.engine.options import CheckOptions
 from van.engine.result import Result
 from van.engine.task import Task
 from van.errors import VanError, WeightsError, nearest
 from van.models.variants import VARIANTS
-from van.tasks.classification.metrics import TOP1, TOP5
+from van.tasks.classification.metrics import MULTI_LABEL, REGRESSION, TOP1, TOP5
 from van.tasks.classification.options import (
+    ClassificationCheckOptions,
     ClassificationEvaluateOptions,
     ClassificationInference,
     ClassificationPredictOptions,
     ClassificationTrainOptions,
 )
-from van.tasks.classification.results import Classification
+from van.tasks.classification.targets import SingleLabel, target_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +53,10 @@ class ClassificationTask(Task):
     """Image classification."""
 
     name = "classification"
-    summary = "one label for an image"
+    summary = "one label for an image, several, or numbers (regression)"
     formats = (
         "class folders, alone or inside train and val",
+        ".csv file with the columns image and label, labels, a column for each class, or numbers",
         ".tar file of class folders",
         "WebDataset shards",
         "torchvision data sets (torch/NAME)",
@@ -63,15 +64,15 @@ class ClassificationTask(Task):
     )
     demo = "classification/van_b0_digits"
     demo_data = "digits"
-    result = Classification
     train_options = ClassificationTrainOptions
     evaluate_options = ClassificationEvaluateOptions
     predict_options = ClassificationPredictOptions
+    check_options = ClassificationCheckOptions
     inference = ClassificationInference
     predict_only = ("top_k",)
     results_in_folder = False
 
-    metrics = (TOP1, TOP5)
+    metrics = (TOP1, TOP5, *MULTI_LABEL, *REGRESSION)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -84,7 +85,8 @@ class ClassificationTask(Task):
         name = options.model or (ckpt.variant if ckpt else None) or "van_b0"
         args = {**({"in_chans": ckpt.in_chans, **ckpt.model_args} if ckpt else {}), **(options.model_args or {})}
         preprocessing = _preprocessing(name, ckpt, args.get("in_chans", 3), options)
-        data = ClassificationData(options, preprocessing, options.batch_size // processes)
+        known = target_of(ckpt.class_names or (), ckpt.extra) if ckpt else None
+        data = ClassificationData(options, preprocessing, options.batch_size // processes, known)
         data.model, data.model_args, data.checkpoint = name, args, ckpt
         options.model = name
         return data
@@ -100,16 +102,20 @@ class ClassificationTask(Task):
                 network, start = create_model(name, num_classes=classes, **args), "Starting from random weights."
             elif ckpt is None:
                 network = create_model(name, pretrained=True, num_classes=classes, **args)
-                kept = "kept" if classes == 1000 else f"new ({classes} classes)"
+                same = classes == 1000 and isinstance(data.target, SingleLabel)
+                kept = "kept" if same else f"new ({data.target.described})"
+                if not same:
+                    network.reset_classifier(classes)
                 start = f"Fine-tuning: starting from the published weights of {name}; the classifier is {kept}."
             else:
                 network = model_from_checkpoint(ckpt, name, classes, **args)
                 same = ckpt.num_classes == classes and ckpt.class_names in (None, data.class_names)
+                same = same and target_of(ckpt.class_names or (), ckpt.extra).kind == data.target.kind
                 if not same:
                     network.reset_classifier(classes)
                 start = (
                     f"Fine-tuning: starting from {options.pretrained} ({ckpt.describe()}); the classifier is "
-                    f"{'kept' if same else f'new ({classes} classes)'}."
+                    f"{'kept' if same else f'new ({data.target.described})'}."
                 )
         except (TypeError, ValueError) as error:
             raise VanError(f"model_args {args} do not fit {name}: {error}") from error
@@ -118,10 +124,8 @@ class ClassificationTask(Task):
         return network, start
 
     def learner(self, network: "nn.Module", options: ClassificationTrainOptions, data: Any) -> "Learner":
-        """Return the loss and accuracies of a classifier."""
-        from van.tasks.classification.learner import ClassificationLearner
-
-        return ClassificationLearner(network, len(data.class_names), options, data.preprocessing["input_size"][1:])
+        """Return loss and metrics."""
+        return data.target.learner(network, options, data.preprocessing["input_size"][1:])
 
     def header(self, network: Any, options: ClassificationTrainOptions, data: Any) -> "Header":
         """Return variant, arguments, classes, preprocessing and split of a classifier."""
@@ -137,18 +141,18 @@ class ClassificationTask(Task):
 
     run_name = title
 
-    def curve_options(self, options: ClassificationTrainOptions) -> dict[str, Any]:
+    def curve_options(self, options: ClassificationTrainOptions, data: Any) -> dict[str, Any]:
         """Say what the losses are, and why training's may be larger than validation's."""
         softened = [
             what
             for what, used in (
-                ("label smoothing", options.optimization.label_smoothing),
+                ("label smoothing", data.target.smoothing(options)),
                 ("mixup", options.augmentation.mixup),
                 ("CutMix", options.augmentation.cutmix),
             )
             if used
         ]
-        return {"loss_label": "cross-entropy loss", "loss_note": ", ".join(softened)}
+        return {"loss_label": data.target.loss_label, "loss_note": ", ".join(softened)}
 
     def counted(
         self, options: ClassificationTrainOptions, num_classes: int | None
@@ -195,12 +199,16 @@ class ClassificationTask(Task):
         return nn.Module()
 
     def ready(self, predictor: "Predictor") -> None:
-        """Read images in grey where the network has one channel.
+        """Read images in grey where the network has one channel, and find out what its outputs mean.
 
         Raises:
             DataError: it has another number of channels than images.
+            VanError: an option has no effect on such outputs.
         """
         from van.data.images import mode_for
+
+        target = predictor.state["target"] = target_of(predictor.class_names, predictor.extra)
+        target.check_inference(predictor.inference)
 
         predictor.mode = mode_for(predictor.extra["preprocessing"]["input_size"][0])
 
@@ -211,17 +219,13 @@ class ClassificationTask(Task):
         return cast(Callable[[Any], Any], create_transform(**predictor.extra["preprocessing"]))
 
     def predict(self, predictor: "Predictor", items: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[Result]:
-        """Return the most probable classes of each image."""
+        """Return what is on each image: the best classes, all classes that are there, or numbers."""
         import torch
 
-        from van.tasks.classification.evaluation import log_probabilities_of
+        from van.tasks.classification.evaluation import answers_of
 
-        found = log_probabilities_of(predictor, torch.stack(list(items))).exp().cpu()
-        best = found.topk(min(predictor.inference.top_k, found.shape[1]), dim=1)
-        return [
-            Classification(class_names=predictor.class_names, size=size, labels=labels, probabilities=values)
-            for size, labels, values in zip(sizes, best.indices.numpy(), best.values.numpy(), strict=True)
-        ]
+        answers = answers_of(predictor, torch.stack(list(items)))
+        return predictor.state["target"].results(answers, sizes, predictor.inference)
 
     def graph(self, predictor: "Predictor", preprocess: bool = False, postprocess: bool = False) -> "Graph":
         """Return what an exported file computes; see ClassificationGraph."""
@@ -239,9 +243,10 @@ class ClassificationTask(Task):
         """Take note of the weight file to write a calibrated copy of.
 
         Raises:
-            VanError: it is an exported file, or mirror images are seen too.
+            VanError: it is an exported file, has no temperature to fit, or mirror images are seen too.
         """
         if getattr(options, "calibrate", False):
+            predictor.state["target"].check_calibration()
             if predictor.inference.flip_test:
                 raise VanError("calibrate fits a temperature without mirror images. Leave out calibrate or flip_test.")
             if predictor.header.export:
@@ -259,14 +264,12 @@ class ClassificationTask(Task):
 
     def evaluation(self, predictor: "Predictor", split: Any, workers: int) -> Any:
         """Return what measures a classifier."""
-        from van.tasks.classification.evaluation import ClassificationEvaluation
-
-        return ClassificationEvaluation(predictor, split, workers)
+        return predictor.state["target"].evaluation(predictor, split, workers)
 
     # ------------------------------------------------------------------------------------------------ showing data
 
     def picture(self, data: Any, sample: Any, size: int) -> "Image":
-        """Return the image with the names of its classes."""
+        """Return the image with its label."""
         import torch
         from torchvision.transforms.v2.functional import to_pil_image
 
@@ -279,41 +282,49 @@ class ClassificationTask(Task):
         picture = to_pil_image(image)
         factor = size / max(picture.size)
         picture = picture.resize((max(1, round(picture.width * factor)), max(1, round(picture.height * factor))))
-        shares = enumerate(label.tolist()) if torch.is_tensor(label) and label.ndim else [(int(label), 1.0)]
-        parts = sorted(((share, data.class_names[k]) for k, share in shares if share > 0), reverse=True)
-        text = parts[0][1] if len(parts) == 1 else ", ".join(f"{name} {100 * share:.0f} %" for share, name in parts)
+        text = data.target.caption(label)
         return draw_note(picture, text)
 
     def batch_changes(self, options: ClassificationTrainOptions, data: Any) -> Callable[[Any], tuple[Any, Any]] | None:
         """Return mixup, CutMix and erasing; None where there are none."""
         from van.tasks.classification.learner import BatchChanges
 
-        return BatchChanges(options.augmentation, len(data.class_names)) or None
+        return BatchChanges(options.augmentation, len(data.class_names), data.target.dense) or None
 
     # ------------------------------------------------------------------------------------------------ checking data
 
-    def find_data(self, options: CheckOptions) -> Any:
+    def find_data(self, options: ClassificationCheckOptions) -> Any:
         """Find labeled images."""
         from van.data.sources import open_data
 
-        return open_data(options.data, options.data_root)
+        return open_data(options.data, options.data_root, options.target)
 
-    def check(self, splits: Any, options: CheckOptions) -> "list[Problem]":
-        """Look for images that cannot be decoded, and for classes with too few images."""
+    def check(self, splits: Any, options: ClassificationCheckOptions) -> "list[Problem]":
+        """Look for rows and images that cannot be read, and for classes with too few images."""
         from van.data.sources import check
 
         return check(splits, options.decode, options.workers)
 
     def suspects(self, predictor: "Predictor", split: Any, workers: int) -> "Suspects":
-        """Return labels that the network contradicts."""
+        """Return labels that the network contradicts.
+
+        Raises:
+            VanError: images do not have one class each.
+        """
+        if not isinstance(target := predictor.state["target"], SingleLabel):
+            raise VanError(f"Only labels of one class for each image can be suspects, but these are {target.kind}.")
         from van.tasks.classification.suspects import find_suspects
 
         return find_suspects(predictor, split, workers)
 
     def write_data(self, found: Any, splits: Any, folder: "Path") -> tuple[str, list[str]]:
-        """Write class folders."""
-        from van.data.fixing import write_class_folders
+        """Write class folders, or a CSV file where images do not have one class each."""
+        from van.data.fixing import write_class_folders, write_tables
+        from van.data.kinds import SINGLE_LABEL
 
+        if any(split.kind is not SINGLE_LABEL for split in splits.values()):
+            write_tables(splits, folder)
+            return "CSV", []
         write_class_folders(splits, folder)
         return "class folders", []
 

@@ -75,7 +75,7 @@ class DetectionTask(Task):
 
         return Learner(network, self.metrics, DetectionEvaluator(data.split, self.masks), options)
 
-    def curve_options(self, options: DetectionTrainOptions) -> dict[str, Any]:
+    def curve_options(self, options: DetectionTrainOptions, data: "DataModule") -> dict[str, Any]:
         """Say what the loss is."""
         return {"loss_label": "sum of the losses"}
 

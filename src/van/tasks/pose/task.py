@@ -75,7 +75,7 @@ class PoseTask(Task):
         """Return the network of a recipe on the meta device, the size of its crops, and its name."""
         return super().counted(options, options.keypoints or num_classes)
 
-    def curve_options(self, options: PoseTrainOptions) -> dict[str, Any]:
+    def curve_options(self, options: PoseTrainOptions, data: "DataModule") -> dict[str, Any]:
         """Say what the losses are."""
         return {"loss_label": "mean squared error of the heat maps"}
 
