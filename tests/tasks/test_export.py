@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import van
 from van.errors import VanError
+from van.export.calibration import calibrate
 from van.models.weight_file import read_header
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -98,6 +100,56 @@ def test_float16_halves_the_weights(run_of, photo, tmp_path):
     assert numbers(found) == pytest.approx(numbers(expected), abs=1e-2)
 
 
+def test_the_task_prepares_the_images_to_calibrate_with(task, run_of, data):
+    predictor = van.load(run_of(task).folder, "cpu", batch_size=1)
+    for source in (data[task], next(data[task].rglob("*.png" if task == "classification" else "*.jpg")).parent):
+        seen = list(calibrate(predictor, str(source), count=3))
+        assert len(seen) == 3
+        assert all(arrays[0].dtype == np.float32 and arrays[0].shape[:2] == (1, 3) for arrays in seen)
+        assert all(arrays[0].min() < 0 < arrays[0].max() for arrays in seen)  # normalized
+    assert not [name for module in predictor.model.modules() for name in ("core", "forward") if name in vars(module)]
+
+
+@pytest.mark.parametrize(
+    "form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), pytest.param("shapes", marks=pytest.mark.slow)]
+)
+def test_int8_is_a_quarter_of_the_size(form, run_of, data, photo, tmp_path, cli):
+    pytest.importorskip("nncf")
+    task, form = ("semantic", "openvino") if form == "shapes" else ("classification", form)
+    folder, path = run_of(task).folder, tmp_path / f"small{ENDINGS[form]}"
+    inputs = ("--calibration", data[task], "--evaluation-data", data[task])
+    status, printed, errors = cli("export", folder, "--format", form, "--output", path, "--precision", "int8", *inputs)
+    assert status == 0, errors
+    assert all(word in printed for word in ("float32", "int8", "images/s"))
+    predictor = van.load(path)
+    assert predictor.engine.precision == "int8"
+    expected, found = van.load(folder, "cpu")(photo), predictor(photo)
+    assert numbers(found.to_dict()) == pytest.approx(numbers(expected.to_dict()), abs=0.1)
+    with pytest.raises(VanError, match="computes in int8, not in float32"):
+        van.load(path, precision="float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "form"),
+    [("classification", "torch"), *((task, "openvino") for task in ("classification", "detection", "semantic"))],
+)
+def test_bfloat16_files_compute_in_bfloat16(task, form, run_of, photo, tmp_path):
+    folder = run_of(task).folder
+    paths = {
+        precision: van.export(folder, form, tmp_path / f"{precision}{ENDINGS[form]}", precision=precision)
+        for precision in ("float32", "bfloat16")
+    }
+    weights = [(path.with_suffix(".bin") if form == "openvino" else path).stat().st_size for path in paths.values()]
+    assert weights[1] < 0.8 * weights[0]
+    expected, found = (van.load(path) for path in paths.values())
+    assert found.engine.precision == "bfloat16" or form == "openvino"  # processors without it compute in float32
+    x = torch.rand(1, 3, 64, 64)
+    one, other = (predictor.engine(x) for predictor in (expected, found))
+    one, other = (value[0] if isinstance(value, tuple) else value for value in (one, other))
+    assert 0 < float((one - other).abs().max()) <= 5e-2 * float(one.abs().max())
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device")])
 def test_nothing_is_left_of_a_file_that_could_not_be_written(error, run_of, tmp_path, monkeypatch):
     def write(path, *args):
@@ -129,6 +181,13 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(run_of, t
         (("--image-size", "0", "64"), "image_size is (0, 64)"),
         (("--format", "openvino", "--output", "file.xml"), "file.bin exists"),
         (("--output", "x.onnx", "--precision", "float16"), "precision is 'float16', but onnx files are written in"),
+        (("--output", "x.onnx", "--precision", "bfloat16"), "precision is 'bfloat16', but onnx files are written in"),
+        (("--output", "x.onnx", "--precision", "int8"), "--calibration"),
+        (("--output", "x.onnx", "--calibration", "."), "calibration is for int8"),
+        (("--output", "x.onnx", "--precision", "int8", "--calibration", "."), "neither data of the task"),
+        (("--output", "x.onnx", "--precision", "int8", "--calibration", ".", "--preprocess"), "take prepared images"),
+        (("--output", "x.onnx", "--evaluation-data", "nowhere"), "nowhere"),
+        (("--output", "x.onnx", "--evaluation-data", ".", "--preprocess"), "van loads no files with preprocess"),
         (("--output", "x.onnx", "--features", "--postprocess"), "features have no postprocessing"),
     ]:
         status, _, errors = cli("export", folder, *arguments)

@@ -52,7 +52,7 @@ def device_for(name: str, device: "torch.device | str | None") -> "torch.device 
     return devices[0] if device is None and devices else device
 
 
-def _place_of(network: "nn.Module") -> "tuple[nn.Module, str]":
+def place_of(network: "nn.Module") -> "tuple[nn.Module, str]":
     """Return the module and its method that an engine takes the place of: core, or for a classifier forward."""
     core = getattr(network, "core", None)
     return (network, "forward") if core is None else (core.__self__, core.__name__)
@@ -92,7 +92,7 @@ def put_in_place(
     Raises:
         VanError: the engine is not available, or cannot compute this network, on this device or in this precision.
     """
-    owner, method = _place_of(network)
+    owner, method = place_of(network)
     file_precision = header.export.get("precision") if file and header else None
     engine = engine_class(name).of(owner, method, precision, device, file, file_precision)
     if file:

@@ -35,12 +35,14 @@ class Graph(nn.Module):
         channels: Of the images.
         multiple: Height and width of the images have to be multiples of it.
         size: Height and width of the images that it is traced with, unless others are asked for.
+        ordered: Whether outputs correspond by their place; objects may come in another order.
         through_onnx: Whether OpenVINO has to take it from ONNX: its converter of exported programs has no non-maximum
             suppression.
     """
 
     input_names: tuple[str, ...] = ("images",)
     multiple: int = 32
+    ordered: bool = True
     through_onnx: bool = False
 
     def __init__(

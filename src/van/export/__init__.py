@@ -7,15 +7,19 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from van.errors import VanError, WeightsError, nearest
+
+if TYPE_CHECKING:
+    from van.export.calibration import Calibration
+    from van.export.formats import Content
 
 FormatName = Literal["onnx", "openvino", "torch", "executorch", "coreml", "safetensors"]
 
 LayoutName = Literal["file", "triton"]
 
-PrecisionName = Literal["float32", "float16"]
+PrecisionName = Literal["float32", "float16", "bfloat16", "int8"]
 
 FORMATS: dict[str, str] = {
     "onnx": "van.export.onnx:OnnxFormat",
@@ -37,6 +41,7 @@ def export(
     postprocess: bool = False,
     features: bool = False,
     precision: str = "float32",
+    calibration: str | Path | None = None,
     layout: str = "file",
 ) -> Path:
     """Write trained weights in a format that other software runs; the file is run and compared before it is kept.
@@ -50,7 +55,10 @@ def export(
         preprocess: Put the preprocessing into the file: it takes images of bytes, of any size.
         postprocess: Put the postprocessing into the file: it returns results.
         features: Export the backbone of a classifier: the file returns its four feature maps.
-        precision: Of the weights in the file: float32, or float16 in openvino files, which are half as large.
+        precision: float32; in openvino files also float16, whose weights take half the space; in openvino and torch
+            files bfloat16, computed in bfloat16; in openvino and onnx files int8, a quarter of the size.
+        calibration: For int8, typical images, from which the ranges of activations are taken: data that the task trains
+            on, of which the training split is used, or images such as a folder.
         layout: file, or triton: a folder for NVIDIA Triton Inference Server, with the file as version 1 of a model and
             its configuration, for onnx and openvino. `output` is the folder, and its name that of the model.
 
@@ -85,8 +93,27 @@ def export(
         raise VanError(f"precision is {precision!r}, but {format} files are written in {' or '.join(kind.precisions)}.")
     kind.check()
     content = Content(image_size, preprocess, postprocess, features, precision)
+    seen = _calibration(weights, content, calibration)
     write = write_repository if repository else write_checked
-    return write(kind, load(weights, "cpu"), path, content)
+    return write(kind, load(weights, "cpu"), path, content, seen)
+
+
+def _calibration(weights: str | Path, content: "Content", source: str | Path | None) -> "Calibration | None":
+    """Return what the network sees of the images to calibrate with, for int8."""
+    from van.engine.api import load
+    from van.export.calibration import calibrate
+    from van.export.checks import package
+
+    if content.precision != "int8":
+        if source is not None:
+            raise VanError(f"calibration is for int8, but precision is {content.precision!r}. Leave out one of them.")
+        return None
+    if source is None:
+        raise VanError("int8 needs images to calibrate with. Name typical ones, such as a folder, with --calibration.")
+    if content.preprocess:
+        raise VanError("int8 files take prepared images. Leave out preprocess.")
+    package("nncf")
+    return calibrate(load(weights, "cpu", batch_size=1), str(source))
 
 
 def format_named(name: str) -> Any:

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,14 +17,18 @@ from van import __version__
 from van.engine.graph import Graph
 from van.engine.predictor import Predictor
 from van.errors import VanError
+from van.export.calibration import Calibration
 from van.export.checks import package
 from van.export.fuse import fuse
 from van.models.van import VANStage
 from van.models.weight_file import Header
 
-BOUNDS = {"core": 1e-4, "whole": 5e-3, "float16": 2e-2}
+BOUNDS = {"core": 1e-4, "whole": 5e-3, "float16": 2e-2, "bfloat16": 5e-2, "int8": 0.5}
 """Largest differences from the network that a file may have, see van.engine.graph.Graph.difference: of what the core
-returns, where pre- or postprocessing is inside, which resizes images and rounds, and for weights in float16."""
+returns, where pre- or postprocessing is inside, which resizes images and rounds, and in other precisions. For int8 it
+is the length of the difference as a share of the output's, on calibration images; random ones say nothing there."""
+
+_COMPARED = 16  # calibration images
 
 AXES = ("batch", "height", "width")
 
@@ -57,11 +62,13 @@ class Traced:
         graph: What is computed.
         program: The record.
         header: What the file says.
+        calibration: Inputs to find the ranges of activations with, for int8.
     """
 
     graph: Graph
     program: torch.export.ExportedProgram
     header: Header
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,13 @@ class Format:
         for name in self.packages:
             package(name, self.extra)
 
+    def traced_type(self, precision: str) -> torch.dtype | None:
+        """Return the type of the weights with which the network is recorded; None is theirs, float32.
+
+        Args:
+            precision: One of precisions.
+        """
+
     def write(self, traced: Traced, path: Path) -> None:
         """Write a file, and those that belong to it beside it.
 
@@ -138,7 +152,9 @@ class Format:
         raise NotImplementedError
 
 
-def write_checked(kind: Format, predictor: Predictor, path: Path, content: Content) -> Path:
+def write_checked(
+    kind: Format, predictor: Predictor, path: Path, content: Content, calibration: Calibration | None = None
+) -> Path:
     """Write a file in a folder of its own, run it, and keep it if it agrees with the network.
 
     Args:
@@ -146,6 +162,7 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
         predictor: Whose network is exported.
         path: Where the file goes.
         content: What goes into it.
+        calibration: Inputs of the network's core, for int8.
 
     Raises:
         VanError: see van.export.
@@ -168,9 +185,13 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
             dynamic = ("batch",) if min(size) <= kind.fixed_up_to else kind.dynamic
             says |= {"image_size": list(size), "fixed_size": "height" not in dynamic}
             with torch.no_grad():
-                kind.write(trace(graph, size, header, dynamic), folder / path.name)
+                traced = trace(graph, size, header, dynamic, kind.traced_type(content.precision), calibration)
+                kind.write(traced, folder / path.name)
                 if kind.runs:
-                    compare(graph, kind.open(folder / path.name), size, _bound(content), dynamic)
+                    run = kind.open(folder / path.name)
+                    compare(graph, run, size, None if calibration else _bound(content), dynamic)
+                    if calibration:
+                        compare_on(calibration, graph, run)
         else:
             kind.write_weights(header, predictor.model.state_dict(), folder / path.name)  # type: ignore[attr-defined]
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
@@ -212,7 +233,14 @@ def _traced_size(graph: Graph, asked: tuple[int, int] | None, dynamic: bool) -> 
     return high, wide
 
 
-def trace(graph: Graph, size: tuple[int, int], header: Header, dynamic: Sequence[str] = AXES) -> Traced:
+def trace(
+    graph: Graph,
+    size: tuple[int, int],
+    header: Header,
+    dynamic: Sequence[str] = AXES,
+    dtype: torch.dtype | None = None,
+    calibration: Calibration | None = None,
+) -> Traced:
     """Record what a network computes.
 
     Args:
@@ -220,6 +248,8 @@ def trace(graph: Graph, size: tuple[int, int], header: Header, dynamic: Sequence
         size: Height and width of the images.
         header: What the file says.
         dynamic: Names of the dynamic axes.
+        dtype: Type of the weights; None leaves it as it is.
+        calibration: Inputs of the network's core, for int8.
 
     Raises:
         VanError: it cannot be recorded.
@@ -230,6 +260,8 @@ def trace(graph: Graph, size: tuple[int, int], header: Header, dynamic: Sequence
         fused.network = fuse(graph.network)
     if not dynamic:  # converters for phones expect plain weights, and choose the layout themselves
         fused.network = fused.network.to(memory_format=torch.contiguous_format)
+    if dtype is not None:
+        fused.network = (copy.deepcopy(graph.network) if fused.network is graph.network else fused.network).to(dtype)
     inputs = graph.inputs(2 if graph.batched and "batch" in dynamic else 1, size)
     any_length: Any = torch.export.Dim.DYNAMIC  # type: ignore[attr-defined]
     axes = tuple({axis: any_length for axis, name in one.items() if name in dynamic} for one in graph.dynamic_shapes())
@@ -240,17 +272,17 @@ def trace(graph: Graph, size: tuple[int, int], header: Header, dynamic: Sequence
     except Exception as error:  # of torch, sympy or the network's libraries
         reason = str(error).strip().splitlines()[0][:300]
         raise VanError(f"torch.export cannot record this network with these options ({reason}).") from error
-    return Traced(graph, program, header)
+    return Traced(graph, program, header, calibration)
 
 
-def compare(graph: Graph, run: Any, size: tuple[int, int], bound: float, dynamic: Sequence[str] = AXES) -> None:
+def compare(graph: Graph, run: Any, size: tuple[int, int], bound: float | None, dynamic: Sequence[str] = AXES) -> None:
     """Run a file and the network on random images of three sizes, and two batch sizes where there are batches.
 
     Args:
         graph: The network.
         run: Runs the file; see Format.open.
         size: Height and width that it was traced with.
-        bound: Largest difference.
+        bound: Largest difference; None allows any.
         dynamic: Names of the dynamic axes.
 
     Raises:
@@ -262,18 +294,56 @@ def compare(graph: Graph, run: Any, size: tuple[int, int], bound: float, dynamic
     for number, image_size in enumerate(sizes):
         batch = 1 + number % 2 if graph.batched and "batch" in dynamic else 1
         inputs = graph.inputs(batch, image_size, seed=number)
-        expected = graph(*inputs)
-        try:
-            found = [torch.as_tensor(one) for one in run([one.numpy() for one in inputs])]
-        except Exception as error:  # each runtime has its own classes
-            reason = str(error).strip().splitlines()[0][:300]
-            raise VanError(f"The file cannot be run on {batch} x {image_size}, and is not kept ({reason}).") from error
+        expected, found = graph(*inputs), _outputs(run, [one.numpy() for one in inputs])
+        if bound is None:
+            continue
         for name, difference in graph.differences(expected, found).items():
             if not difference <= bound:
                 raise VanError(
                     f"The file is not kept: on {batch} x {image_size} its output {name} differs from the network's by "
                     f"{difference:.2g}, at most {bound:g} is allowed."
                 )
+
+
+def compare_on(calibration: Calibration, graph: Graph, run: Any) -> None:
+    """Run an int8 file and the network on images that it was calibrated with.
+
+    Args:
+        calibration: The images.
+        graph: The network.
+        run: Runs the file; see Format.open.
+
+    Raises:
+        VanError: what the file computes has little to do with the network.
+    """
+    shares: dict[str, list[float]] = {}
+    for arrays in islice(calibration, _COMPARED):
+        expected, found = graph(*map(torch.from_numpy, arrays)), _outputs(run, list(arrays))
+        for name, one, other in zip(graph.output_names, expected, found, strict=True):
+            if one.shape != other.shape or not bool(torch.isfinite(other).all()):
+                raise VanError(f"The file is not kept: its output {name} has another shape or is not finite.")
+            if one.is_floating_point() and graph.ordered:
+                shares.setdefault(name, []).append(float((one - other).norm() / one.norm().clamp(min=1e-12)))
+    for name, found in shares.items():
+        if not (mean := sum(found) / len(found)) <= BOUNDS["int8"]:
+            raise VanError(
+                f"The file is not kept: on images that it was calibrated with its output {name} differs from the "
+                f"network's by {mean:.2g} of its length, at most {BOUNDS['int8']:g} is allowed. Export it in another "
+                "precision."
+            )
+
+
+def _outputs(run: Any, arrays: list[Any]) -> list[torch.Tensor]:
+    """Return what a file computes.
+
+    Raises:
+        VanError: it cannot be run.
+    """
+    try:
+        return [torch.as_tensor(one) for one in run(arrays)]
+    except Exception as error:  # each runtime has its own classes
+        reason, shape = str(error).strip().splitlines()[0][:300], " x ".join(map(str, arrays[0].shape))
+        raise VanError(f"The file cannot be run on {shape}, and is not kept ({reason}).") from error
 
 
 def about(header: Header) -> str:

@@ -8,18 +8,30 @@ import torch
 
 from van.export.checks import package
 from van.export.formats import Format, Tensor, Traced, about, names_of
+from van.export.quantization import quantized
 
 
 class OnnxFormat(Format):
     """An ONNX file in which every convolution is one node; batch, height and width are dynamic."""
 
     ending = ".onnx"
+    precisions = ("float32", "int8")
     packages = ("onnx", "onnxscript", "onnxruntime")
     triton = "onnxruntime"
     triton_batches = True
 
     def write(self, traced: Traced, path: Path) -> None:
         """Write the file; see Format. Its metadata have `van`, the header, and `names`, the class names, as JSON."""
+        self.write_float(traced, path)
+        if traced.calibration is not None:
+            onnx = package("onnx")
+            model = onnx.load(path)
+            names = [one.name for one in model.graph.input]
+            small = quantized(model, traced.calibration, lambda arrays: dict(zip(names, arrays, strict=False)))
+            onnx.save(small, path)
+
+    def write_float(self, traced: Traced, path: Path) -> None:
+        """Write the file in float32; see write."""
         graph = traced.graph
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter's own code

@@ -4,9 +4,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from van.export.checks import package
+from van.export.engines.openvino import hint_of
 from van.export.formats import Format, Tensor, Traced, about, as_arrays, names_of
 from van.export.onnx import OnnxFormat
+from van.export.quantization import quantized
+from van.models.weight_file import read_header
+
+_WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 
 
 class OpenVINOFormat(Format):
@@ -14,7 +21,7 @@ class OpenVINOFormat(Format):
 
     ending = ".xml"
     beside = (".bin",)
-    precisions = ("float32", "float16")
+    precisions = ("float32", "float16", "bfloat16", "int8")
     packages = (*OnnxFormat.packages, "openvino")
     triton = "openvino"  # with a max_batch_size it takes full batches alone: the batch stays an axis, and is dynamic
     triton_lines = ("instance_group { kind: KIND_CPU }",)
@@ -24,18 +31,35 @@ class OpenVINOFormat(Format):
         openvino = package("openvino")
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             onnx = Path(folder) / "model.onnx"
-            OnnxFormat().write(traced, onnx)
+            OnnxFormat().write_float(traced, onnx)
             model = openvino.Core().read_model(onnx)
+            if traced.calibration is not None:
+                count = len(model.inputs)  # runtimes leave out those that have no effect
+                model = quantized(model, traced.calibration, lambda arrays: dict(enumerate(arrays[:count])))
             model.set_rt_info(about(traced.header), "van")
             model.set_rt_info(names_of(traced.header), "names")
-            openvino.save_model(model, path, compress_to_fp16=traced.header.export["precision"] == "float16")
+            precision = traced.header.export["precision"]
+            if precision == "bfloat16":
+                _round_weights(model)
+            openvino.save_model(model, path, compress_to_fp16=precision == "float16")
 
     def open(self, path: Path) -> Any:
-        """Return a function that runs the file in float32; see Format."""
+        """Return a function that runs the file as van's engine does; see Format."""
         core = package("openvino").Core()
-        compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        header = read_header(path)
+        precision = header.export["precision"] if header else "float32"
+        settings = {"INFERENCE_PRECISION_HINT": hint_of(precision, core)}
+        compiled = core.compile_model(core.read_model(path), "CPU", settings)
         count = len(compiled.inputs)
-        return lambda arrays: as_arrays(list(compiled(dict(enumerate(arrays[:count]))).values()))
+
+        def run(arrays: list[Any]) -> list[Any]:
+            return as_arrays(list(compiled(dict(enumerate(arrays[:count]))).values()))
+
+        def one_by_one(arrays: list[Any]) -> list[Any]:
+            found = [run([array[i : i + 1] for array in arrays]) for i in range(len(arrays[0]))]
+            return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
+
+        return one_by_one if precision in ("bfloat16", "int8") else run
 
     def signature(self, path: Path) -> tuple[list[Tensor], list[Tensor]]:
         """Return inputs and outputs of the file; see Format."""
@@ -52,3 +76,24 @@ class OpenVINOFormat(Format):
             ]
 
         return described(model.inputs), described(model.outputs)
+
+
+def _round_weights(model: Any) -> None:
+    """Store weights in bfloat16 and convert them where they are used, as OpenVINO does it with float16."""
+    from openvino import Type, opset13
+
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and node.get_element_type() == Type.f32:
+            used = node.output(0).get_target_inputs()
+            if used and all(map(_is_weight, used)):
+                wide = opset13.convert(opset13.constant(node.data, Type.bf16), Type.f32)
+                for one in used:
+                    one.replace_source_output(wide.output(0))
+
+
+def _is_weight(place: Any) -> bool:
+    """Whether an input of an operation takes weights, reshaped or not; constants of other kinds keep all digits."""
+    node = place.get_node()
+    if node.get_type_name() == "Reshape":
+        return all(map(_is_weight, node.output(0).get_target_inputs()))
+    return node.get_type_name() in _WEIGHTED and place.get_index() == 1

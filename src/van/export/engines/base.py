@@ -147,6 +147,11 @@ class Engine:
                 f"The engine {self.name} does not run {source.file.suffix} files such as {source.file.name}. Use "
                 f"--engine {default}, or export the weights in another format."
             )
+        if source.file is not None and source.file_precision == "int8" and precision is not None:
+            raise VanError(
+                f"{source.file.name} computes in int8, not in {precision}. Leave out the precision, or export the "
+                "weights in another one."
+            )
         self.source = source
         self.precision = precision or source.file_precision or "float32"
         self.device = device

@@ -20,6 +20,17 @@ from van.export.engines.runtime import Arrays, Plan, RuntimeEngine, dynamic_axes
 _HINTS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": "bf16"}
 
 
+def hint_of(precision: str, core: Any) -> str:
+    """Return the type that OpenVINO computes with: f32, or bf16 where the processor has it.
+
+    Args:
+        precision: Of the arithmetic, or of an exported file; in int8 files of what is not in int8.
+        core: An openvino.Core.
+    """
+    hint = _HINTS[precision]
+    return hint if hint == "f32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
 class OpenVINOEngine(RuntimeEngine):
     """OpenVINO's form of a network, or of an exported file (.xml, .onnx).
 
@@ -34,11 +45,13 @@ class OpenVINOEngine(RuntimeEngine):
         super().__init__(source, precision, device)
         refuse_float16_on_cpu(precision, device)
         self._core = package("openvino").Core()
-        self._hint = _HINTS[self.precision]
-        if self._hint == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        self._hint = hint_of(self.precision, self._core)
+        if self.precision == "bfloat16" and self._hint == "f32":
             if precision is not None:
                 raise VanError("precision is bfloat16, but this processor cannot compute with it. Use float32.")
-            self._hint = "f32"
+            self.precision = "float32"  # with the weights of the file
+        # in batches of images up to 32 pixels wide, OpenVINO 2026.4 computes wrong results unless in float32
+        self.one_by_one = self.source.batched and self.precision in ("bfloat16", "int8")
         self._model: Any = self._read(source.file) if source.file else None
         self._forms: dict[tuple[Any, int], _Form] = {}
 

@@ -50,10 +50,15 @@ class RuntimeEngine(Engine):
         source: What is computed.
         precision: See Engine.
         device: See Engine.
+
+    Attributes:
+        fixes_shapes: Whether common shapes get forms of their own.
+        one_by_one: Whether images are always computed one at a time.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     fixes_shapes: ClassVar[bool]
+    one_by_one: bool = False
 
     def __init__(self, source: Source, precision: str | None, device: torch.device) -> None:
         super().__init__(source, precision, device)
@@ -127,9 +132,9 @@ class RuntimeEngine(Engine):
         batch, fixed = len(arrays[0]), self.fixes_shapes
         if batch == 1 or not self.source.batched:
             return [Plan(batch, 1, fixed)]
-        parts = [part for part in (1, 2, 4) if part == 1 or part * self.cores <= batch]
+        parts = [part for part in (1, 2, 4) if part == 1 or (part * self.cores <= batch and not self.one_by_one)]
         plans = [Plan(part, min(self.cores, -(-batch // part)), fixed) for part in parts]
-        return list(dict.fromkeys([*plans, Plan(batch, 1, fixed)]))
+        return list(dict.fromkeys([*plans, Plan(1 if self.one_by_one else batch, 1, fixed)]))
 
     def _measured(self, arrays: Arrays) -> Plan:
         """Measure plans, remember the fastest, and return it."""

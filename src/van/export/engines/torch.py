@@ -55,4 +55,4 @@ def program(source: Source, precision: str | None, device: torch.device) -> torc
         from torch.export.passes import move_to_device_pass
 
         exported = move_to_device_pass(exported, device)
-    return exported.module()
+    return exported.module(check_guards=False)  # they are about the memory layout of maps with a single position

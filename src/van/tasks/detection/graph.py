@@ -51,6 +51,7 @@ class DetectionGraph(Graph):
         self.through_onnx = bool(getattr(detector.network, "core_through_onnx", False)) or (
             postprocess and "cls_logits" in detector.core_outputs
         )
+        self.ordered = not {"scores", "pred_boxes"} & set(self.output_names)
         self.takes_sizes = "sizes" in detector.core_inputs and not preprocess
         if self.takes_sizes:
             self.input_names = ("images", "sizes")
@@ -78,7 +79,7 @@ class DetectionGraph(Graph):
         """
         named = dict(zip(self.output_names, expected, strict=True))
         compared = [name for name in ("boxes", "labels", "scores", "pred_boxes", "logits") if name in named]
-        if "scores" not in named and "pred_boxes" not in named:
+        if self.ordered:
             return super().differences(expected, found)
         others = dict(zip(self.output_names, found, strict=True))
         if any(others[name].shape != values.shape for name, values in named.items()):
