@@ -113,7 +113,7 @@ def test_the_task_prepares_the_images_to_calibrate_with(task, run_of, data):
 @pytest.mark.parametrize(
     "form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), pytest.param("shapes", marks=pytest.mark.slow)]
 )
-def test_int8_is_a_quarter_of_the_size(form, run_of, data, photo, tmp_path, cli):
+def test_int8_files_are_measured_beside_the_weights(form, run_of, data, photo, tmp_path, cli):
     pytest.importorskip("nncf")
     task, form = ("semantic", "openvino") if form == "shapes" else ("classification", form)
     folder, path = run_of(task).folder, tmp_path / f"small{ENDINGS[form]}"

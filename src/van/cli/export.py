@@ -1,7 +1,6 @@
 """`van export`."""
 
 from van.cli.selecting import call
-from van.errors import VanError
 from van.export import FormatName, LayoutName, PrecisionName
 
 
@@ -15,9 +14,9 @@ def export(
     postprocess: bool = False,
     features: bool = False,
     precision: PrecisionName = "float32",
+    layout: LayoutName = "file",
     calibration: str | None = None,
     evaluation_data: str | None = None,
-    layout: LayoutName = "file",
 ) -> None:
     """Write trained weights in a format that other software runs. The file is compared with the network first.
 
@@ -30,27 +29,26 @@ def export(
         preprocess: Put the preprocessing into the file, which then takes images of bytes, of any size.
         postprocess: Put the postprocessing into the file, which then returns results.
         features: Export the backbone of a classifier: the file returns its four feature maps.
-        precision: float32; in openvino files also float16, whose weights take half the space; in openvino and torch
-            files bfloat16, computed in bfloat16; in openvino and onnx files int8, a quarter of the size.
+        precision: float32; float16 in openvino and coreml files, with half the size; bfloat16 in openvino and torch
+            files, computed in it; int8 in openvino and onnx files, with about a third of the size.
+        layout: file, or triton: the folder of a model for NVIDIA Triton Inference Server, for onnx and openvino; give
+            it as output.
         calibration: For int8, typical images, from which the ranges of activations are taken: data that the task trains
             on, of which the training split is used, or images such as a folder.
         evaluation_data: Labeled images; what van evaluate measures on them, size and speed of the network are printed
             for the weights and for the file.
-        layout: file, or triton: the folder of a model for NVIDIA Triton Inference Server, for onnx and openvino; give
-            it as output.
     """
     from van.export import export as write
     from van.export import format_named
 
     comparison = None
     if evaluation_data:
-        if layout != "file":
-            raise VanError("evaluation_data is for files. Leave it out, or layout.")
         from van.export.comparison import Comparison
 
-        inside = {"preprocess": preprocess, "postprocess": postprocess, "features": features}
-        comparison = Comparison(weights, evaluation_data, format, [name for name, given in inside.items() if given])
-    path = write(weights, format, output, image_size, preprocess, postprocess, features, precision, calibration, layout)
+        parts = {"preprocess": preprocess, "postprocess": postprocess, "features": features}
+        inside = [name for name, given in (parts | {"layout triton": layout == "triton"}).items() if given]
+        comparison = Comparison(weights, evaluation_data, format, inside)
+    path = write(weights, format, output, image_size, preprocess, postprocess, features, precision, layout, calibration)
     kind = format_named(format)
     files = [path, *path.rglob("*"), *(path.with_suffix(ending) for ending in kind.beside)]
     size = sum(file.stat().st_size for file in files if file.is_file())

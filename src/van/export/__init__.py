@@ -13,7 +13,6 @@ from van.errors import VanError, WeightsError, nearest
 
 if TYPE_CHECKING:
     from van.export.calibration import Calibration
-    from van.export.formats import Content
 
 FormatName = Literal["onnx", "openvino", "torch", "executorch", "coreml", "safetensors"]
 
@@ -41,8 +40,8 @@ def export(
     postprocess: bool = False,
     features: bool = False,
     precision: str = "float32",
-    calibration: str | Path | None = None,
     layout: str = "file",
+    calibration: str | Path | None = None,
 ) -> Path:
     """Write trained weights in a format that other software runs; the file is run and compared before it is kept.
 
@@ -55,12 +54,12 @@ def export(
         preprocess: Put the preprocessing into the file: it takes images of bytes, of any size.
         postprocess: Put the postprocessing into the file: it returns results.
         features: Export the backbone of a classifier: the file returns its four feature maps.
-        precision: float32; in openvino files also float16, whose weights take half the space; in openvino and torch
-            files bfloat16, computed in bfloat16; in openvino and onnx files int8, a quarter of the size.
-        calibration: For int8, typical images, from which the ranges of activations are taken: data that the task trains
-            on, of which the training split is used, or images such as a folder.
+        precision: float32; float16 in openvino and coreml files, with half the size; bfloat16 in openvino and torch
+            files, computed in it; int8 in openvino and onnx files, with about a third of the size.
         layout: file, or triton: a folder for NVIDIA Triton Inference Server, with the file as version 1 of a model and
             its configuration, for onnx and openvino. `output` is the folder, and its name that of the model.
+        calibration: For int8, typical images, from which the ranges of activations are taken: data that the task trains
+            on, of which the training split is used, or images such as a folder.
 
     Returns:
         The path of the file, or of the folder.
@@ -92,25 +91,27 @@ def export(
     if precision not in kind.precisions:
         raise VanError(f"precision is {precision!r}, but {format} files are written in {' or '.join(kind.precisions)}.")
     kind.check()
-    content = Content(image_size, preprocess, postprocess, features, precision)
-    seen = _calibration(weights, content, calibration)
+    seen = _calibration(weights, precision, preprocess, calibration)
+    content = Content(image_size, preprocess, postprocess, features, precision, seen)
     write = write_repository if repository else write_checked
-    return write(kind, load(weights, "cpu"), path, content, seen)
+    return write(kind, load(weights, "cpu"), path, content)
 
 
-def _calibration(weights: str | Path, content: "Content", source: str | Path | None) -> "Calibration | None":
+def _calibration(
+    weights: str | Path, precision: str, preprocess: bool, source: str | Path | None
+) -> "Calibration | None":
     """Return what the network sees of the images to calibrate with, for int8."""
     from van.engine.api import load
     from van.export.calibration import calibrate
     from van.export.checks import package
 
-    if content.precision != "int8":
+    if precision != "int8":
         if source is not None:
-            raise VanError(f"calibration is for int8, but precision is {content.precision!r}. Leave out one of them.")
+            raise VanError(f"calibration is for int8, but precision is {precision!r}. Leave out one of them.")
         return None
     if source is None:
         raise VanError("int8 needs images to calibrate with. Name typical ones, such as a folder, with --calibration.")
-    if content.preprocess:
+    if preprocess:
         raise VanError("int8 files take prepared images. Leave out preprocess.")
     package("nncf")
     return calibrate(load(weights, "cpu", batch_size=1), str(source))

@@ -45,6 +45,7 @@ class Content:
         postprocess: Whether the postprocessing is inside.
         features: Whether it is the backbone of a classifier.
         precision: Of the weights.
+        calibration: Inputs of the network's core, for int8.
     """
 
     image_size: tuple[int, int] | None = None
@@ -52,6 +53,7 @@ class Content:
     postprocess: bool = False
     features: bool = False
     precision: str = "float32"
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,7 @@ class Format:
         raise NotImplementedError
 
 
-def write_checked(
-    kind: Format, predictor: Predictor, path: Path, content: Content, calibration: Calibration | None = None
-) -> Path:
+def write_checked(kind: Format, predictor: Predictor, path: Path, content: Content) -> Path:
     """Write a file in a folder of its own, run it, and keep it if it agrees with the network.
 
     Args:
@@ -162,7 +162,6 @@ def write_checked(
         predictor: Whose network is exported.
         path: Where the file goes.
         content: What goes into it.
-        calibration: Inputs of the network's core, for int8.
 
     Raises:
         VanError: see van.export.
@@ -185,13 +184,13 @@ def write_checked(
             dynamic = ("batch",) if min(size) <= kind.fixed_up_to else kind.dynamic
             says |= {"image_size": list(size), "fixed_size": "height" not in dynamic}
             with torch.no_grad():
-                traced = trace(graph, size, header, dynamic, kind.traced_type(content.precision), calibration)
+                traced = trace(graph, size, header, dynamic, kind.traced_type(content.precision), content.calibration)
                 kind.write(traced, folder / path.name)
                 if kind.runs:
                     run = kind.open(folder / path.name)
-                    compare(graph, run, size, None if calibration else _bound(content), dynamic)
-                    if calibration:
-                        compare_on(calibration, graph, run)
+                    compare(graph, run, size, None if content.calibration else _bound(content), dynamic)
+                    if content.calibration:
+                        compare_on(content.calibration, graph, run)
         else:
             kind.write_weights(header, predictor.model.state_dict(), folder / path.name)  # type: ignore[attr-defined]
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
@@ -258,10 +257,10 @@ def trace(
     fused._modules = dict(graph._modules)
     if any(isinstance(module, VANStage) for module in graph.network.modules()):
         fused.network = fuse(graph.network)
-    if not dynamic:  # converters for phones expect plain weights, and choose the layout themselves
-        fused.network = fused.network.to(memory_format=torch.contiguous_format)
     if dtype is not None:
         fused.network = (copy.deepcopy(graph.network) if fused.network is graph.network else fused.network).to(dtype)
+    if not dynamic:  # converters for phones expect plain weights, and choose the layout themselves
+        fused.network = fused.network.to(memory_format=torch.contiguous_format)
     inputs = graph.inputs(2 if graph.batched and "batch" in dynamic else 1, size)
     any_length: Any = torch.export.Dim.DYNAMIC  # type: ignore[attr-defined]
     axes = tuple({axis: any_length for axis, name in one.items() if name in dynamic} for one in graph.dynamic_shapes())

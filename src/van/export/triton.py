@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from van.engine.predictor import Predictor
-from van.export.calibration import Calibration
 from van.export.formats import Content, Format, Tensor, write_checked
 
 _MAX_BATCH = 8
@@ -15,9 +14,7 @@ _WAIT = 5000  # microseconds for further requests, as van serve --max-wait-ms
 _TYPES = {"float16": "FP16", "float32": "FP32", "float64": "FP64"}
 
 
-def write_repository(
-    kind: Format, predictor: Predictor, folder: Path, content: Content, calibration: Calibration | None = None
-) -> Path:
+def write_repository(kind: Format, predictor: Predictor, folder: Path, content: Content) -> Path:
     """Write the folder of a model: config.pbtxt, labels.txt and the file as version 1.
 
     Args:
@@ -25,7 +22,6 @@ def write_repository(
         predictor: Whose network is exported.
         folder: Where it goes; its name is that of the model.
         content: What goes into the file.
-        calibration: As in write_checked.
 
     Raises:
         VanError: see van.export.
@@ -34,7 +30,7 @@ def write_repository(
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        path = write_checked(kind, predictor, unfinished / "1" / f"model{kind.ending}", content, calibration)
+        path = write_checked(kind, predictor, unfinished / "1" / f"model{kind.ending}", content)
         names = [" ".join(name.split()) for name in predictor.class_names or ()]
         (unfinished / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         (unfinished / "config.pbtxt").write_text(config(folder.name, kind, path, len(names)), encoding="utf-8")
