@@ -140,11 +140,12 @@ def test_bfloat16_files_compute_in_bfloat16(task, form, run_of, photo, tmp_path)
         precision: van.export(folder, form, tmp_path / f"{precision}{ENDINGS[form]}", precision=precision)
         for precision in ("float32", "bfloat16")
     }
-    weights = [(path.with_suffix(".bin") if form == "openvino" else path).stat().st_size for path in paths.values()]
-    assert weights[1] < 0.8 * weights[0]
+    if form == "openvino":  # most of a tiny .pt2 file is the program
+        weights = [path.with_suffix(".bin").stat().st_size for path in paths.values()]
+        assert weights[1] < 0.8 * weights[0]
     expected, found = (van.load(path) for path in paths.values())
     assert found.engine.precision == "bfloat16" or form == "openvino"  # processors without it compute in float32
-    x = torch.rand(1, 3, 64, 64)
+    x = torch.rand(1, 3, *((32, 32) if form == "torch" else (64, 64)))  # a .pt2 file of 32 pixels takes these alone
     one, other = (predictor.engine(x) for predictor in (expected, found))
     one, other = (value[0] if isinstance(value, tuple) else value for value in (one, other))
     assert 0 < float((one - other).abs().max()) <= 5e-2 * float(one.abs().max())

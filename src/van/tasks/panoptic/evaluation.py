@@ -102,6 +102,7 @@ class PanopticEvaluation(Evaluation):
     def __init__(self, predictor: Predictor, split: PanopticSplit, workers: int) -> None:
         names, isthing = predictor.class_names, predictor.extra["isthing"]
         super().__init__(predictor, split, workers, PanopticEvaluator(names, isthing), METRICS)
+        self._writer: PanopticWriter | None = None  # while results are written
         self._own = match_classes(split.class_names, names, str(split.coco.files.annotations))
         # the ids of the data, so that its own programs can read the results
         ids = dict(zip(self._own, split.category_ids, strict=True))
@@ -130,7 +131,8 @@ class PanopticEvaluation(Evaluation):
         self.evaluator.update(found, truth)
         for one, target in zip(found, targets, strict=True):
             number = target["image_id"]
-            self._writer.add(number, self._files[number], one["segmentation"], one["segments"])
+            if self._writer is not None:
+                self._writer.add(number, self._files[number], one["segmentation"], one["segments"])
 
     def _relabeled(self, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [{**segment, "label": self._own[segment["label"]]} for segment in segments]
