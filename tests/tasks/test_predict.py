@@ -240,3 +240,13 @@ def test_pictures_by_default_for_few_images_only(cli, run_of, images):
     assert json.loads(Path("many/predict.json").read_text())["pictures"] is False
     status, _, err = cli(*common, "in/0", "--pictures", "--output", "a.jsonl")
     assert (status, "pictures need a folder" in err) == (1, True)
+
+
+def test_images_can_stand_in_a_file(cli, images, run_of):
+    Path("own.yaml").write_text(f"images: [in/0/0.png, in/1/0.png]\nweights: {run_of('classification').folder}\n")
+    status, _, err = cli("predict", "--config", "own.yaml", "--output", "of_file.jsonl")
+    assert status == 0, err
+    status, _, err = cli("predict", "in/2/0.png", "--config", "own.yaml", "--output", "of_command_line.jsonl")
+    assert status == 0, err
+    assert [record["image"] for record in records("of_file.jsonl")] == ["in/0/0.png", "in/1/0.png"]
+    assert [record["image"] for record in records("of_command_line.jsonl")] == ["in/2/0.png"]

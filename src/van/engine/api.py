@@ -130,8 +130,8 @@ def label(
     from van.engine.labeling import label as write
 
     sources = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
-    given = {"weights": str(weights), "output": str(output), "to": to, **options}
-    write(*inference_options("label", config, given, sources))
+    given = {"images": sources, "weights": str(weights), "output": str(output), "to": to, **options}
+    write(*inference_options("label", config, given))
     return Path(output)
 
 

@@ -256,7 +256,11 @@ def parse(
     given = merge(given, _set_back(parser, typed, exclusive))
     try:
         base = parser.parse_object(given, _skip_required=True)  # parse_args checks what the command line may add
-        return parser.parse_args(joined, namespace=base)
+        namespace = parser.parse_args(joined, namespace=base.clone())
+        for action in parser._actions:  # argparse empties a list without a name where the command line has none
+            if not action.option_strings and action.nargs == "*" and not namespace[action.dest]:
+                namespace[action.dest] = base[action.dest]
+        return namespace
     except (TypeError, ValueError) as error:
         parser.error(str(error))
 
