@@ -55,6 +55,19 @@ def checksum(path: Path) -> str:
 
 
 @contextmanager
+def parents_of(path: Path) -> Iterator[None]:
+    """Make the folders above a path, and remove those of them that are empty when the block has ended."""
+    made = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for one in made:
+            if not any(one.iterdir()):
+                one.rmdir()
+
+
+@contextmanager
 def new_folder_at(folder: str | Path) -> Iterator[Path]:
     """Give a folder beside its final place, and put it there when the block has ended without an error.
 

@@ -124,7 +124,36 @@ def _records(content: dict[str, Any], key: str, file: Path) -> list[dict[str, An
     return records
 
 
-class CocoSplit:
+class ImageRecords:
+    """Images with a record each in a JSON, known by their ids."""
+
+    images: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image_path(self, image: dict[str, Any]) -> Path:
+        """Return the file of a record of `images`."""
+        raise NotImplementedError
+
+    def paths(self) -> dict[int, Path]:
+        """Return the files of the images by id."""
+        return {image["id"]: self.image_path(image) for image in self.images}
+
+    def load(self, index: int) -> Path:
+        """Return the file of the image of an index."""
+        return self.image_path(self.images[index])
+
+    def image_name(self, index: int) -> str:
+        """Return the path of the image of an index."""
+        return str(self.load(index))
+
+    def key(self, index: int) -> int:
+        """Return the id of the image of an index."""
+        return self.images[index]["id"]
+
+
+class CocoSplit(ImageRecords):
     """The annotations of a split.
 
     Single records are not checked here; see `van.data.coco_checks`.
@@ -211,9 +240,6 @@ class CocoSplit:
         if order := posed.get("flip_idx"):
             self.flip_pairs = [(i, j) for i, j in enumerate(order) if i < j]
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     @property
     def content(self) -> dict[str, Any]:
         """The whole content of the annotation file, which evaluators take as ground truth."""
@@ -235,22 +261,6 @@ class CocoSplit:
     def image_path(self, image: dict[str, Any]) -> Path:
         """Return the file of a record of `images`."""
         return self.files.images / image["file_name"]
-
-    def paths(self) -> dict[int, Path]:
-        """Return the files of the images by id."""
-        return {image["id"]: self.image_path(image) for image in self.images}
-
-    def load(self, index: int) -> Path:
-        """Return the file of the image of an index."""
-        return self.image_path(self.images[index])
-
-    def image_name(self, index: int) -> str:
-        """Return the path of the image of an index."""
-        return str(self.load(index))
-
-    def key(self, index: int) -> int:
-        """Return the id of the image of an index."""
-        return self.images[index]["id"]
 
     def regions(self, index: int) -> Regions:
         """Return the boxes of an image, but for crowd regions and what is malformed."""

@@ -1,8 +1,9 @@
 """Images and masks of the same names in folders: find them, pair them, read the masks."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,9 @@ from timm.utils import natural_key
 from van.data.folders import SPLIT_FOLDERS, Split, files_below, refuse_special
 from van.data.images import read_image
 from van.errors import DataError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _IMAGE_FOLDERS = ("images", "image", "imgs", "Imgs")
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
@@ -40,6 +44,45 @@ class Pairs:
     images: list[Path]
     masks: list[Path]
     unpaired: list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class PairedSplit:
+    """Images with a mask each, known by their place in the list.
+
+    Attributes:
+        images: Files of the images.
+        masks: Their masks, in the same order.
+    """
+
+    images: list[Path]
+    masks: list[Path]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def paths(self) -> dict[int, Path]:
+        """Return the files of the images by index."""
+        return dict(enumerate(self.images))
+
+    def load(self, index: int) -> Path:
+        """Return the file of the image of an index."""
+        return self.images[index]
+
+    def image_name(self, index: int) -> str:
+        """Return the path of the image of an index."""
+        return str(self.images[index])
+
+    def key(self, index: int) -> int:
+        """Return what `without` takes for an index: itself."""
+        return index
+
+    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "Self":
+        """Return the split without the pairs of some indices, and without unpaired files."""
+        gone = set(images)
+        keep = [i for i in range(len(self)) if i not in gone]
+        kept: dict[str, Any] = {name: [getattr(self, name)[i] for i in keep] for name in ("images", "masks")}
+        return replace(self, **kept, unpaired=[])
 
 
 def find_folders(

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from van.data.coco import CocoFiles, CocoSplit, find_split, find_splits
+from van.data.coco import CocoFiles, CocoSplit, ImageRecords, find_split, find_splits
 from van.data.folders import Split, refuse_special
 from van.data.formats import IGNORED
 from van.data.images import read_image
@@ -56,7 +56,7 @@ def read_ids(path: str | Path) -> np.ndarray:
         raise DataError(f"{path} cannot be decoded ({error}). Remove or replace it.") from error
 
 
-class PanopticSplit:
+class PanopticSplit(ImageRecords):
     """The annotations of a split; see `find_panoptic`.
 
     Args:
@@ -94,25 +94,6 @@ class PanopticSplit:
         self.records = {a["image_id"]: a for a in coco.all_annotations() if isinstance(a.get("image_id"), int)}
         gone = set(drop_images)
         self.images = [image for image in coco.images if image["id"] in self.records and image["id"] not in gone]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def paths(self) -> dict[int, Path]:
-        """Return the files of the images by id."""
-        return {image["id"]: self.image_path(image) for image in self.images}
-
-    def load(self, index: int) -> Path:
-        """Return the file of the image of an index."""
-        return self.image_path(self.images[index])
-
-    def image_name(self, index: int) -> str:
-        """Return the path of the image of an index."""
-        return str(self.load(index))
-
-    def key(self, index: int) -> int:
-        """Return the id of the image of an index."""
-        return self.images[index]["id"]
 
     def regions(self, index: int) -> Regions:
         """Return the segments of an image, but for crowd regions; nothing where they cannot be read."""

@@ -1,7 +1,7 @@
 """Salient object detection: images and masks that are bright where an object is salient."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional
 from van.data.folders import Split
 from van.data.images import read_image
 from van.data.loaders import StepBatches
-from van.data.pairs import check_sizes, find_folders, find_pairs, find_splits, read_mask
+from van.data.pairs import PairedSplit, check_sizes, find_folders, find_pairs, find_splits, read_mask
 from van.data.regions import Regions, regions_of_pixels
 from van.errors import DataError
 
@@ -26,7 +26,7 @@ _DUTS = {"train": "DUTS-TR", "val": "DUTS-TE"}
 
 
 @dataclass(frozen=True)
-class SaliencySplit:
+class SaliencySplit(PairedSplit):
     """The images and masks of a split; see `find_saliency`.
 
     Attributes:
@@ -36,30 +36,9 @@ class SaliencySplit:
         name: What to call the split: the folder of its masks.
     """
 
-    images: list[Path]
-    masks: list[Path]
     unpaired: list[tuple[Path, str]] = field(default_factory=list)
     name: str = "The masks"
     class_names: ClassVar[list[str]] = ["salient"]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def paths(self) -> dict[int, Path]:
-        """Return the files of the images by index."""
-        return dict(enumerate(self.images))
-
-    def load(self, index: int) -> Path:
-        """Return the file of the image of an index."""
-        return self.images[index]
-
-    def image_name(self, index: int) -> str:
-        """Return the path of the image of an index."""
-        return str(self.images[index])
-
-    def key(self, index: int) -> int:
-        """Return what `without` takes for an index: itself."""
-        return index
 
     def regions(self, index: int) -> Regions:
         """Return the salient pixels as a region; nothing where the mask cannot be read."""
@@ -67,12 +46,6 @@ class SaliencySplit:
             return regions_of_pixels(1 - self.salient(index), 1)
         except DataError:
             return Regions(np.zeros(0, int))
-
-    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SaliencySplit":
-        """Return the split without the pairs of some indices, and without unpaired files."""
-        gone = set(images)
-        keep = [i for i in range(len(self)) if i not in gone]
-        return replace(self, images=[self.images[i] for i in keep], masks=[self.masks[i] for i in keep], unpaired=[])
 
     def salient(self, index: int) -> np.ndarray:
         """Read the mask of an index.

@@ -20,7 +20,7 @@ from van.data.coco import CocoSplit, decode_masks
 from van.data.folders import Split, files_below
 from van.data.formats import IGNORED
 from van.data.images import read_image
-from van.data.pairs import Folders, check_sizes, find_folders, find_pairs, find_splits, read_mask
+from van.data.pairs import Folders, PairedSplit, check_sizes, find_folders, find_pairs, find_splits, read_mask
 from van.data.regions import Regions, regions_of_pixels
 from van.errors import DataError
 
@@ -34,7 +34,7 @@ _MOST = 254  # 255 marks ignored pixels
 
 
 @dataclass(frozen=True)
-class SemanticSplit:
+class SemanticSplit(PairedSplit):
     """The images and masks of a split; see `find_semantic`.
 
     Attributes:
@@ -47,32 +47,11 @@ class SemanticSplit:
         name: What to call the split: the folder of its masks.
     """
 
-    images: list[Path]
-    masks: list[Path]
     class_names: list[str]
     reduce_zero_label: bool = False
     ignore_index: int = IGNORED
     unpaired: list[tuple[Path, str]] = field(default_factory=list)
     name: str = "The masks"
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def paths(self) -> dict[int, Path]:
-        """Return the files of the images by index."""
-        return dict(enumerate(self.images))
-
-    def load(self, index: int) -> Path:
-        """Return the file of the image of an index."""
-        return self.images[index]
-
-    def image_name(self, index: int) -> str:
-        """Return the path of the image of an index."""
-        return str(self.images[index])
-
-    def key(self, index: int) -> int:
-        """Return what `without` takes for an index: itself."""
-        return index
 
     def regions(self, index: int) -> Regions:
         """Return a region for each class that the image has; nothing where the mask cannot be read."""
@@ -81,12 +60,6 @@ class SemanticSplit:
             return regions_of_pixels(np.where(labels < 0, IGNORED, labels), len(self.class_names))
         except DataError:
             return Regions(np.zeros(0, int))
-
-    def without(self, images: Collection[int], annotations: Collection[int] = ()) -> "SemanticSplit":
-        """Return the split without the pairs of some indices, and without unpaired files."""
-        gone = set(images)
-        keep = [i for i in range(len(self)) if i not in gone]
-        return replace(self, images=[self.images[i] for i in keep], masks=[self.masks[i] for i in keep], unpaired=[])
 
     def table(self) -> np.ndarray:
         """Return the label of each value in the masks, (65536,) int16; -1 for values without a meaning."""

@@ -2,13 +2,12 @@
 
 import copy
 import json
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from van.errors import VanError
 from van.export.calibration import Calibration
 from van.export.checks import package
 from van.export.fuse import fuse
+from van.files import parents_of
 from van.models.van import VANStage
 from van.models.weight_file import Header
 
@@ -176,10 +176,11 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
     size = _traced_size(graph, content.image_size, bool(kind.dynamic)) if graph else (0, 0)
     model = predictor.header.model
     header = Header(predictor.task.name, predictor.class_names, model, predictor.extra, says if kind.traces else {})
-    made = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with (
+        parents_of(path),
+        TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as name,
+    ):
+        folder = Path(name)
         if graph:
             dynamic = ("batch",) if min(size) <= kind.fixed_up_to else kind.dynamic
             says |= {"image_size": list(size), "fixed_size": "height" not in dynamic}
@@ -197,11 +198,6 @@ def write_checked(kind: Format, predictor: Predictor, path: Path, content: Conte
             for one in (file, *file.rglob("*")):
                 one.chmod(0o755 if one.is_dir() else 0o644)
             file.replace(path.parent / file.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for one in made:
-            if not any(one.iterdir()):
-                one.rmdir()
     return path
 
 

@@ -1,13 +1,12 @@
 """Model repositories of NVIDIA Triton Inference Server: an exported file, and what the server has to know of it."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from van.engine.predictor import Predictor
 from van.export.formats import Content, Format, Tensor, write_checked
+from van.files import new_folder_at, parents_of
 
 _MAX_BATCH = 8
 _WAIT = 5000  # microseconds for further requests, as van serve --max-wait-ms
@@ -26,21 +25,11 @@ def write_repository(kind: Format, predictor: Predictor, folder: Path, content: 
     Raises:
         VanError: see van.export.
     """
-    made = [one for one in (folder.parent, *folder.parent.parents) if not one.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with parents_of(folder), new_folder_at(folder) as unfinished:
         path = write_checked(kind, predictor, unfinished / "1" / f"model{kind.ending}", content)
         names = [" ".join(name.split()) for name in predictor.class_names or ()]
         (unfinished / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         (unfinished / "config.pbtxt").write_text(config(folder.name, kind, path, len(names)), encoding="utf-8")
-        unfinished.chmod(0o755)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for one in made:
-            if not any(one.iterdir()):
-                one.rmdir()
     return folder
 
 
